@@ -1,0 +1,20 @@
+#include "lora/error.h"
+
+namespace lora {
+
+const char* to_string(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::not_found: return "not_found";
+    case ErrorKind::bad_file: return "bad_file";
+    case ErrorKind::bad_key: return "bad_key";
+    case ErrorKind::bad_shape: return "bad_shape";
+    case ErrorKind::unsupported: return "unsupported";
+    case ErrorKind::conflict: return "conflict";
+    case ErrorKind::usage: return "usage";
+    case ErrorKind::io: return "io";
+    case ErrorKind::cancelled: return "cancelled";
+  }
+  return "unknown";
+}
+
+}  // namespace lora
