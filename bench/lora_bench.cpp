@@ -1,0 +1,155 @@
+// The work that bench/reference.py times, under the same names, a line of JSON each: lora_bench CACHE [--threads N]
+// [--runs N].
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+
+#include "lora/lora.h"
+
+using namespace lora;
+namespace fs = std::filesystem;
+
+namespace {
+
+// In MiB, from the kernel's account of this process.
+double status(const std::string& field) {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with(field + ":")) return std::stod(line.substr(field.size() + 1)) / 1024;
+  return 0;
+}
+
+void reset_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
+struct Timing {
+  int runs = 3, warm = 0, loops = 1;
+};
+
+template <class Action, class Before, class After>
+void measure(const std::string& name, Timing timing, Action&& action, Before&& before, After&& after) {
+  double best = INFINITY, peak = 0, grown = 0;
+  for (int i = 0; i < timing.warm + timing.runs; ++i) {
+    before();
+    reset_peak();
+    double resident = status("VmRSS");
+    auto start = std::chrono::steady_clock::now();
+    for (int k = 0; k < timing.loops; ++k) action();
+    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / timing.loops;
+    if (i >= timing.warm) {
+      best = std::min(best, seconds);
+      peak = std::max(peak, status("VmHWM"));
+      grown = std::max(grown, status("VmHWM") - resident);
+    }
+    after();
+  }
+  fmt::print("{{\"name\": \"{}\", \"seconds\": {:.6f}, \"unit\": \"s\", \"peak_mb\": {:.0f}, \"grown_mb\": {:.0f}}}\n",
+             name, best, peak, grown);
+  std::fflush(stdout);
+}
+
+void nothing() {}
+
+struct Bench {
+  fs::path cache;
+  int runs;
+
+  StableDiffusionPipeline open(Dtype dtype) const {
+    auto exact = cache / ("sd15-" + to_string(dtype));
+    return StableDiffusionPipeline::from_pretrained(fs::exists(exact) ? exact : cache / "sd15-float16",
+                                                    {.dtype = dtype});
+  }
+
+  void load(StableDiffusionPipeline& pipe, int i, const std::string& kind = "kohya") const {
+    pipe.load_lora_weights(cache / "loras" / fmt::format("{}-{}.safetensors", kind, i),
+                           {.adapter_name = fmt::format("a{}", i)});
+  }
+
+  void opening() const {
+    std::optional<StableDiffusionPipeline> kept;
+    measure(
+        "open.float16", {.runs = runs, .warm = 1}, [&] { kept = open(at::kHalf); }, nothing, [&] { kept.reset(); });
+    // The floor: the same three files mapped and their headers read.
+    std::vector<StateDict> files;
+    measure(
+        "map.float16", {.runs = runs, .warm = 1},
+        [&] {
+          for (auto name : {"unet/diffusion_pytorch_model", "text_encoder/model", "vae/diffusion_pytorch_model"})
+            files.push_back(load_state_dict(cache / "sd15-float16" / (std::string(name) + ".safetensors")));
+        },
+        nothing, [&] { files.clear(); });
+  }
+
+  void loading(StableDiffusionPipeline& pipe) const {
+    for (const std::string kind : {"kohya", "peft"}) {
+      auto unload = [&] { pipe.unload_lora_weights(); };
+      measure(
+          "load." + kind + ".first", {.runs = runs}, [&] { load(pipe, 0, kind); }, nothing, unload);
+      measure(
+          "load." + kind + ".second", {.runs = runs}, [&] { load(pipe, 1, kind); }, [&] { load(pipe, 0, kind); },
+          unload);
+    }
+    load(pipe, 0), load(pipe, 1);
+    measure(
+        "set_adapters", {.runs = runs, .warm = 1, .loops = 5},
+        [&] {
+          pipe.set_adapters({"a0", "a1"}, {0.7, 0.5});
+        },
+        nothing, nothing);
+    int turn = 0;
+    measure(
+        "switch", {.runs = runs, .warm = 1, .loops = 6}, [&] { pipe.set_adapters({(turn ^= 1) ? "a1" : "a0"}); },
+        nothing, nothing);
+    pipe.unload_lora_weights();
+    measure(
+        "unload", {.runs = runs}, [&] { pipe.unload_lora_weights(); }, [&] { load(pipe, 0); }, nothing);
+  }
+
+  void stepping(StableDiffusionPipeline& pipe) const {
+    c10::InferenceMode inference;
+    auto sample = at::randn({2, 4, 32, 32}), states = at::randn({2, 77, 768}), timestep = at::tensor(500);
+    for (auto [name, adapters] : {std::pair{"step.base", 0}, {"step.one", 1}, {"step.three", 3}}) {
+      std::vector<std::string> names;
+      for (int i = 0; i < adapters; ++i) load(pipe, i), names.push_back(fmt::format("a{}", i));
+      pipe.set_adapters(names, {0.5});
+      measure(
+          name, {.runs = runs, .warm = 1}, [&] { pipe.unet(sample, timestep, states); }, nothing, nothing);
+      pipe.unload_lora_weights();
+    }
+  }
+
+  void fusing(StableDiffusionPipeline& pipe, const std::string& dtype) const {
+    load(pipe, 0);
+    measure(
+        "fuse." + dtype, {.runs = runs, .warm = 1}, [&] { pipe.fuse_lora(); }, nothing, [&] { pipe.unfuse_lora(); });
+    measure(
+        "unfuse." + dtype, {.runs = runs}, [&] { pipe.unfuse_lora(); }, [&] { pipe.fuse_lora(); }, nothing);
+    pipe.unload_lora_weights();
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Times lora.cpp on the models that bench/make_models.py wrote"};
+  Bench bench{"", 3};
+  int threads = 1;
+  app.add_option("CACHE", bench.cache)->required();
+  app.add_option("--threads", threads);
+  app.add_option("--runs", bench.runs);
+  CLI11_PARSE(app, argc, argv);
+  at::set_num_threads(threads);
+
+  bench.opening();
+  auto pipe = bench.open(at::kFloat);
+  bench.loading(pipe);
+  bench.stepping(pipe);
+  bench.fusing(pipe, "float32");
+  pipe = bench.open(at::kBFloat16);
+  bench.fusing(pipe, "bfloat16");
+}

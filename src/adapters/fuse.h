@@ -1,0 +1,32 @@
+#pragma once
+// Deltas into weights, and the weights back. A weight is always rebuilt from what the file holds and the list of what
+// is fused, so that it is a function of these two alone and undoing is exact in every dtype.
+#include <unordered_map>
+
+#include "nn/delta.h"
+
+namespace lora {
+
+// One delta to be fused and its strength (the adapter's weight × lora_scale).
+struct Ingredient {
+  const Delta* delta;
+  double strength;
+};
+
+// What is wanted at one site: nothing in the list means the base weight.
+struct Rebuild {
+  Site* site;
+  std::vector<Ingredient> ingredients;
+};
+
+// Keeps the base of weights that came from no file, from before they are first written until they are restored.
+using BaseCopies = std::unordered_map<const Site*, Tensor>;
+
+// Writes W ← base + Σ strength · ΔW for each site, rounded once to W's dtype. One pass over W: rows are taken block by
+// block, so that no temporary has W's size. The caller holds the model's weights alone (Parts::in_use).
+void rebuild(const std::vector<Rebuild>& work, BaseCopies& copies);
+
+// The paths of those sites where the result would hold NaN or infinity. Writes nothing.
+std::vector<std::string> non_finite(const std::vector<Rebuild>& work, const BaseCopies& copies);
+
+}  // namespace lora

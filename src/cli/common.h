@@ -1,0 +1,59 @@
+#pragma once
+// What the subcommands share: adapters on the command line, devices, progress.
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "lora/lora.h"
+
+namespace lora {
+
+// One file and how strongly it is to act: "style.safetensors" or "style.safetensors:0.6".
+struct LoraArgument {
+  std::string file;
+  double weight = 1.0;
+};
+
+// Throws Error{usage} where what follows the last ':' is no number.
+LoraArgument parse_lora_argument(const std::string& text);
+
+// A prompt without its `<lora:NAME:WEIGHT>` tags, and the files that they name in `folder` (NAME.safetensors, at any
+// depth). Throws Error{usage} where there are tags but no folder, Error{not_found} with the nearest name.
+struct TaggedPrompt {
+  std::string prompt;
+  std::vector<LoraArgument> loras;
+};
+TaggedPrompt take_lora_tags(const std::string& prompt, const std::string& folder);
+
+struct ModelArguments {
+  std::string model, dtype, device = "cpu", variant;
+  std::vector<std::string> loras;
+
+  // Declares MODEL, --lora, --dtype, --device and --variant.
+  void declare(CLI::App& command);
+  PipelineOptions pipeline_options() const;
+  std::vector<LoraArgument> lora_arguments() const;
+};
+
+// Loads the adapters and sets them all active at their weights; their names are the files' stems, numbered where two
+// are alike.
+std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraArgument>& loras);
+
+// A bar on stderr with the time a step takes, where stderr is a terminal.
+class Progress {
+ public:
+  void show(int done, int total);
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// The subcommands: each declares itself under `app`.
+void declare_generate(CLI::App& app);
+void declare_inspect(CLI::App& app);
+void declare_fuse(CLI::App& app);
+void declare_forward(CLI::App& app);
+
+}  // namespace lora

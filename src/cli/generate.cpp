@@ -1,0 +1,138 @@
+#include <fmt/format.h>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "cli/common.h"
+#include "core/check.h"
+#include "core/text.h"
+
+namespace lora {
+
+namespace {
+
+struct Arguments {
+  ModelArguments model;
+  std::string prompt, negative, output = "out.png", size, scheduler, lora_dir;
+  int steps = 20, count = 1, clip_skip = -1;
+  double cfg = 7.5;
+  std::optional<uint64_t> seed;
+  bool fuse = false, json = false;
+};
+
+// "512x768" is width by height.
+std::pair<int, int> parse_size(const std::string& text) {
+  if (text.empty()) return {0, 0};
+  int width = 0, height = 0;
+  char end = 0;
+  check(std::sscanf(text.c_str(), "%dx%d%c", &width, &height, &end) == 2 && width > 0 && height > 0, ErrorKind::usage,
+        "--size {}: WIDTHxHEIGHT is wanted, such as 512x768", text);
+  return {width, height};
+}
+
+// out.png for one picture; out-1.png, out-2.png, … for several.
+std::string file_name(const std::filesystem::path& output, int index, int count) {
+  if (count == 1) return output.string();
+  auto name = fmt::format("{}-{}{}", output.stem().string(), index + 1, output.extension().string());
+  return (output.parent_path() / name).string();
+}
+
+// A picture that cannot be written should be told before the work, not after it.
+void check_writable(const std::filesystem::path& output) {
+  auto folder = output.has_parent_path() ? output.parent_path() : std::filesystem::path(".");
+  check(std::filesystem::is_directory(folder), ErrorKind::io, "{}: there is no such folder to write to",
+        folder.string());
+  check(output.extension() == ".png", ErrorKind::usage,
+        "--output {}: PNG is what can be written; give a name that ends in .png", output.string());
+}
+
+void run(const Arguments& a) {
+  check(a.count >= 1, ErrorKind::usage, "--count {}: at least 1 picture is wanted", a.count);
+  check_writable(a.output);
+  auto [width, height] = parse_size(a.size);
+  auto [prompt, tagged] = take_lora_tags(a.prompt, a.lora_dir);
+  auto loras = a.model.lora_arguments();
+  loras.insert(loras.end(), tagged.begin(), tagged.end());
+
+  auto options = a.model.pipeline_options();
+  options.scheduler = a.scheduler;
+  auto pipe = StableDiffusionPipeline::from_pretrained(a.model.model, options);
+  auto reports = load_loras(pipe, loras);
+  for (const auto& report : reports)
+    if (!report.unmatched.empty() || !report.notes.empty()) fmt::print(stderr, "{}", report.text());
+  if (a.fuse && !loras.empty()) pipe.fuse_lora();
+
+  auto seed = a.seed.value_or(std::random_device()());
+  Progress progress;
+  StableDiffusionOptions call{.negative_prompt = a.negative,
+                              .height = height,
+                              .width = width,
+                              .num_inference_steps = a.steps,
+                              .guidance_scale = a.cfg,
+                              .num_images_per_prompt = a.count};
+  for (int i = 0; i < a.count; ++i) call.seed.push_back(seed + uint64_t(i));
+  if (a.clip_skip >= 0) call.clip_skip = a.clip_skip;
+  call.callback_on_step_end = [&](const StepEnd& step) {
+    progress.show(step.step + 1, step.num_steps);
+    return true;
+  };
+  auto images = pipe(prompt, call);
+
+  nlohmann::json files = nlohmann::json::array();
+  for (int i = 0; i < a.count; ++i) {
+    auto& image = images[size_t(i)];
+    std::vector<std::string> adapters;
+    for (const auto& [file, weight] : loras) adapters.push_back(fmt::format("{}:{:g}", file, weight));
+    image.text = {{"prompt", prompt},
+                  {"negative_prompt", a.negative},
+                  {"seed", std::to_string(seed + uint64_t(i))},
+                  {"model", a.model.model},
+                  {"adapters", join(adapters, ", ")},
+                  {"steps", std::to_string(a.steps)},
+                  {"cfg", fmt::format("{:g}", a.cfg)},
+                  {"scheduler", pipe.scheduler->class_name()},
+                  {"software", "lora.cpp " LORA_VERSION}};
+    auto file = file_name(a.output, i, a.count);
+    image.save(file);
+    files.push_back({{"file", file}, {"seed", seed + uint64_t(i)}});
+    if (!a.json) fmt::print("{}\n", file);
+  }
+  if (!a.json) return;
+  nlohmann::json loaded = nlohmann::json::array();
+  for (const auto& report : reports) loaded.push_back(nlohmann::json::parse(report.json()));
+  std::cout << nlohmann::json{{"images", files},
+                              {"adapters", loaded},
+                              {"seconds", progress.seconds()},
+                              {"dtype", to_string(pipe.dtype())}}
+                   .dump(2)
+            << "\n";
+}
+
+}  // namespace
+
+void declare_generate(CLI::App& app) {
+  auto a = std::make_shared<Arguments>();
+  auto* command = app.add_subcommand("generate", "Draws a picture of a prompt");
+  a->model.declare(*command);
+  command->add_option("-p,--prompt", a->prompt, "What to draw; <lora:NAME:WEIGHT> in it loads a LoRA from --lora-dir")
+      ->required();
+  command->add_option("-n,--negative", a->negative, "What to keep away from");
+  command->add_option("-o,--output", a->output, "The PNG file; numbered where --count is more than 1")
+      ->capture_default_str();
+  command->add_option("--steps", a->steps, "Denoising steps")->capture_default_str();
+  command->add_option("--cfg", a->cfg, "Guidance scale; 1 is none")->capture_default_str();
+  command->add_option("--seed", a->seed,
+                      "Of the first picture; each further one takes the next number. Random without it");
+  command->add_option("--size", a->size, "WIDTHxHEIGHT in pixels; the model's own without it");
+  command->add_option("--count", a->count, "Pictures to draw")->capture_default_str();
+  command->add_option("--scheduler", a->scheduler,
+                      fmt::format("{}; the model's own without it", join(Scheduler::names(), ", ")));
+  command->add_option("--clip-skip", a->clip_skip, "How many of the text encoder's last layers to leave out");
+  command->add_option("--lora-dir", a->lora_dir, "Where <lora:NAME:WEIGHT> looks for NAME.safetensors");
+  command->add_flag("--fuse", a->fuse, "Fuses the LoRAs into the weights before drawing");
+  command->add_flag("--json", a->json, "Reports as JSON");
+  command->callback([a] { run(*a); });
+}
+
+}  // namespace lora

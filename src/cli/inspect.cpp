@@ -1,0 +1,48 @@
+#include "tools/inspect.h"
+
+#include <fmt/format.h>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/common.h"
+
+namespace lora {
+
+namespace {
+
+struct Arguments {
+  std::string file, model;
+  bool json = false;
+};
+
+void run(const Arguments& a) {
+  auto inspection = inspect_lora(a.file);
+  std::optional<LoadReport> match;
+  if (!a.model.empty()) match = StableDiffusionPipeline::from_pretrained(a.model).match_lora(a.file);
+  if (a.json) {
+    auto all = nlohmann::json::parse(inspection.json());
+    if (match) all["match"] = nlohmann::json::parse(match->json());
+    std::cout << all.dump(2) << "\n";
+    return;
+  }
+  fmt::print("{}", inspection.text());
+  if (!match) return;
+  fmt::print("on {}:\n", a.model);
+  for (const auto& [name, layers] : match->components) fmt::print("  {}: {} layers match\n", name, layers.size());
+  fmt::print("  not matched: {} keys\n", match->unmatched.size());
+  for (const auto& [key, reason] : match->unmatched) fmt::print("    {}: {}\n", key, reason);
+}
+
+}  // namespace
+
+void declare_inspect(CLI::App& app) {
+  auto a = std::make_shared<Arguments>();
+  auto* command = app.add_subcommand("inspect", "Says what a LoRA file is and what it is for");
+  command->add_option("FILE", a->file, "A LoRA file, or a folder that holds one")->required();
+  command->add_option("--model", a->model, "Says too what would match in this model, and what not");
+  command->add_flag("--json", a->json, "Reports as JSON");
+  command->callback([a] { run(*a); });
+}
+
+}  // namespace lora

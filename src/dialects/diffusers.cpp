@@ -1,0 +1,91 @@
+// diffusers, from the oldest files to today's. A component's name, then the module's path, then one of three spellings
+// of the factors.
+#include <array>
+
+#include "core/text.h"
+#include "dialects/names.h"
+#include "dialects/tables.h"
+
+namespace lora {
+
+namespace {
+
+constexpr Row kComponents[] = {
+    {"unet.", "unet"},
+    {"transformer.", "transformer"},
+    {"text_encoder_3.", "text_encoder_3"},
+    {"text_encoder_2.", "text_encoder_2"},
+    {"text_encoder.", "text_encoder"},
+};
+
+// Files from before components were named hold the UNet alone.
+constexpr std::string_view kUNetStarts[] = {"down_blocks.", "mid_block.", "up_blocks."};
+
+std::optional<std::string> component_of(std::string_view& key) {
+  auto component = take_prefix(key, kComponents);
+  if (component) {
+    while (key.starts_with(*component + ".")) key.remove_prefix(component->size() + 1);  // "unet.unet."
+    return component;
+  }
+  for (auto start : kUNetStarts)
+    if (key.starts_with(start)) return "";
+  return std::nullopt;
+}
+
+std::optional<CanonicalKey> canonical(std::string_view key, std::span<const Row> suffixes) {
+  auto component = component_of(key);
+  auto suffix = take_suffix(key, suffixes);
+  if (!component || !suffix) return std::nullopt;
+  return CanonicalKey{*component, modern_path(std::string(key), component->starts_with("text_encoder")), *suffix};
+}
+
+// "…attn1.processor.to_q_lora" is "…attn1.to_q"; a text encoder's "…self_attn.to_q_lora" is "…self_attn.q_proj".
+constexpr Row kProcessorLeaves[] = {
+    {"to_q_lora", "to_q"},
+    {"to_k_lora", "to_k"},
+    {"to_v_lora", "to_v"},
+    {"to_out_lora", "to_out.0"},
+};
+constexpr Row kTextLeaves[] = {
+    {"to_q_lora", "q_proj"},
+    {"to_k_lora", "k_proj"},
+    {"to_v_lora", "v_proj"},
+    {"to_out_lora", "out_proj"},
+};
+
+}  // namespace
+
+// Today: PEFT's factors under the component's name.
+std::optional<CanonicalKey> read_diffusers(std::string_view key) {
+  static constexpr Row kSuffixes[] = {
+      {".lora_A.weight", "lora_A.weight"},
+      {".lora_B.weight", "lora_B.weight"},
+      {".alpha", "alpha"},
+  };
+  return canonical(key, kSuffixes);
+}
+
+// 2023: factors inside layers, `lora` in a UNet, `lora_linear_layer` in a text encoder.
+std::optional<CanonicalKey> read_diffusers_layers(std::string_view key) {
+  static constexpr Row kSuffixes[] = {
+      {".lora.down.weight", "lora_A.weight"},
+      {".lora.up.weight", "lora_B.weight"},
+      {".lora_linear_layer.down.weight", "lora_A.weight"},
+      {".lora_linear_layer.up.weight", "lora_B.weight"},
+  };
+  return canonical(key, kSuffixes);
+}
+
+// The oldest: attention processors with one set of factors a projection.
+std::optional<CanonicalKey> read_attention_processors(std::string_view key) {
+  static constexpr Row kSuffixes[] = {{".down.weight", "lora_A.weight"}, {".up.weight", "lora_B.weight"}};
+  auto component = component_of(key);
+  auto suffix = take_suffix(key, kSuffixes);
+  if (!component || !suffix) return std::nullopt;
+  bool text = component->starts_with("text_encoder");
+  auto leaf = text ? take_suffix(key, kTextLeaves) : take_suffix(key, kProcessorLeaves);
+  if (!leaf || !key.ends_with(".")) return std::nullopt;
+  return CanonicalKey{*component, modern_path(std::string(key) + *leaf, text), *suffix};
+}
+
+}  // namespace lora

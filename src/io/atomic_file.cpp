@@ -1,0 +1,91 @@
+#include "io/atomic_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <random>
+#include <system_error>
+
+#include "core/check.h"
+
+namespace lora {
+
+namespace {
+
+constexpr size_t kBufferSize = 1 << 16;
+
+std::string reason(int error) { return std::generic_category().message(error); }
+
+std::filesystem::path sibling(const std::filesystem::path& path) {
+  std::random_device random;
+  uint64_t bits = (uint64_t{random()} << 32) | random();
+  return path.parent_path() / fmt::format(".{}.{}.{:016x}.tmp", path.filename().string(), ::getpid(), bits);
+}
+
+// A rename is on disk only once its folder is. Some file systems cannot sync a folder and say EINVAL; that is theirs.
+int sync_folder(const std::filesystem::path& file) {
+  std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  int error = ::fsync(fd) == 0 || errno == EINVAL ? 0 : errno;
+  ::close(fd);
+  return error;
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  struct stat old {};
+  bool replaces = ::stat(path_.c_str(), &old) == 0;
+  check(!replaces || S_ISREG(old.st_mode), ErrorKind::io, "{}: is {}; wanted the name of a file to write",
+        path_.string(), S_ISDIR(old.st_mode) ? "a folder" : "a device or pipe");
+  buffer_.reserve(kBufferSize);
+  temporary_ = sibling(path_);
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  check(fd_ >= 0, ErrorKind::io, "{}: cannot be created: {}", path_.string(), reason(errno));
+  if (replaces) ::fchmod(fd_, old.st_mode & 07777);  // best effort: contents matter more than who may read them
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ >= 0) ::close(fd_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(const void* data, size_t size) {
+  if (buffer_.size() + size > kBufferSize) flush();
+  if (size >= kBufferSize)
+    write_through(static_cast<const char*>(data), size);
+  else
+    buffer_.append(static_cast<const char*>(data), size);
+}
+
+void AtomicFile::commit() {
+  flush();
+  check(::fsync(fd_) == 0, ErrorKind::io, "{}: cannot be written: {}", path_.string(), reason(errno));
+  int closed = ::close(std::exchange(fd_, -1));
+  check(closed == 0, ErrorKind::io, "{}: cannot be written: {}", path_.string(), reason(errno));
+  check(::rename(temporary_.c_str(), path_.c_str()) == 0, ErrorKind::io, "{}: cannot be replaced: {}", path_.string(),
+        reason(errno));
+  temporary_.clear();
+  int error = sync_folder(path_);
+  check(error == 0, ErrorKind::io, "{}: written, but its folder cannot be synced: {}", path_.string(), reason(error));
+}
+
+void AtomicFile::write_through(const char* data, size_t size) {
+  while (size > 0) {
+    ssize_t written = ::write(fd_, data, size);
+    if (written < 0 && errno == EINTR) continue;
+    check(written >= 0, ErrorKind::io, "{}: cannot be written: {}", path_.string(), reason(errno));
+    data += written;
+    size -= static_cast<size_t>(written);
+  }
+}
+
+void AtomicFile::flush() {
+  write_through(buffer_.data(), buffer_.size());
+  buffer_.clear();
+}
+
+}  // namespace lora

@@ -1,0 +1,38 @@
+#include "lora/image.h"
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
+#include "core/check.h"
+#include "io/json_file.h"
+#include "io/mapped_file.h"
+#include "io/png.h"
+
+namespace lora {
+
+void Image::save(const std::filesystem::path& file) const { write_text(file, encode_png(*this)); }
+
+Image Image::load(const std::filesystem::path& file) {
+  auto mapped = MappedFile::open(file);
+  return decode_png(mapped->bytes(), file.string());
+}
+
+std::vector<Image> to_images(const Tensor& batch) {
+  check(batch.defined() && batch.dim() == 4 && batch.size(1) == 3 && at::isFloatingType(batch.scalar_type()),
+        ErrorKind::usage, "to_images: wanted a float tensor of [pictures, 3, height, width], got {} of [{}]",
+        batch.defined() ? to_string(batch.scalar_type()) : "nothing",
+        batch.defined() ? fmt::format("{}", fmt::join(batch.sizes(), ", ")) : "");
+  // In float32 on the CPU, where round() goes to even at halves: numpy's arithmetic. A NaN becomes black.
+  auto bytes = batch.detach().cpu().to(at::kFloat).nan_to_num(0).clamp(0, 1).mul(255).round().to(at::kByte);
+  bytes = bytes.permute({0, 2, 3, 1}).contiguous();
+
+  std::vector<Image> images;
+  int64_t size = bytes.size(1) * bytes.size(2) * 3;
+  for (int64_t i = 0; i < bytes.size(0); ++i) {
+    const auto* first = bytes.const_data_ptr<uint8_t>() + i * size;
+    images.push_back({static_cast<int>(bytes.size(2)), static_cast<int>(bytes.size(1)), {first, first + size}, {}});
+  }
+  return images;
+}
+
+}  // namespace lora

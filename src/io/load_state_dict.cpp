@@ -1,0 +1,87 @@
+#include <algorithm>
+#include <cctype>
+
+#include "core/check.h"
+#include "io/mapped_file.h"
+#include "io/safetensors.h"
+#include "io/sharded.h"
+#include "io/torch_file.h"
+#include "lora/state_dict.h"
+
+namespace lora {
+
+namespace {
+
+enum class Format { safetensors, torch_zip, torch_legacy, json };
+
+// How a file of another kind begins, and what to tell whoever sent it here.
+struct Stranger {
+  std::string_view start;
+  ErrorKind kind;
+  const char* message;
+};
+
+constexpr Stranger kStrangers[] = {
+    {"version https://git-lfs", ErrorKind::bad_file,
+     "is a Git LFS pointer, not the file it stands for; fetch that with `git lfs pull`, or download the file itself"},
+    {"<!doctype", ErrorKind::bad_file,
+     "is a web page; the download gave an error or a login page in place of the file; download it again"},
+    {"<html", ErrorKind::bad_file,
+     "is a web page; the download gave an error or a login page in place of the file; download it again"},
+    {"gguf", ErrorKind::unsupported, "is a GGUF file; wanted safetensors or a torch file; convert it first"},
+};
+
+bool starts_with_ignoring_case(std::string_view text, std::string_view start) {
+  return text.size() >= start.size() && std::equal(start.begin(), start.end(), text.begin(), [](char a, char b) {
+           return a == std::tolower(static_cast<unsigned char>(b));
+         });
+}
+
+std::string hex(std::string_view bytes) {
+  std::string text;
+  for (char c : bytes) text += fmt::format("{}{:02x}", text.empty() ? "" : " ", static_cast<uint8_t>(c));
+  return text;
+}
+
+Format format_of(std::string_view bytes, const std::string& where) {
+  check(!bytes.empty(), ErrorKind::bad_file, "{}: is empty; the download or copy did not finish; fetch it again",
+        where);
+  // First of all, for its first bytes are a number and may look like any of the others. A header is shorter than 4 GiB.
+  bool short_header = bytes.size() < 8 || bytes.substr(4, 4) == std::string_view("\0\0\0\0", 4);
+  bool json_header = bytes.size() > 8 && bytes[8] == '{';
+  if (short_header && json_header) return Format::safetensors;
+
+  constexpr size_t kTarMagic = 257;
+  auto text = bytes.substr(std::min(bytes.find_first_not_of(" \t\r\n"), bytes.size()));
+  for (const auto& stranger : kStrangers)
+    if (starts_with_ignoring_case(text, stranger.start)) fail(stranger.kind, "{}: {}", where, stranger.message);
+  check(bytes.size() < kTarMagic + 5 || bytes.substr(kTarMagic, 5) != "ustar", ErrorKind::unsupported,
+        "{}: is a tar archive, as torch before 0.2 wrote; load it once in Python and save it again", where);
+
+  if (bytes.starts_with("PK\3\4") || bytes.starts_with("PK\5\6")) return Format::torch_zip;
+  if (bytes.starts_with('\x80')) return Format::torch_legacy;
+  auto first = bytes.substr(0, 8);
+  if (text.starts_with('{') && first.find('\0') == first.npos) return Format::json;
+  if (short_header || json_header) return Format::safetensors;  // a damaged one: its reader says how
+  fail(ErrorKind::bad_file, "{}: is neither safetensors nor a torch file; it begins with {}", where, hex(first));
+}
+
+// A tensor file proper: `index` says whether the index of a sharded checkpoint will do too.
+StateDict load(const std::filesystem::path& path, bool index) {
+  auto file = MappedFile::open(path);
+  switch (format_of(file->bytes(), path.string())) {
+    case Format::safetensors: return read_safetensors(*file);
+    case Format::torch_zip: return read_torch_zip(*file);
+    case Format::torch_legacy: return read_torch_legacy(*file);
+    case Format::json: break;
+  }
+  check(index, ErrorKind::bad_file, "{}: is JSON; wanted one of the tensor files of a sharded checkpoint",
+        path.string());
+  return read_sharded(path, [](const std::filesystem::path& shard) { return load(shard, false); });
+}
+
+}  // namespace
+
+StateDict load_state_dict(const std::filesystem::path& file) { return load(file, true); }
+
+}  // namespace lora

@@ -1,0 +1,135 @@
+#include "io/mapped_file.h"
+
+#include <ATen/ATen.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <map>
+#include <mutex>
+#include <system_error>
+
+#include "core/check.h"
+
+namespace lora {
+
+namespace {
+
+// Every live private mapping by its first address. Never destroyed: tensors with static lifetime may outlast it.
+struct Registry {
+  struct Row {
+    size_t size;
+    std::weak_ptr<const MappedFile> file;
+  };
+  std::mutex mutex;
+  std::map<const uint8_t*, Row> by_start;
+};
+
+Registry& registry() {
+  static auto* instance = new Registry;
+  return *instance;
+}
+
+std::shared_ptr<const MappedFile> mapping_at(const uint8_t* address) {
+  std::lock_guard lock(registry().mutex);
+  auto next = registry().by_start.upper_bound(address);
+  if (next == registry().by_start.begin()) return nullptr;
+  const auto& [start, row] = *std::prev(next);
+  // A file that does not hold the address is not locked: dropping its last owner in here would wait for this mutex.
+  return static_cast<size_t>(address - start) < row.size ? row.file.lock() : nullptr;
+}
+
+struct Descriptor {
+  int fd;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+}  // namespace
+
+std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
+  std::shared_ptr<const MappedFile> file(new MappedFile(path));
+  if (file->private_) {
+    std::lock_guard lock(registry().mutex);
+    registry().by_start[file->private_] = {file->size_, file};
+  }
+  return file;
+}
+
+MappedFile::MappedFile(std::filesystem::path path) : path_(std::move(path)) {
+  auto reason = [] { return std::generic_category().message(errno); };
+  // O_NONBLOCK: opening a pipe must not wait for its writer.
+  Descriptor file{::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  check(file.fd >= 0 || (errno != ENOENT && errno != ENOTDIR), ErrorKind::not_found, "{}: no such file",
+        path_.string());
+  check(file.fd >= 0, ErrorKind::io, "{}: cannot be opened: {}", path_.string(), reason());
+  struct stat info {};
+  check(::fstat(file.fd, &info) == 0, ErrorKind::io, "{}: cannot be read: {}", path_.string(), reason());
+  check(!S_ISDIR(info.st_mode), ErrorKind::bad_file, "{}: is a folder; name a file in it", path_.string());
+  check(S_ISREG(info.st_mode), ErrorKind::bad_file, "{}: is a device or pipe; wanted a file", path_.string());
+  size_ = static_cast<size_t>(info.st_size);
+  if (size_ == 0) return;
+
+  // NORESERVE: only the pages that are written cost memory, so a model larger than memory may be opened.
+  void* writable = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.fd, 0);
+  check(writable != MAP_FAILED, ErrorKind::io, "{}: cannot be mapped: {}", path_.string(), reason());
+  // MAP_SHARED would show the same pages, but some network file systems refuse it.
+  void* readable = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
+  if (readable == MAP_FAILED) {
+    int error = errno;
+    ::munmap(writable, size_);
+    fail(ErrorKind::io, "{}: cannot be mapped: {}", path_.string(), std::generic_category().message(error));
+  }
+  private_ = static_cast<uint8_t*>(writable);
+  pristine_ = static_cast<uint8_t*>(readable);
+}
+
+MappedFile::~MappedFile() {
+  if (!private_) return;
+  {
+    std::lock_guard lock(registry().mutex);
+    registry().by_start.erase(private_);
+  }
+  ::munmap(private_, size_);
+  ::munmap(pristine_, size_);
+}
+
+c10::Storage MappedFile::storage(size_t offset, size_t size) const {
+  // An empty tensor at the end of the file must not point past the mapping, where another may begin.
+  return share(private_ + (size > 0 ? offset : 0), size);
+}
+
+c10::Storage MappedFile::pristine_storage(size_t offset, size_t size) const {
+  return share(pristine_ + (size > 0 ? offset : 0), size);
+}
+
+c10::Storage MappedFile::share(uint8_t* start, size_t size) const {
+  using Owner = std::shared_ptr<const MappedFile>;
+  c10::DataPtr data(
+      start, new Owner(shared_from_this()), [](void* owner) { delete static_cast<Owner*>(owner); },
+      c10::Device(c10::kCPU));
+  return c10::Storage(c10::Storage::use_byte_size_t(), size, std::move(data), nullptr, false);
+}
+
+Tensor tensor_on(c10::Storage storage, Dtype dtype, at::IntArrayRef sizes, at::IntArrayRef strides, int64_t offset) {
+  auto tensor = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU),
+                                                         c10::scalarTypeToTypeMeta(dtype));
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides, offset);
+  return tensor;
+}
+
+Tensor pristine(const Tensor& tensor) {
+  if (!tensor.defined() || !tensor.has_storage() || !tensor.device().is_cpu()) return {};
+  const auto& storage = tensor.storage();
+  auto* start = static_cast<const uint8_t*>(storage.data());
+  auto file = mapping_at(start);
+  if (!file) return {};
+  auto offset = static_cast<size_t>(start - reinterpret_cast<const uint8_t*>(file->bytes().data()));
+  return tensor_on(file->pristine_storage(offset, storage.nbytes()), tensor.scalar_type(), tensor.sizes(),
+                   tensor.strides(), tensor.storage_offset());
+}
+
+}  // namespace lora

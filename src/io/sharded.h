@@ -1,0 +1,15 @@
+#pragma once
+// Checkpoints in several files, listed by a `*.safetensors.index.json` or `*.bin.index.json`.
+#include <filesystem>
+#include <functional>
+
+#include "lora/state_dict.h"
+
+namespace lora {
+
+// `load` reads one of the files, which lie beside the index. Throws Error{not_found, bad_file} naming a file or tensor
+// that the index lists and that is not there.
+StateDict read_sharded(const std::filesystem::path& index,
+                       const std::function<StateDict(const std::filesystem::path&)>& load);
+
+}  // namespace lora

@@ -1,0 +1,148 @@
+#include <ATen/ATen.h>
+
+#include "core/check.h"
+#include "lora/model.h"
+#include "models/autoencoder_blocks.h"
+#include "models/config_reader.h"
+#include "models/loading.h"
+#include "nn/random.h"
+
+namespace lora {
+
+namespace {
+
+struct AutoencoderKLConfig {
+  int64_t in_channels, out_channels, latent_channels;
+  AutoencoderSettings blocks;
+  double scaling_factor, shift_factor;
+  bool force_upcast, use_quant_conv, use_post_quant_conv;
+
+  static AutoencoderKLConfig parse(const std::string& text, const std::string& label);
+};
+
+void check_block_types(ConfigReader& config, const std::string& field, const std::string& supported, size_t n) {
+  auto types = config.words(field, {supported});
+  for (const auto& type : types)
+    if (type != supported) config.refuse(field, "lists of \"" + supported + "\"");
+  if (types.size() != n) config.reject(field, fmt::format("{} texts, as block_out_channels has entries", n));
+}
+
+AutoencoderKLConfig AutoencoderKLConfig::parse(const std::string& text, const std::string& label) {
+  ConfigReader config(text, label);
+  AutoencoderKLConfig c;
+  c.in_channels = config.integer("in_channels", 3);
+  c.out_channels = config.integer("out_channels", 3);
+  c.latent_channels = config.integer("latent_channels", 4);
+  c.blocks.channels = config.integers("block_out_channels", {64});
+  c.blocks.layers = config.integer("layers_per_block", 1);
+  c.blocks.resnet = {.groups = config.integer("norm_num_groups", 32), .act = config.activation("act_fn")};
+  c.blocks.mid_attention = config.flag("mid_block_add_attention", true);
+  c.scaling_factor = config.number("scaling_factor", 0.18215);
+  c.shift_factor = config.maybe_number("shift_factor").value_or(0);
+  c.force_upcast = config.flag("force_upcast", true);
+  c.use_quant_conv = config.flag("use_quant_conv", true);
+  c.use_post_quant_conv = config.flag("use_post_quant_conv", true);
+
+  check_block_types(config, "down_block_types", "DownEncoderBlock2D", c.blocks.channels.size());
+  check_block_types(config, "up_block_types", "UpDecoderBlock2D", c.blocks.channels.size());
+  config.only("latents_mean", {nullptr});
+  config.only("latents_std", {nullptr});
+  config.ignore({"sample_size"});  // sets the size of tiles, for a decoder in tiles
+  for (auto channels : c.blocks.channels)
+    if (channels % c.blocks.resnet.groups != 0) config.reject("norm_num_groups", "a divisor of all block_out_channels");
+  config.finish();
+  return c;
+}
+
+// The attention's layers under the names that files written before 2023 have.
+std::vector<std::string> old_names(const std::string& name) {
+  static constexpr std::pair<std::string_view, std::string_view> kRows[] = {
+      {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
+  for (const auto& [now, then] : kRows)
+    if (auto at = name.find(now); at != std::string::npos) return {std::string(name).replace(at, now.size(), then)};
+  return {};
+}
+
+}  // namespace
+
+struct AutoencoderKL::Impl {
+  Scope s;
+  AutoencoderKLConfig c;
+
+  Encoder encoder{s / "encoder", c.in_channels, 2 * c.latent_channels, c.blocks};
+  Decoder decoder{s / "decoder", c.latent_channels, c.out_channels, c.blocks};
+  std::optional<Conv2d> quant_conv =
+      when<Conv2d>(c.use_quant_conv, s / "quant_conv", 2 * c.latent_channels, 2 * c.latent_channels, 1);
+  std::optional<Conv2d> post_quant_conv =
+      when<Conv2d>(c.use_post_quant_conv, s / "post_quant_conv", c.latent_channels, c.latent_channels, 1);
+
+  static AutoencoderKL make(const std::string& config, ModelLoader loader, const std::string& label);
+
+  // Throws Error{usage} unless `images` is [N, channels, H, W] in the model's dtype.
+  void check_images(const char* name, const Tensor& images, int64_t channels) const;
+};
+
+// ---- Making one -----------------------------------------------------------------------------------------------------
+
+AutoencoderKL AutoencoderKL::Impl::make(const std::string& config, ModelLoader loader, const std::string& label) {
+  AutoencoderKL model;
+  model.class_name_ = "AutoencoderKL";
+  model.config_ = config;
+  model.dtype_ = loader.dtype();
+  model.device_ = loader.device();
+  model.impl_ = std::make_shared<Impl>(Impl{loader.root(), AutoencoderKLConfig::parse(config, label)});
+  model.parts_ = loader.finish();
+  return model;
+}
+
+AutoencoderKL AutoencoderKL::from_pretrained(const std::filesystem::path& folder, const ModelOptions& options) {
+  auto checkpoint = open_component(folder, kDiffusersFiles, options.variant);
+  return from_state_dict(checkpoint.config, checkpoint.tensors, options, checkpoint.label);
+}
+
+AutoencoderKL AutoencoderKL::from_state_dict(const std::string& config, const StateDict& tensors,
+                                             const ModelOptions& options, const std::string& label) {
+  return Impl::make(config, ModelLoader(tensors, label, options, old_names), label);
+}
+
+AutoencoderKL AutoencoderKL::random(const std::string& config, uint64_t seed, const ModelOptions& options) {
+  return Impl::make(config, ModelLoader::random(seed, options), "random weights");
+}
+
+// ---- Running it -----------------------------------------------------------------------------------------------------
+
+void AutoencoderKL::Impl::check_images(const char* name, const Tensor& images, int64_t channels) const {
+  const auto dtype = encoder.conv_in.site->weight.scalar_type();
+  check(images.defined() && images.dim() == 4 && images.size(1) == channels && images.scalar_type() == dtype,
+        ErrorKind::usage, "AutoencoderKL: {} must be {} [N, {}, H, W]; got {}", name, to_string(dtype), channels,
+        images.defined() ? c10::str(images.scalar_type(), " ", images.sizes()) : "nothing");
+}
+
+DiagonalGaussian AutoencoderKL::encode(const Tensor& pixels) const {
+  const RunScope run(*parts());
+  impl_->check_images("pixels", pixels, impl_->c.in_channels);
+  auto moments = impl_->encoder(pixels);
+  if (impl_->quant_conv) moments = (*impl_->quant_conv)(moments);
+  auto halves = moments.chunk(2, 1);
+  return {.mean = halves[0], .logvar = at::clamp(halves[1], -30.0, 20.0)};
+}
+
+Tensor AutoencoderKL::decode(const Tensor& latents) const {
+  const RunScope run(*parts());
+  impl_->check_images("latents", latents, impl_->c.latent_channels);
+  return impl_->decoder(impl_->post_quant_conv ? (*impl_->post_quant_conv)(latents) : latents);
+}
+
+Tensor DiagonalGaussian::sample(const std::vector<at::Generator>& generators) const {
+  return mean + at::exp(0.5 * logvar) * randn_tensor(mean.sizes(), generators, mean.scalar_type(), mean.device());
+}
+
+// ---- What it is -----------------------------------------------------------------------------------------------------
+
+double AutoencoderKL::scaling_factor() const { return impl_->c.scaling_factor; }
+double AutoencoderKL::shift_factor() const { return impl_->c.shift_factor; }
+int64_t AutoencoderKL::scale_factor() const { return int64_t{1} << (impl_->c.blocks.channels.size() - 1); }
+int64_t AutoencoderKL::latent_channels() const { return impl_->c.latent_channels; }
+bool AutoencoderKL::force_upcast() const { return impl_->c.force_upcast; }
+
+}  // namespace lora

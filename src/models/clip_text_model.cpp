@@ -1,0 +1,167 @@
+#include <ATen/ATen.h>
+
+#include "core/check.h"
+#include "lora/model.h"
+#include "models/clip_config.h"
+#include "models/loading.h"
+#include "nn/layers.h"
+
+namespace lora {
+
+namespace {
+
+struct ClipAttention {
+  Scope s;
+  int64_t dim, heads;
+
+  Linear k_proj{s / "k_proj", dim, dim};
+  Linear out_proj{s / "out_proj", dim, dim};
+  Linear q_proj{s / "q_proj", dim, dim};
+  Linear v_proj{s / "v_proj", dim, dim};
+
+  Tensor operator()(const Tensor& x) const {
+    auto split = [&](const Tensor& t) { return t.unflatten(-1, {heads, dim / heads}).transpose(1, 2); };
+    auto y = at::scaled_dot_product_attention(split(q_proj(x)), split(k_proj(x)), split(v_proj(x)),
+                                              /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true);
+    return out_proj(y.transpose(1, 2).flatten(2));
+  }
+};
+
+struct ClipMLP {
+  Scope s;
+  int64_t dim, inner;
+  ClipActivation act;
+
+  Linear fc1{s / "fc1", dim, inner};
+  Linear fc2{s / "fc2", inner, dim};
+
+  Tensor operator()(const Tensor& x) const {
+    auto h = fc1(x);
+    return fc2(act == ClipActivation::gelu ? at::gelu(h) : h * at::sigmoid(1.702 * h));
+  }
+};
+
+struct ClipLayer {
+  Scope s;
+  ClipTextConfig c;
+
+  LayerNorm layer_norm1{s / "layer_norm1", c.hidden_size, c.layer_norm_eps};
+  LayerNorm layer_norm2{s / "layer_norm2", c.hidden_size, c.layer_norm_eps};
+  ClipMLP mlp{s / "mlp", c.hidden_size, c.intermediate_size, c.hidden_act};
+  ClipAttention self_attn{s / "self_attn", c.hidden_size, c.num_attention_heads};
+
+  Tensor operator()(const Tensor& x) const {
+    auto h = x + self_attn(layer_norm1(x));
+    return h + mlp(layer_norm2(h));
+  }
+};
+
+struct ClipEmbeddings {
+  Scope s;
+  ClipTextConfig c;
+
+  Embedding position_embedding{s / "position_embedding", c.max_position_embeddings, c.hidden_size};
+  Embedding token_embedding{s / "token_embedding", c.vocab_size, c.hidden_size};
+
+  Tensor operator()(const Tensor& ids) const {
+    return token_embedding(ids) + position_embedding(at::arange(ids.size(1), ids.options()));
+  }
+};
+
+// Where each row ends. An eos_token_id of 2 is a mistake that early configs share: the token meant is the largest one.
+Tensor end_positions(const Tensor& ids, int64_t eos_token_id) {
+  return (eos_token_id == 2 ? ids : ids.eq(eos_token_id).to(at::kInt)).argmax(-1);
+}
+
+// transformers 5 writes a CLIPTextModel without this level, earlier versions with it.
+std::vector<std::string> without_text_model(const std::string& name) {
+  constexpr std::string_view kLevel = "text_model.";
+  if (!name.starts_with(kLevel)) return {};
+  return {name.substr(kLevel.size())};
+}
+
+}  // namespace
+
+struct CLIPTextModel::Impl {
+  Scope s;
+  ClipTextConfig c;
+
+  Scope text_model = s / "text_model";
+  ClipEmbeddings embeddings{text_model / "embeddings", c};
+  std::vector<ClipLayer> layers = repeat<ClipLayer>(text_model / "encoder" / "layers", c.num_hidden_layers, c);
+  LayerNorm final_layer_norm{text_model / "final_layer_norm", c.hidden_size, c.layer_norm_eps};
+  std::optional<Linear> text_projection =
+      when<Linear>(c.with_projection, s / "text_projection", c.hidden_size, c.projection_dim, kNoBias);
+
+  // The ids on the model's device, once they are what the embeddings can take.
+  Tensor checked(const Tensor& ids) const {
+    check(ids.defined() && ids.dim() == 2 && ids.scalar_type() == at::kLong && ids.numel() > 0, ErrorKind::usage,
+          "input_ids must be int64 [images, tokens]");
+    check(ids.size(1) <= c.max_position_embeddings, ErrorKind::usage,
+          "input_ids has {} tokens, the text encoder takes at most {}; truncate the prompt", ids.size(1),
+          c.max_position_embeddings);
+    auto [low, high] = at::aminmax(ids);
+    check(low.item<int64_t>() >= 0 && high.item<int64_t>() < c.vocab_size, ErrorKind::usage,
+          "input_ids has values {} to {}, the text encoder's vocabulary 0 to {}; is it another model's tokenizer?",
+          low.item<int64_t>(), high.item<int64_t>(), c.vocab_size - 1);
+    return ids.to(final_layer_norm.site->weight.device());
+  }
+
+  static CLIPTextModel build(const std::string& config, ModelLoader loader, const std::string& label) {
+    auto impl = std::make_shared<Impl>(Impl{.s = loader.root(), .c = parse_clip_text_config(config, label)});
+    CLIPTextModel model;
+    model.class_name_ = impl->c.with_projection ? "CLIPTextModelWithProjection" : "CLIPTextModel";
+    model.config_ = config;
+    model.dtype_ = loader.dtype();
+    model.device_ = loader.device();
+    // Buffers that early versions saved, and a projection that the config's architecture does without.
+    model.parts_ =
+        loader.finish({"text_model.embeddings.position_ids", "embeddings.position_ids", "text_projection.weight"});
+    model.impl_ = std::move(impl);
+    return model;
+  }
+};
+
+CLIPTextModel CLIPTextModel::from_pretrained(const std::filesystem::path& folder, const ModelOptions& options) {
+  auto found = open_component(folder, kTransformersFiles, options.variant);
+  return from_state_dict(found.config, found.tensors, options, found.label);
+}
+
+CLIPTextModel CLIPTextModel::from_state_dict(const std::string& config, const StateDict& tensors,
+                                             const ModelOptions& options, const std::string& label) {
+  return Impl::build(config, ModelLoader(tensors, label, options, without_text_model), label);
+}
+
+CLIPTextModel CLIPTextModel::random(const std::string& config, uint64_t seed, const ModelOptions& options) {
+  return Impl::build(config, ModelLoader::random(seed, options), "config");
+}
+
+CLIPTextOutput CLIPTextModel::operator()(const Tensor& input_ids) const {
+  RunScope run(*parts_);
+  auto ids = impl_->checked(input_ids);
+  CLIPTextOutput out;
+  out.hidden_states.push_back(impl_->embeddings(ids));
+  for (const auto& layer : impl_->layers) out.hidden_states.push_back(layer(out.hidden_states.back()));
+  out.last_hidden_state = impl_->final_layer_norm(out.hidden_states.back());
+
+  auto rows = at::arange(ids.size(0), ids.options());
+  out.pooler_output = out.last_hidden_state.index({rows, end_positions(ids, impl_->c.eos_token_id)});
+  if (impl_->text_projection) out.text_embeds = (*impl_->text_projection)(out.pooler_output);
+  return out;
+}
+
+Tensor CLIPTextModel::encode(const Tensor& input_ids, std::optional<int> clip_skip) const {
+  check(!clip_skip || (*clip_skip >= 0 && *clip_skip <= num_hidden_layers()), ErrorKind::usage,
+        "clip_skip {} is not in 0 … {}, the number of the text encoder's layers", clip_skip.value_or(0),
+        num_hidden_layers());
+  RunScope run(*parts_);
+  auto x = impl_->embeddings(impl_->checked(input_ids));
+  for (int64_t i = 0; i < num_hidden_layers() - clip_skip.value_or(0); ++i) x = impl_->layers[i](x);
+  return impl_->final_layer_norm(x);
+}
+
+int64_t CLIPTextModel::hidden_size() const { return impl_->c.hidden_size; }
+int64_t CLIPTextModel::max_position_embeddings() const { return impl_->c.max_position_embeddings; }
+int64_t CLIPTextModel::num_hidden_layers() const { return impl_->c.num_hidden_layers; }
+
+}  // namespace lora

@@ -1,0 +1,171 @@
+#include "models/loading.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "io/json_file.h"
+
+namespace lora {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// ---- Files ----------------------------------------------------------------------------------------------------------
+
+// Every name that the libraries have given to one kind of file, as writers of sharded variants did not agree.
+std::vector<std::string> spellings(const std::string& stem, const std::string& ending, const std::string& variant) {
+  if (variant.empty()) return {stem + ending, stem + ending + ".index.json"};
+  return {stem + "." + variant + ending, stem + "." + variant + ending + ".index.json",
+          stem + ending + ".index." + variant + ".json", stem + ending + "." + variant + ".index.json"};
+}
+
+std::vector<std::string> spellings(const WeightFiles& files, const std::string& variant) {
+  auto names = spellings(files.safetensors, ".safetensors", variant);
+  for (auto& name : spellings(files.pickle, ".bin", variant)) names.push_back(std::move(name));
+  return names;
+}
+
+std::vector<std::string> file_names(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// The variants of which a folder has weights: "" for the plain one.
+std::set<std::string> variants_among(const std::vector<std::string>& names, const WeightFiles& files) {
+  std::set<std::string> variants;
+  for (const auto& name : names)
+    for (const auto& piece : split(name, '.'))
+      for (const auto& candidate : {piece, std::string()})
+        for (const auto& spelling : spellings(files, candidate))
+          if (name == spelling) variants.insert(candidate);
+  return variants;
+}
+
+fs::path find_weights(const fs::path& folder, const WeightFiles& files, const std::string& variant) {
+  auto wanted = spellings(files, variant);
+  for (const auto& name : wanted)
+    if (fs::exists(folder / name)) return folder / name;
+
+  auto present = file_names(folder);
+  auto variants = variants_among(present, files);
+  if (variants.empty())
+    fail(ErrorKind::not_found, "{}: no weights; wanted {}, the folder has {}", folder.string(), wanted.front(),
+         present.empty() ? "nothing" : listing(present));
+  std::vector<std::string> named;
+  for (const auto& v : variants) named.push_back(v.empty() ? "the plain one" : "\"" + v + "\"");
+  fail(ErrorKind::not_found, "{}: no {}; the variants there: {}. Choose one of them as `variant`", folder.string(),
+       variant.empty() ? "weights without a variant" : "variant \"" + variant + "\"", join(named, ", "));
+}
+
+// ---- Dtype ----------------------------------------------------------------------------------------------------------
+
+bool cpu_has_bfloat16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16");  // every CPU with AMX has it as well
+#else
+  return false;
+#endif
+}
+
+Dtype half_type_of(const StateDict& tensors) {
+  int64_t bfloat16 = 0, float16 = 0;
+  for (const auto& [name, t] : tensors) {
+    bfloat16 += t.scalar_type() == at::kBFloat16;
+    float16 += t.scalar_type() == at::kHalf;
+  }
+  return bfloat16 > float16 ? at::kBFloat16 : at::kHalf;
+}
+
+Dtype choose_dtype(const ModelOptions& options, const StateDict& tensors) {
+  if (options.dtype) return *options.dtype;
+  if (!options.device.is_cpu()) return half_type_of(tensors);
+  return cpu_has_bfloat16() ? at::kBFloat16 : at::kFloat;
+}
+
+// ---- Random weights -------------------------------------------------------------------------------------------------
+
+uint64_t mix(uint64_t hash, std::string_view text) {  // FNV-1a
+  for (unsigned char c : text) hash = (hash ^ c) * 0x100000001b3;
+  return hash;
+}
+
+// Drawn in pieces with a generator each, so that it is fast and does not depend on the number of threads.
+Tensor draw(uint64_t seed, const std::string& name, at::IntArrayRef shape) {
+  constexpr int64_t kPiece = 1 << 18;
+  auto t = at::empty(shape, at::kFloat);
+  auto flat = t.view(-1);
+  auto hash = mix(seed ^ 0xcbf29ce484222325, name);
+  at::parallel_for(0, (flat.numel() + kPiece - 1) / kPiece, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      auto generator = at::make_generator<at::CPUGeneratorImpl>(mix(hash, std::to_string(i)));
+      flat.slice(0, i * kPiece, std::min((i + 1) * kPiece, flat.numel())).normal_(0, 0.02, generator);
+    }
+  });
+  bool scales_a_norm = shape.size() == 1 && name.ends_with("weight");
+  return scales_a_norm ? t.add_(1) : t;
+}
+
+}  // namespace
+
+Checkpoint open_component(const fs::path& folder, const WeightFiles& files, const std::string& variant) {
+  check(fs::is_directory(folder), ErrorKind::not_found, "{}: no such folder", folder.string());
+  check(fs::exists(folder / "config.json"), ErrorKind::not_found,
+        "{}: no config.json; the folder has {}. Give the folder of one component, such as <model>/unet",
+        folder.string(), listing(file_names(folder)));
+  auto config = read_json(folder / "config.json").dump(2);
+  return {std::move(config), load_state_dict(find_weights(folder, files, variant)), folder.string()};
+}
+
+ModelLoader::ModelLoader(const StateDict& tensors, std::string label, const ModelOptions& options, Aliases aliases)
+    : tensors_(&tensors) {
+  source_->label = std::move(label);
+  source_->dtype = choose_dtype(options, tensors);
+  source_->device = options.device;
+  source_->get = [from = &tensors, taken = taken_, aliases = std::move(aliases)](const std::string& name,
+                                                                                 at::IntArrayRef) -> Tensor {
+    auto* found = from->find(name);
+    if (!found && aliases)
+      for (const auto& alias : aliases(name))
+        if ((found = from->find(alias))) break;
+    if (!found) return {};
+    taken->insert(found);
+    return *found;
+  };
+}
+
+ModelLoader ModelLoader::random(uint64_t seed, const ModelOptions& options) {
+  ModelLoader loader;
+  loader.source_->label = "random weights";
+  loader.source_->dtype = options.dtype.value_or(at::kFloat);
+  loader.source_->device = options.device;
+  loader.source_->get = [seed](const std::string& name, at::IntArrayRef shape) { return draw(seed, name, shape); };
+  return loader;
+}
+
+std::shared_ptr<Parts> ModelLoader::finish(const std::set<std::string>& ignorable) {
+  // Scopes live on in the layers; what they read from must not.
+  source_->get = [](const std::string&, at::IntArrayRef) { return Tensor(); };
+  if (!source_->problems.empty()) {
+    std::vector<std::string> all;
+    for (const auto& problem : source_->problems) all.push_back(problem.what());
+    fail(source_->problems.front().kind(), "{}: {}; the file does not hold the model that the config describes",
+         source_->label, listing(all, 3));
+  }
+  if (!tensors_) return parts_;
+
+  std::vector<std::string> left;
+  for (const auto& [name, t] : *tensors_)
+    if (!taken_->contains(&t) && !ignorable.contains(name)) left.push_back(name);
+  check(left.empty(), ErrorKind::bad_key, "{}: no layer takes {}; the config describes another model than the weights",
+        source_->label, listing(left));
+  return parts_;
+}
+
+}  // namespace lora

@@ -1,0 +1,155 @@
+#include "models/names_ldm.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <optional>
+#include <span>
+
+namespace lora {
+
+namespace {
+
+struct Row {
+  std::string_view ldm, ours;
+};
+
+constexpr Row kUnetEnds[] = {
+    {"time_embed.0.", "time_embedding.linear_1."},
+    {"time_embed.2.", "time_embedding.linear_2."},
+    {"input_blocks.0.0.", "conv_in."},
+    {"out.0.", "conv_norm_out."},
+    {"out.2.", "conv_out."},
+};
+constexpr Row kUnetResnet[] = {
+    {"in_layers.0.", "norm1."},  {"in_layers.2.", "conv1."},          {"out_layers.0.", "norm2."},
+    {"out_layers.3.", "conv2."}, {"emb_layers.1.", "time_emb_proj."}, {"skip_connection.", "conv_shortcut."},
+};
+constexpr Row kVaeEnds[] = {
+    {"conv_in.", "conv_in."},
+    {"norm_out.", "conv_norm_out."},
+    {"conv_out.", "conv_out."},
+};
+constexpr Row kVaeResnet[] = {
+    {"norm1.", "norm1."},
+    {"conv1.", "conv1."},
+    {"norm2.", "norm2."},
+    {"conv2.", "conv2."},
+    {"nin_shortcut.", "conv_shortcut."},
+};
+constexpr Row kVaeAttention[] = {
+    {"norm.", "group_norm."}, {"q.", "to_q."}, {"k.", "to_k."}, {"v.", "to_v."}, {"proj_out.", "to_out.0."},
+};
+
+constexpr Row kOpenClipEnds[] = {
+    {"positional_embedding", "embeddings.position_embedding.weight"},
+    {"token_embedding.", "embeddings.token_embedding."},
+    {"ln_final.", "final_layer_norm."},
+};
+constexpr Row kOpenClipLayer[] = {
+    {"ln_1.", "layer_norm1."},
+    {"ln_2.", "layer_norm2."},
+    {"mlp.c_fc.", "mlp.fc1."},
+    {"mlp.c_proj.", "mlp.fc2."},
+    {"attn.out_proj.", "self_attn.out_proj."},
+    {"attn.in_proj_weight", "self_attn.{}.weight"},
+    {"attn.in_proj_bias", "self_attn.{}.bias"},
+};
+
+// A name that is read from its front.
+class Reader {
+ public:
+  explicit Reader(std::string_view text) : text_(text) {}
+
+  bool skip(std::string_view prefix) {
+    if (!text_.starts_with(prefix)) return false;
+    text_.remove_prefix(prefix.size());
+    return true;
+  }
+  // A number with the dot behind it.
+  std::optional<int64_t> number() {
+    int64_t value = 0;
+    auto [end, error] = std::from_chars(text_.data(), text_.data() + text_.size(), value);
+    if (error != std::errc() || value < 0 || value > 999) return std::nullopt;
+    text_.remove_prefix(static_cast<size_t>(end - text_.data()));
+    return skip(".") ? std::optional(value) : std::nullopt;
+  }
+  // What the table makes of the rest, or "".
+  std::string renamed(std::span<const Row> table) const {
+    for (const auto& row : table)
+      if (text_.starts_with(row.ldm)) return std::string(row.ours).append(text_.substr(row.ldm.size()));
+    return "";
+  }
+  std::string_view rest() const { return text_; }
+
+ private:
+  std::string_view text_;
+};
+
+// "prefix" + name, or "" where there is no name.
+std::string below(const std::string& prefix, const std::string& name) { return name.empty() ? "" : prefix + name; }
+
+}  // namespace
+
+std::string unet_name_from_ldm(std::string_view name, int64_t layers_per_block) {
+  Reader in(name);
+  if (auto end = in.renamed(kUnetEnds); !end.empty()) return end;
+  if (in.skip("middle_block.")) {
+    auto part = in.number();
+    if (part == 1) return fmt::format("mid_block.attentions.0.{}", in.rest());
+    if (part == 0 || part == 2) return below(fmt::format("mid_block.resnets.{}.", *part / 2), in.renamed(kUnetResnet));
+    return "";
+  }
+
+  bool down = in.skip("input_blocks.");
+  if (!down && !in.skip("output_blocks.")) return "";
+  auto block = in.number(), part = in.number();
+  if (!block || !part || (down && *block == 0)) return "";
+  auto position = down ? *block - 1 : *block;
+  auto level = position / (layers_per_block + 1), layer = position % (layers_per_block + 1);
+  auto at = fmt::format("{}_blocks.{}.", down ? "down" : "up", level);
+  if (down && *part == 0 && in.skip("op.")) return fmt::format("{}downsamplers.0.conv.{}", at, in.rest());
+  // The upsampler comes last: after the attention, or in its place where the level has none.
+  if (!down && *part > 0 && in.skip("conv.")) return fmt::format("{}upsamplers.0.conv.{}", at, in.rest());
+  if (*part == 0) return below(fmt::format("{}resnets.{}.", at, layer), in.renamed(kUnetResnet));
+  if (*part == 1) return fmt::format("{}attentions.{}.{}", at, layer, in.rest());
+  return "";
+}
+
+std::string vae_name_from_ldm(std::string_view name, int64_t levels) {
+  if (name.starts_with("quant_conv.") || name.starts_with("post_quant_conv.")) return std::string(name);
+  Reader in(name);
+  bool encoder = in.skip("encoder.");
+  if (!encoder && !in.skip("decoder.")) return "";
+  std::string side = encoder ? "encoder." : "decoder.";
+
+  if (in.skip("mid.attn_1.")) return below(side + "mid_block.attentions.0.", in.renamed(kVaeAttention));
+  if (in.skip("mid.block_1.")) return below(side + "mid_block.resnets.0.", in.renamed(kVaeResnet));
+  if (in.skip("mid.block_2.")) return below(side + "mid_block.resnets.1.", in.renamed(kVaeResnet));
+  if (auto end = in.renamed(kVaeEnds); !end.empty()) return side + end;
+
+  if (!in.skip(encoder ? "down." : "up.")) return "";
+  auto level = in.number();
+  if (!level || *level >= levels) return "";
+  auto at = encoder ? fmt::format("encoder.down_blocks.{}.", *level)
+                    : fmt::format("decoder.up_blocks.{}.", levels - 1 - *level);
+  if (in.skip(encoder ? "downsample.conv." : "upsample.conv."))
+    return fmt::format("{}{}.0.conv.{}", at, encoder ? "downsamplers" : "upsamplers", in.rest());
+  if (!in.skip("block.")) return "";
+  auto layer = in.number();
+  return layer ? below(fmt::format("{}resnets.{}.", at, *layer), in.renamed(kVaeResnet)) : "";
+}
+
+std::string clip_name_from_ldm(std::string_view name) {
+  return std::string(name.starts_with("text_model.") ? "" : "text_model.").append(name);
+}
+
+std::string clip_name_from_open_clip(std::string_view name) {
+  Reader in(name);
+  if (auto end = in.renamed(kOpenClipEnds); !end.empty()) return "text_model." + end;
+  if (!in.skip("transformer.resblocks.")) return "";
+  auto layer = in.number();
+  return layer ? below(fmt::format("text_model.encoder.layers.{}.", *layer), in.renamed(kOpenClipLayer)) : "";
+}
+
+}  // namespace lora

@@ -1,0 +1,25 @@
+#pragma once
+// Tensor names of the original Stable Diffusion code ("LDM") and the diffusers names of the same layers.
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace lora {
+
+// Where a tensor goes: "" for a name that is not part of the network. A tensor that holds several of ours, one after
+// the other along its first dimension, names them by `{}`: "….self_attn.{}.weight" stands for q_proj, k_proj, v_proj.
+
+// Below `model.diffusion_model.`; layers_per_block as in the diffusers config.
+std::string unet_name_from_ldm(std::string_view name, int64_t layers_per_block);
+// Below `first_stage_model.`; levels is the number of block_out_channels. The decoder counts its blocks from the other
+// end.
+std::string vae_name_from_ldm(std::string_view name, int64_t levels);
+// Below `cond_stage_model.transformer.`: transformers' own names, in old files without their `text_model.` level.
+std::string clip_name_from_ldm(std::string_view name);
+// Below `cond_stage_model.model.`: a text encoder as OpenCLIP has it.
+std::string clip_name_from_open_clip(std::string_view name);
+
+inline constexpr std::string_view kFusedMark = "{}";
+inline constexpr std::string_view kFusedNames[] = {"q_proj", "k_proj", "v_proj"};
+
+}  // namespace lora

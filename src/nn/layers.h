@@ -1,0 +1,61 @@
+#pragma once
+// The layers. Each declares its site as it is made; its members are what the config says, its weights what the file
+// says.
+#include <ATen/ATen.h>
+
+#include "nn/scope.h"
+
+namespace lora {
+
+struct Linear {
+  Scope s;
+  int64_t in, out;
+  bool bias = true;
+  Site* site = s.site(SiteKind::linear, {out, in}, bias);
+
+  Tensor operator()(const Tensor& x) const { return linear(*site, x); }
+};
+
+struct Conv2d {
+  Scope s;
+  int64_t in, out, kernel = 3, stride = 1, padding = kernel / 2;
+  bool bias = true;
+  Site* site = s.site(SiteKind::conv2d, {out, in, kernel, kernel}, bias,
+                      {.stride = {stride, stride}, .padding = {padding, padding}});
+
+  Tensor operator()(const Tensor& x) const { return conv2d(*site, x); }
+};
+
+struct Embedding {
+  Scope s;
+  int64_t num, dim;
+  Site* site = s.site(SiteKind::embedding, {num, dim}, kNoBias);
+
+  Tensor operator()(const Tensor& ids) const { return embedding(*site, ids); }
+};
+
+struct GroupNorm {
+  Scope s;
+  int64_t channels, groups = 32;
+  double eps = 1e-5;
+  Site* site = s.site(SiteKind::norm, {channels}, true);
+
+  Tensor operator()(const Tensor& x) const {
+    auto [weight, bias] = norm_weights(*site);
+    return at::group_norm(x, groups, weight, bias, eps);
+  }
+};
+
+struct LayerNorm {
+  Scope s;
+  int64_t channels;
+  double eps = 1e-5;
+  Site* site = s.site(SiteKind::norm, {channels}, true);
+
+  Tensor operator()(const Tensor& x) const {
+    auto [weight, bias] = norm_weights(*site);
+    return at::layer_norm(x, {channels}, weight, bias, eps);
+  }
+};
+
+}  // namespace lora

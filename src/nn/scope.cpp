@@ -1,0 +1,56 @@
+#include "nn/scope.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "io/mapped_file.h"
+
+namespace lora {
+
+Scope Scope::operator/(const std::string& name) const {
+  Scope inner = *this;
+  inner.path_ = full(name);
+  return inner;
+}
+
+Tensor Scope::original(const std::string& name, at::IntArrayRef shape) const {
+  auto t = source_->get(full(name), shape);
+  if (t.defined() && t.sizes() == shape) return t;
+  if (!t.defined())
+    source_->problems.emplace_back(ErrorKind::bad_key, fmt::format("tensor \"{}\" is missing", full(name)));
+  else
+    source_->problems.emplace_back(ErrorKind::bad_shape, fmt::format("{} has shape {}, the model's config wants {}",
+                                                                     full(name), c10::str(t.sizes()), c10::str(shape)));
+  return at::empty(shape);
+}
+
+Tensor Scope::keep(const std::string& name, const Tensor& original) const {
+  auto t = original.to(source_->device, source_->dtype).contiguous();
+  parts_->tensors.set(full(name), t);
+  return t;
+}
+
+Tensor Scope::tensor(const std::string& name, at::IntArrayRef shape) const { return keep(name, original(name, shape)); }
+
+Site* Scope::site(SiteKind kind, at::IntArrayRef shape, bool bias, ConvGeometry geometry) const {
+  auto site = std::make_unique<Site>();
+  site->path = path_;
+  site->kind = kind;
+  site->geometry = std::move(geometry);
+  site->index = parts_->sites.size();
+  site->owner = parts_.get();
+
+  // A converted copy can be made again from a mapped file at no cost in memory; a copy of a copy cannot.
+  auto load = [&](const char* name, at::IntArrayRef wanted, Tensor& value, Tensor& source) {
+    auto from_file = original(name, wanted);
+    value = keep(name, from_file);
+    if (value.data_ptr() != from_file.data_ptr()) source = pristine(from_file);
+  };
+  load("weight", shape, site->weight, site->weight_source);
+  if (bias) load("bias", shape[0], site->bias, site->bias_source);
+
+  parts_->by_path[path_] = site.get();
+  return parts_->sites.emplace_back(std::move(site)).get();
+}
+
+}  // namespace lora

@@ -1,0 +1,113 @@
+#pragma once
+// A Site is one layer's weights, and the place where adapters meet a model. The table of sites by path, filled while a
+// model builds, is all that whoever attaches adapters ever sees of it.
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "lora/state_dict.h"
+#include "lora/tensor.h"
+
+namespace lora {
+
+// What the adapters that apply to a run do, together, at one site. Low-rank adapters are stacked, so that their number
+// does not show in the work: y += scale · ((x Aᵀ) ⊙ s) Bᵀ. The other kinds arrive merged, as a weight that stands in
+// for the site's own during the run.
+struct Applied {
+  Tensor A;          // linear [R, in], conv [R, in, kh, kw], embedding [R, num]; undefined where none is low-rank
+  Tensor B;          // linear [out, R], conv [out, R, 1, 1], embedding [dim, R]
+  Tensor s;          // [R] float32: one factor a rank; undefined where `scale` says it all
+  double scale = 1;  // one factor for all ranks
+  Tensor weight;     // stands in for Site::weight where defined
+  Tensor bias;       // stands in for Site::bias where defined
+};
+
+enum class SiteKind { linear, conv2d, embedding, norm };
+
+// How a convolution walks over its input; the adapters' down projection walks the same way.
+struct ConvGeometry {
+  std::vector<int64_t> stride{1, 1}, padding{0, 0}, dilation{1, 1};
+  int64_t groups = 1;
+};
+
+struct Parts;
+
+struct Site {
+  std::string path;  // as in the checkpoint, without ".weight"
+  SiteKind kind = SiteKind::linear;
+  ConvGeometry geometry;
+  Tensor weight, bias;  // bias undefined where the layer has none
+  // What the file holds, where weight or bias is a converted copy of it and the file is mapped: restoring reads it
+  // again. Undefined where the tensors alias the mapping themselves or came from no file.
+  Tensor weight_source, bias_source;
+
+  size_t index = 0;              // in Parts::sites
+  const Parts* owner = nullptr;  // the model's parts
+
+  // What applies here in the run that this thread is in, or nullptr.
+  const Applied* applied() const;
+};
+
+// One run's deltas. Immutable once published.
+struct Run {
+  std::vector<std::shared_ptr<const Applied>> at;  // by Site::index; nullptr where none applies
+  std::string problem;                             // why no run may start with it, such as tensors on another device
+};
+
+// The same with every low-rank term multiplied by `factor`; nullptr for nullptr.
+std::shared_ptr<const Run> scaled(const std::shared_ptr<const Run>& run, double factor);
+
+// Everything a model is made of.
+struct Parts {
+  StateDict tensors;  // every tensor, under the checkpoint's names
+  std::vector<std::unique_ptr<Site>> sites;
+  std::unordered_map<std::string, Site*> by_path;
+
+  // The deltas that a run takes when it starts; nullptr for none. Publishing never disturbs a run under way.
+  std::shared_ptr<const Run> current() const { return std::atomic_load(&current_); }
+  void publish(std::shared_ptr<const Run> run) { std::atomic_store(&current_, std::move(run)); }
+
+  // Held shared by every run and alone by whoever writes weights in place.
+  mutable std::shared_mutex in_use;
+  // Whatever is attached to the model for its whole life; the adapters' registry.
+  std::shared_ptr<void> attached;
+
+ private:
+  std::shared_ptr<const Run> current_;
+};
+
+// Pins a model's deltas and weights for this thread while it lives. Models open one at each call; whoever makes several
+// calls that must agree (a pipeline's steps) opens one around them, and may give deltas of its own.
+class RunScope {
+ public:
+  // Throws Error{conflict} with the run's problem, if it has one.
+  explicit RunScope(const Parts& parts);
+  RunScope(const Parts& parts, std::shared_ptr<const Run> run);
+  ~RunScope();
+  RunScope(const RunScope&) = delete;
+  RunScope& operator=(const RunScope&) = delete;
+
+  // True where this thread is inside a run of these parts.
+  static bool running(const Parts& parts) { return find(parts) != nullptr; }
+
+ private:
+  friend struct Site;
+  static const RunScope* find(const Parts& parts);
+
+  const Parts* parts_;
+  std::shared_lock<std::shared_mutex> lock_;  // taken by the outermost scope only
+  std::shared_ptr<const Run> run_;
+  const RunScope* outer_;
+};
+
+// The layer's output for x with everything that applies: the only three places where a weight meets an input.
+Tensor linear(const Site& site, const Tensor& x);       // x [..., in] → [..., out]
+Tensor conv2d(const Site& site, const Tensor& x);       // x [N, in, H, W] → [N, out, H', W']
+Tensor embedding(const Site& site, const Tensor& ids);  // int64 [...] → [..., dim]
+// The weight and bias that a norm uses in this run.
+std::pair<const Tensor&, const Tensor&> norm_weights(const Site& site);
+
+}  // namespace lora

@@ -1,0 +1,97 @@
+#include "schedulers/dpmsolver_update.h"
+
+#include <ATen/ATen.h>
+
+namespace lora {
+
+namespace {
+
+// x_t = sample · x + D0 · d0 + D1 · d1 + D2 · d2 + noise · noise's weight, with the differences D0, D1, D2 of the
+// outputs.
+struct Weights {
+  Tensor sample, d0, midpoint, heun, d2, noise;
+};
+
+struct Interval {
+  DPMSolverLevel to, from;
+  Tensor h;  // the step in lambda = log(alpha / sigma)
+};
+
+Tensor lambda_of(const Tensor& sigma) {
+  auto level = dpmsolver_level(sigma);
+  return at::log(level.alpha) - at::log(level.sigma);
+}
+
+Weights ode_plus_plus(const Interval& v) {
+  auto e = at::exp(-v.h) - 1.0;
+  return {.sample = v.to.sigma / v.from.sigma,
+          .d0 = -(v.to.alpha * e),
+          .midpoint = -0.5 * (v.to.alpha * e),
+          .heun = v.to.alpha * (e / v.h + 1.0),
+          .d2 = -(v.to.alpha * ((e + v.h) / v.h.pow(2) - 0.5))};
+}
+
+Weights ode(const Interval& v) {
+  auto e = at::exp(v.h) - 1.0;
+  return {.sample = v.to.alpha / v.from.alpha,
+          .d0 = -(v.to.sigma * e),
+          .midpoint = -0.5 * (v.to.sigma * e),
+          .heun = -(v.to.sigma * (e / v.h - 1.0)),
+          .d2 = -(v.to.sigma * ((e - v.h) / v.h.pow(2) - 0.5))};
+}
+
+Weights sde_plus_plus(const Interval& v) {
+  auto e = 1.0 - at::exp(-2.0 * v.h);
+  return {.sample = v.to.sigma / v.from.sigma * at::exp(-v.h),
+          .d0 = v.to.alpha * e,
+          .midpoint = 0.5 * (v.to.alpha * e),
+          .heun = v.to.alpha * (e / (-2.0 * v.h) + 1.0),
+          .d2 = v.to.alpha * ((e - 2.0 * v.h) / (2.0 * v.h).pow(2) - 0.5),
+          .noise = v.to.sigma * at::sqrt(e)};
+}
+
+Weights sde(const Interval& v) {
+  auto e = at::exp(v.h) - 1.0;
+  return {.sample = v.to.alpha / v.from.alpha,
+          .d0 = -2.0 * (v.to.sigma * e),
+          .midpoint = -(v.to.sigma * e),
+          .heun = -2.0 * (v.to.sigma * (e / v.h - 1.0)),
+          .noise = v.to.sigma * at::sqrt(at::exp(2.0 * v.h) - 1.0)};
+}
+
+Weights weights(const DPMSolverMethod& method, const Interval& v) {
+  if (method.plus_plus) return method.stochastic ? sde_plus_plus(v) : ode_plus_plus(v);
+  return method.stochastic ? sde(v) : ode(v);
+}
+
+}  // namespace
+
+DPMSolverLevel dpmsolver_level(const Tensor& sigma) {
+  auto alpha = (sigma.pow(2) + 1).pow(0.5).reciprocal();
+  return {alpha, sigma * alpha};
+}
+
+Tensor dpmsolver_update(const DPMSolverMethod& method, const DPMSolverInputs& inputs) {
+  const auto& [x, m, sigmas, noise] = inputs;
+  auto lambda_t = lambda_of(sigmas[0]), lambda_s0 = lambda_of(sigmas[1]);
+  auto h = lambda_t - lambda_s0;
+  auto w = weights(method, {dpmsolver_level(sigmas[0]), dpmsolver_level(sigmas[1]), h});
+
+  auto x_t = w.sample * x + w.d0 * m[0];
+  if (m.size() > 1) {
+    auto lambda_s1 = lambda_of(sigmas[2]);
+    auto r0 = (lambda_s0 - lambda_s1) / h;
+    auto d1 = r0.reciprocal() * (m[0] - m[1]);
+    if (m.size() == 2) {
+      x_t = x_t + (method.heun ? w.heun : w.midpoint) * d1;
+    } else {
+      auto r1 = (lambda_s1 - lambda_of(sigmas[3])) / h;
+      auto change = d1 - r1.reciprocal() * (m[1] - m[2]);
+      auto d2 = (r0 + r1).reciprocal() * change;
+      x_t = x_t + w.heun * (d1 + r0 / (r0 + r1) * change) + w.d2 * d2;
+    }
+  }
+  return method.stochastic ? x_t + w.noise * noise : x_t;
+}
+
+}  // namespace lora

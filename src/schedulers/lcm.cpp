@@ -1,0 +1,117 @@
+// Latent Consistency Models' multistep sampling (Luo et al. 2023, arXiv:2310.04378, algorithm 3).
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/check.h"
+#include "nn/random.h"
+#include "schedulers/betas.h"
+#include "schedulers/noise.h"
+#include "schedulers/prediction.h"
+#include "schedulers/registry.h"
+#include "schedulers/steps.h"
+#include "schedulers/timesteps.h"
+
+namespace lora {
+
+namespace {
+
+class LCMScheduler final : public Scheduler {
+ public:
+  explicit LCMScheduler(SchedulerConfig config)
+      : config_(std::move(config)),
+        trained_(config_.integer("num_train_timesteps")),
+        original_steps_(config_.integer("original_inference_steps")),
+        prediction_(prediction_type(config_)),
+        alphas_cumprod_(alphas_cumprod_zero_snr(config_)) {
+    check(original_steps_ <= trained_, ErrorKind::unsupported,
+          "LCMScheduler: original_inference_steps {} is out of range, wanted 1 to num_train_timesteps {}",
+          original_steps_, trained_);
+  }
+
+  // Evenly spaced picks from the timesteps that the model was distilled on.
+  void set_timesteps(int num_inference_steps) override {
+    check_num_inference_steps(config_, num_inference_steps, original_steps_);
+    auto stride = trained_ / original_steps_;
+    auto gap = static_cast<double>(original_steps_) / num_inference_steps;
+    std::vector<double> timesteps;
+    for (int i = 0; i < num_inference_steps; ++i) {
+      auto skipped = static_cast<int64_t>(std::floor(i * gap));
+      timesteps.push_back(static_cast<double>((original_steps_ - skipped) * stride - 1));
+    }
+    steps_.start(to_int64(timesteps));
+  }
+
+  const Tensor& timesteps() const override { return steps_.timesteps(); }
+  void set_begin_index(int begin_index) override { steps_.begin_at(begin_index); }
+  double init_noise_sigma() const override { return 1; }
+  Tensor scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
+
+  SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                       const SchedulerStepOptions& options) override {
+    check_step_inputs(model_output, sample);
+    auto i = steps_.index(timestep);
+    auto t = table_index(timestep, trained_);
+    auto x0 = limit_sample(config_, predict(model_output, sample, alphas_cumprod_[t]));
+
+    // c_skip and c_out of the boundary condition, with sigma_data 0.5.
+    auto scaled = at::scalar_tensor(t, at::kLong) * config_.number("timestep_scaling");
+    auto c_skip = 0.25 / (scaled.pow(2) + 0.25), c_out = scaled / (scaled.pow(2) + 0.25).pow(0.5);
+    auto denoised = c_out * x0 + c_skip * sample;
+
+    auto prev_sample = denoised;
+    if (i + 1 < steps_.count()) {
+      auto alpha_bar_prev = alphas_cumprod_[steps_.timesteps()[i + 1].item<int64_t>()];
+      auto noise =
+          randn_tensor(model_output.sizes(), options.generators, denoised.scalar_type(), model_output.device());
+      prev_sample = alpha_bar_prev.sqrt() * denoised + (1 - alpha_bar_prev).sqrt() * noise;
+    }
+    steps_.advance();
+    return {prev_sample, denoised};
+  }
+
+  Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
+    return add_noise_by_alphas(alphas_cumprod_, {original_samples, noise, timesteps});
+  }
+
+  std::string class_name() const override { return config_.class_name(); }
+  std::string config() const override { return config_.dump(); }
+  std::unique_ptr<Scheduler> clone() const override { return std::make_unique<LCMScheduler>(config_); }
+
+ private:
+  Tensor predict(const Tensor& output, const Tensor& sample, const Tensor& alpha_bar) const {
+    auto alpha = alpha_bar.sqrt(), sigma = (1 - alpha_bar).sqrt();
+    switch (prediction_) {
+      case PredictionType::epsilon: return (sample - sigma * output) / alpha;
+      case PredictionType::sample: return output;
+      case PredictionType::v_prediction: break;
+    }
+    return alpha * sample - sigma * output;
+  }
+
+  SchedulerConfig config_;
+  int64_t trained_, original_steps_;
+  PredictionType prediction_;
+  Tensor alphas_cumprod_;  // float32 [trained_]
+  Steps steps_;
+};
+
+}  // namespace
+
+SchedulerClass lcm_scheduler() {
+  auto fields = concat({beta_fields(0.00085, 0.012, "scaled_linear"),
+                        zero_snr_fields(),
+                        spacing_fields("leading"),
+                        prediction_fields({"epsilon", "sample", "v_prediction"}),
+                        thresholding_fields(),
+                        clip_fields(false),
+                        {{.name = "original_inference_steps", .fallback = 50, .least = 1, .most = 1e5},
+                         {.name = "set_alpha_to_one", .fallback = true},
+                         {.name = "timestep_scaling", .fallback = 10.0}}});
+  return {"LCMScheduler", fields, [](SchedulerConfig config) -> std::unique_ptr<Scheduler> {
+            return std::make_unique<LCMScheduler>(std::move(config));
+          }};
+}
+
+}  // namespace lora

@@ -1,0 +1,95 @@
+// The registry: from a config's text to a scheduler of its class or of another.
+#include "lora/scheduler.h"
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "schedulers/registry.h"
+
+namespace lora {
+
+// What a command line calls a class, and the fields that the name stands for.
+struct ShortName {
+  std::string name, class_name;
+  Json fields = Json::object();
+};
+
+static const std::vector<ShortName>& short_names() {
+  static const std::vector<ShortName> names{
+      {"ddim", "DDIMScheduler"},
+      {"pndm", "PNDMScheduler"},
+      {"euler", "EulerDiscreteScheduler"},
+      {"euler_ancestral", "EulerAncestralDiscreteScheduler"},
+      {"dpmpp_2m",
+       "DPMSolverMultistepScheduler",
+       {{"algorithm_type", "dpmsolver++"}, {"solver_order", 2}, {"use_karras_sigmas", false}}},
+      {"dpmpp_2m_karras",
+       "DPMSolverMultistepScheduler",
+       {{"algorithm_type", "dpmsolver++"}, {"solver_order", 2}, {"use_karras_sigmas", true}}},
+      {"lcm", "LCMScheduler"}};
+  return names;
+}
+
+static const std::vector<SchedulerClass>& scheduler_classes() {
+  static const std::vector<SchedulerClass> classes{ddim_scheduler(),
+                                                   dpmsolver_multistep_scheduler(),
+                                                   euler_ancestral_discrete_scheduler(),
+                                                   euler_discrete_scheduler(),
+                                                   lcm_scheduler(),
+                                                   pndm_scheduler()};
+  return classes;
+}
+
+static const SchedulerClass& find_class(const std::string& name) {
+  const auto& classes = scheduler_classes();
+  auto found = std::find_if(classes.begin(), classes.end(), [&](const auto& c) { return c.name == name; });
+  if (found != classes.end()) return *found;
+  std::vector<std::string> known;
+  for (const auto& c : classes) known.push_back(c.name);
+  fail(ErrorKind::unsupported, "scheduler \"{}\" is not supported; known: {}; or in short: {}", name, join(known, ", "),
+       join(Scheduler::names(), ", "));
+}
+
+static std::string class_name_of(const Json& config) {
+  auto name = config.find("_class_name");
+  check(name != config.end() && name->is_string(), ErrorKind::bad_file,
+        "scheduler config: no _class_name to tell the class by; add it, or name the class in the call");
+  return name->get<std::string>();
+}
+
+std::vector<std::string> Scheduler::names() {
+  std::vector<std::string> names;
+  for (const auto& short_name : short_names()) names.push_back(short_name.name);
+  return names;
+}
+
+std::unique_ptr<Scheduler> Scheduler::from_config(const std::string& json, const std::string& class_name) {
+  auto config = parse_scheduler_config(json);
+  auto name = class_name.empty() ? class_name_of(config) : class_name;
+  for (const auto& short_name : short_names()) {
+    if (class_name != short_name.name) continue;
+    name = short_name.class_name;
+    config.update(short_name.fields);
+  }
+  const auto& found = find_class(name);
+  return found.create({found.name, found.fields, config});
+}
+
+std::unique_ptr<Scheduler> Scheduler::from_pretrained(const std::filesystem::path& folder) {
+  auto file = folder / "scheduler_config.json";
+  std::ifstream stream(file, std::ios::binary);
+  check(stream.is_open(), ErrorKind::not_found, "{}: no such file; give the folder that holds scheduler_config.json",
+        file.string());
+  std::ostringstream text;
+  text << stream.rdbuf();
+  try {
+    return from_config(text.str());
+  } catch (const Error& error) {
+    fail(error.kind(), "{}: {}", file.string(), error.what());
+  }
+}
+
+}  // namespace lora

@@ -1,0 +1,79 @@
+#include "schedulers/timesteps.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/check.h"
+
+namespace lora {
+
+SchedulerFields spacing_fields(const std::string& timestep_spacing) {
+  return {{.name = "timestep_spacing", .fallback = timestep_spacing, .supported = {"linspace", "leading", "trailing"}},
+          {.name = "steps_offset", .fallback = 0, .least = 0, .most = 1e5}};
+}
+
+std::vector<double> numpy_linspace(double start, double stop, int64_t count) {
+  std::vector<double> values(static_cast<size_t>(count), start);
+  double step = (stop - start) / static_cast<double>(count - 1);
+  for (size_t i = 1; i < values.size(); ++i) values[i] = static_cast<double>(i) * step + start;
+  if (count > 1) values.back() = stop;
+  return values;
+}
+
+std::vector<double> numpy_arange(double start, double stop, double step) {
+  auto count = std::max(0.0, std::ceil((stop - start) / step));
+  std::vector<double> values(static_cast<size_t>(count));
+  double delta = (start + step) - start;  // not always `step`
+  for (size_t i = 0; i < values.size(); ++i) values[i] = start + static_cast<double>(i) * delta;
+  return values;
+}
+
+std::vector<double> rounded(std::vector<double> values) {
+  for (auto& value : values) value = std::nearbyint(value);
+  return values;
+}
+
+void check_num_inference_steps(const SchedulerConfig& config, int64_t steps, int64_t most) {
+  check(steps >= 1 && steps <= most, ErrorKind::usage, "{}: num_inference_steps is {}, allowed: 1 to {}",
+        config.class_name(), steps, most);
+}
+
+std::vector<double> spaced_timesteps(const SchedulerConfig& config, int64_t steps) {
+  auto trained = config.integer("num_train_timesteps");
+  auto spacing = config.text("timestep_spacing");
+  std::vector<double> timesteps;
+  if (spacing == "linspace") {
+    timesteps = numpy_linspace(0, static_cast<double>(trained - 1), steps);
+    std::reverse(timesteps.begin(), timesteps.end());
+  } else if (spacing == "leading") {
+    auto offset = config.integer("steps_offset"), ratio = trained / steps;
+    for (auto i = steps - 1; i >= 0; --i) timesteps.push_back(static_cast<double>(i * ratio + offset));
+  } else {
+    auto ratio = static_cast<double>(trained) / static_cast<double>(steps);
+    timesteps = rounded(numpy_arange(static_cast<double>(trained), 0, -ratio));
+    for (auto& timestep : timesteps) timestep -= 1;
+  }
+  return timesteps;
+}
+
+Tensor table_timesteps(const SchedulerConfig& config, int64_t steps) {
+  auto timesteps = rounded(spaced_timesteps(config, steps));
+  if (timesteps.back() < 0) timesteps.pop_back();
+  auto trained = config.integer("num_train_timesteps");
+  check(timesteps.front() < static_cast<double>(trained), ErrorKind::usage,
+        "{}: {} steps with steps_offset {} begin at timestep {}, the last trained one is {}; ask for fewer steps",
+        config.class_name(), steps, config.integer("steps_offset"), timesteps.front(), trained - 1);
+  return to_int64(timesteps);
+}
+
+Tensor to_int64(const std::vector<double>& values) {
+  return at::tensor(std::vector<int64_t>(values.begin(), values.end()));
+}
+
+Tensor to_float32(const std::vector<double>& values) {
+  return at::tensor(std::vector<float>(values.begin(), values.end()));
+}
+
+}  // namespace lora

@@ -1,0 +1,67 @@
+#include "tokenizers/added_tokens.h"
+
+#include <algorithm>
+
+#include "tokenizers/unicode.h"
+
+namespace lora {
+
+AddedTokens::AddedTokens(const std::map<int64_t, AddedToken>& by_id, bool split_special) {
+  for (const auto& [id, token] : by_id) {
+    auto text = from_utf8(token.content);
+    if (token.normalized) text = normalized(text);
+    contents_[id] = to_utf8(text);
+    if (text.empty()) continue;
+    auto& patterns = token.normalized ? normalized_ : raw_;
+    patterns.push_back({std::move(text), id, token.single_word, token.special && split_special});
+  }
+}
+
+std::optional<std::string_view> AddedTokens::token(int64_t id) const {
+  auto content = contents_.find(id);
+  if (content == contents_.end()) return std::nullopt;
+  return content->second;
+}
+
+std::vector<TextPiece> AddedTokens::split(const std::u32string& text) const {
+  std::vector<TextPiece> pieces;
+  for (auto& outer : split(text, raw_)) {
+    if (outer.id) {
+      pieces.push_back(std::move(outer));
+      continue;
+    }
+    for (auto& inner : split(normalized(outer.text), normalized_)) pieces.push_back(std::move(inner));
+  }
+  return pieces;
+}
+
+std::vector<TextPiece> AddedTokens::split(const std::u32string& text, const std::vector<Pattern>& patterns) {
+  std::u32string_view view = text;
+  std::vector<TextPiece> pieces;
+  size_t begin = 0;  // of the text since the last token
+  auto flush = [&](size_t end) {
+    if (end > begin) pieces.push_back({text.substr(begin, end - begin), std::nullopt});
+  };
+  for (size_t at = 0; at < view.size();) {
+    const Pattern* longest = nullptr;
+    for (const auto& pattern : patterns)
+      if (view.substr(at).starts_with(pattern.text) && (!longest || pattern.text.size() > longest->text.size()))
+        longest = &pattern;
+    if (!longest) {
+      ++at;
+      continue;
+    }
+    size_t end = at + longest->text.size();
+    bool alone = (at == 0 || !is_word(view[at - 1])) && (end == view.size() || !is_word(view[end]));
+    if (!longest->ignored && (alone || !longest->single_word)) {
+      flush(at);
+      pieces.push_back({{}, longest->id});
+      begin = end;
+    }
+    at = end;  // a match that does not count still takes up its text
+  }
+  flush(text.size());
+  return pieces;
+}
+
+}  // namespace lora

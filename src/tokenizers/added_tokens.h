@@ -1,0 +1,54 @@
+#pragma once
+// Tokens that are recognised as a whole wherever they stand in a text, before words are looked for: the special tokens,
+// and those added to a vocabulary later.
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lora {
+
+struct AddedToken {
+  std::string content;
+  bool normalized = false;   // looked for in the normalised text; else in the text as given
+  bool single_word = false;  // only where no word goes on before or behind it
+  bool special = true;
+
+  // White space taken in on the left or right. It would be dropped anyway, so that these change nothing but whether two
+  // definitions are the same.
+  bool lstrip = false, rstrip = false;
+  bool plain = false;  // given as a string alone
+
+  bool operator==(const AddedToken&) const = default;
+};
+
+// A stretch of normalised text, or a token found in it.
+struct TextPiece {
+  std::u32string text;
+  std::optional<int64_t> id;
+};
+
+class AddedTokens {
+ public:
+  // `split_special` leaves special tokens in the text as other text.
+  AddedTokens(const std::map<int64_t, AddedToken>& by_id, bool split_special);
+
+  std::vector<TextPiece> split(const std::u32string& text) const;
+  // What a token is decoded to: its normalised form where that is looked for. Nothing where `id` is no added token.
+  std::optional<std::string_view> token(int64_t id) const;
+
+ private:
+  struct Pattern {
+    std::u32string text;
+    int64_t id;
+    bool single_word, ignored;
+  };
+  static std::vector<TextPiece> split(const std::u32string& text, const std::vector<Pattern>& patterns);
+
+  std::map<int64_t, std::string> contents_;
+  std::vector<Pattern> raw_, normalized_;
+};
+
+}  // namespace lora

@@ -1,0 +1,147 @@
+#include <algorithm>
+#include <map>
+
+#include "core/check.h"
+#include "lora/tokenizer.h"
+#include "tokenizers/added_tokens.h"
+#include "tokenizers/byte_pair.h"
+#include "tokenizers/tokenizer_config.h"
+#include "tokenizers/tokenizer_files.h"
+#include "tokenizers/unicode.h"
+#include "tokenizers/words.h"
+
+namespace lora {
+
+using std::filesystem::path;
+
+namespace {
+
+// The added tokens by id: a token's own in the vocabulary, else the next one after it.
+std::map<int64_t, AddedToken> number(const std::vector<TokenizerConfig::Addition>& additions,
+                                     const Vocabulary& vocabulary) {
+  std::map<int64_t, AddedToken> by_id;
+  std::map<std::string, int64_t> ids;
+  for (const auto& [token, stated] : additions) {
+    auto next = by_id.empty() ? vocabulary.size() : std::max(vocabulary.size(), by_id.rbegin()->first + 1);
+    auto id = ids.try_emplace(token.content, vocabulary.id(token.content).value_or(next)).first->second;
+    check(!stated || *stated == id, ErrorKind::bad_file,
+          "{}: the added token `{}` comes to the id {}, but the files beside it say {}", vocabulary.source(),
+          token.content, id, stated.value_or(0));
+    by_id.insert_or_assign(id, token);
+  }
+  return by_id;
+}
+
+// Ends of words as spaces.
+std::string spaced(std::string_view text) {
+  std::string out;
+  size_t begin = 0;
+  for (size_t end; (end = text.find(kEndOfWord, begin)) != text.npos; begin = end + kEndOfWord.size())
+    out.append(text, begin, end - begin) += ' ';
+  return out.append(text, begin);
+}
+
+// Python's str.strip().
+std::u32string strip(const std::u32string& text) {
+  auto is_ink = [](char32_t c) { return !is_space(c) && !(c >= 0x1C && c <= 0x1F); };
+  auto begin = std::ranges::find_if(text, is_ink);
+  auto end = std::find_if(text.rbegin(), std::make_reverse_iterator(begin), is_ink).base();
+  return {begin, end};
+}
+
+}  // namespace
+
+struct CLIPTokenizer::Impl {
+  int64_t bos, eos, pad;
+  int64_t model_max_length;
+  Vocabulary vocabulary;
+  BytePair byte_pair;
+  AddedTokens added;
+};
+
+CLIPTokenizer CLIPTokenizer::make(TokenizerFiles files, const TokenizerConfig& config) {
+  auto added = number(config.added, files.vocabulary);
+  auto unknown = config.unk_token ? files.vocabulary.id(*config.unk_token) : std::nullopt;
+  BytePair byte_pair(files.vocabulary, std::move(files.merges), unknown);
+
+  auto id_of = [&](const char* role, const std::string& token) {
+    auto stated = std::ranges::find_if(config.added, [&](const auto& a) { return a.id && a.token.content == token; });
+    auto id = stated == config.added.end() ? files.vocabulary.id(token) : stated->id;
+    check(id.has_value(), ErrorKind::bad_file, "{}: lacks the token `{}`, the {}; is it another model's vocabulary?",
+          files.vocabulary.source(), token, role);
+    return *id;
+  };
+  CLIPTokenizer clip;
+  clip.impl_ = std::make_shared<const Impl>(Impl{
+      .bos = id_of("bos_token", config.bos_token),
+      .eos = id_of("eos_token", config.eos_token),
+      .pad = id_of("pad_token", config.pad_token),
+      .model_max_length = config.model_max_length,
+      .vocabulary = std::move(files.vocabulary),
+      .byte_pair = std::move(byte_pair),
+      .added = AddedTokens(added, config.split_special_tokens),
+  });
+  return clip;
+}
+
+CLIPTokenizer CLIPTokenizer::from_pretrained(const path& folder) {
+  auto files = read_tokenizer_files(folder);
+  auto config = read_tokenizer_config(folder, files.rest);
+  auto clip = make(std::move(files), config);
+  clip.folder_ = folder;
+  return clip;
+}
+
+CLIPTokenizer CLIPTokenizer::openai(const std::string& pad_token) {
+  const std::string bos = "<|startoftext|>", eos = "<|endoftext|>";
+  TokenizerConfig config{
+      .bos_token = bos, .eos_token = eos, .pad_token = pad_token, .unk_token = eos, .model_max_length = 77};
+  for (const auto& token : {bos, eos, pad_token}) config.added.push_back({{.content = token}, {}});
+  auto clip = make(openai_tokenizer_files(), config);
+  clip.pad_token_ = pad_token;
+  return clip;
+}
+
+std::vector<int64_t> CLIPTokenizer::encode(const std::string& text) const {
+  std::vector<int64_t> ids{impl_->bos};
+  for (const auto& piece : impl_->added.split(from_utf8(text))) {
+    if (piece.id) ids.push_back(*piece.id);
+    for (auto word : split_words(piece.text)) {
+      auto tokens = impl_->byte_pair.encode(to_utf8(word));
+      ids.insert(ids.end(), tokens.begin(), tokens.end());
+    }
+  }
+  ids.push_back(impl_->eos);
+  return ids;
+}
+
+std::vector<int64_t> CLIPTokenizer::encode_padded(const std::string& text) const {
+  auto ids = encode(text);
+  if (impl_->model_max_length == TokenizerConfig::kNoLimit) return ids;
+  auto length = static_cast<size_t>(impl_->model_max_length);
+  if (ids.size() > length) ids[length - 1] = impl_->eos;
+  ids.resize(length, impl_->pad);
+  return ids;
+}
+
+std::string CLIPTokenizer::truncated_part(const std::string& text) const {
+  auto ids = encode(text);
+  if (static_cast<int64_t>(ids.size()) <= impl_->model_max_length) return "";
+  return decode({ids.begin() + impl_->model_max_length - 1, ids.end() - 1});
+}
+
+std::string CLIPTokenizer::decode(const std::vector<int64_t>& ids) const {
+  std::string bytes;
+  for (int64_t id : ids) {
+    auto token = impl_->added.token(id);
+    if (!token) token = impl_->vocabulary.token(id);
+    if (token) bytes += token_bytes(*token);
+  }
+  return to_utf8(strip(from_utf8(spaced(bytes))));
+}
+
+int64_t CLIPTokenizer::model_max_length() const { return impl_->model_max_length; }
+
+int64_t CLIPTokenizer::vocab_size() const { return impl_->vocabulary.size(); }
+
+}  // namespace lora

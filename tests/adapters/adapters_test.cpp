@@ -1,0 +1,267 @@
+#include "adapters/adapters.h"
+
+#include <random>
+
+#include "nn/deltas/lora.h"
+#include "nn/layers.h"
+#include "support/compare.h"
+
+namespace lora {
+
+namespace {
+
+// Three layers whose weights alias a mapped file, came converted from one, or came from no file at all.
+enum class Origin { mapped, converted, memory };
+
+struct Model {
+  TemporaryFolder folder;
+  std::shared_ptr<Parts> parts = std::make_shared<Parts>();
+  std::vector<Linear> linears;
+  std::vector<Conv2d> convs;
+
+  Model(Origin origin, Dtype dtype) {
+    at::manual_seed(7);
+    StateDict weights;
+    auto stored = origin == Origin::converted ? (dtype == at::kHalf ? at::kFloat : at::kHalf) : dtype;
+    for (auto name : {"a", "b"}) weights.set(std::string(name) + ".weight", at::randn({300, 700}).to(stored));
+    weights.set("c.weight", at::randn({33, 17, 3, 3}).to(stored));
+    if (origin != Origin::memory) {
+      save_safetensors(weights, folder / "w.safetensors");
+      weights = load_state_dict(folder / "w.safetensors");
+    }
+    auto source = std::make_shared<TensorSource>();
+    source->dtype = dtype;
+    source->get = [weights](const std::string& name, at::IntArrayRef) { return weights.at(name); };
+    Scope root(parts, source);
+    linears.push_back(Linear{root / "a", 700, 300, kNoBias});
+    linears.push_back(Linear{root / "b", 700, 300, kNoBias});
+    convs.push_back(Conv2d{.s = root / "c", .in = 17, .out = 33, .bias = false});
+  }
+
+  std::vector<Tensor> weights() const {
+    std::vector<Tensor> all;
+    for (const auto& site : parts->sites) all.push_back(site->weight.clone());
+    return all;
+  }
+
+  Adapter adapter(const std::string& name, int64_t rank, uint64_t seed, double alpha) {
+    at::manual_seed(seed);
+    Adapter a{.name = name};
+    for (const auto& site : parts->sites) {
+      auto w = site->weight.sizes();
+      auto A = w.size() == 4 ? at::randn({rank, w[1], w[2], w[3]}) : at::randn({rank, w[1]});
+      auto B = w.size() == 4 ? at::randn({w[0], rank, 1, 1}) : at::randn({w[0], rank});
+      auto dtype = site->weight.scalar_type();
+      a.entries.push_back(
+          {site.get(), std::make_shared<LoraDelta>(A.to(dtype), B.to(dtype), alpha, alpha / double(rank))});
+    }
+    return a;
+  }
+};
+
+bool same(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_bits);
+}
+
+Tensor dense(const Delta& delta, const Tensor& W) {
+  auto* f = delta.low_rank();
+  return (f->scale * at::mm(f->B.to(at::kDouble).flatten(1), f->A.to(at::kDouble).flatten(1))).view(W.sizes());
+}
+
+}  // namespace
+
+class AdaptersTest : public testing::TestWithParam<std::tuple<Origin, Dtype>> {};
+
+TEST_P(AdaptersTest, FusingRoundsOnceAndUnfusingRestoresEveryBit) {
+  auto [origin, dtype] = GetParam();
+  Model model(origin, dtype);
+  auto base = model.weights();
+  auto& adapters = Adapters::of(*model.parts);
+  adapters.add(model.adapter("x", 4, 1, 2));
+  adapters.add(model.adapter("y", 8, 2, 8));
+  adapters.set({"x", "y"}, {0.5, -1.25});
+  adapters.fuse({"x", "y"}, 0.8);
+
+  for (size_t i = 0; i < base.size(); ++i) {
+    auto W = base[i].to(at::kDouble) + 0.8 * 0.5 * dense(*adapters.adapter("x").entries[i].delta, base[i]) -
+             0.8 * 1.25 * dense(*adapters.adapter("y").entries[i].delta, base[i]);
+    // One rounding: half a unit in the last place of the largest values, and the sum's own in float32.
+    double tolerance = dtype == at::kFloat ? 1e-6 : dtype == at::kHalf ? std::exp2(-11) : std::exp2(-8);
+    expect_close(model.parts->sites[i]->weight, W, tolerance);
+  }
+  EXPECT_EQ(adapters.fused(), (std::vector<std::string>{"x", "y"}));
+  adapters.unfuse();
+  EXPECT_TRUE(same(model.weights(), base));
+  EXPECT_TRUE(adapters.fused().empty());
+}
+
+TEST_P(AdaptersTest, FusedEqualsActive) {
+  auto [origin, dtype] = GetParam();
+  Model model(origin, dtype);
+  auto& adapters = Adapters::of(*model.parts);
+  adapters.add(model.adapter("x", 4, 1, 2));
+  adapters.set({"x"}, {0.6});
+  auto x = at::randn({5, 700}).to(dtype);
+  auto run = [&] {
+    RunScope scope(*model.parts);
+    return model.linears[0](x);
+  };
+  auto active = run();
+  adapters.fuse({"x"}, 1.0);
+  expect_close(run(), active, dtype == at::kFloat ? 1e-5 : 0.05);
+  adapters.enable(false);
+  auto off = run();
+  adapters.enable(true);
+  adapters.unfuse();
+  EXPECT_TRUE(at::equal(run(), active));
+  adapters.set({}, {});
+  EXPECT_TRUE(at::equal(run(), off)) << "disabled while fused is the base";
+}
+
+// Whatever is done in whatever order, undoing gives the file's bits.
+TEST_P(AdaptersTest, AnySequenceOfCallsCanBeUndone) {
+  auto [origin, dtype] = GetParam();
+  for (uint64_t seed = 0; seed < 3; ++seed) {
+    Model model(origin, dtype);
+    auto base = model.weights();
+    auto& adapters = Adapters::of(*model.parts);
+    std::mt19937_64 random(seed);
+    auto pick = [&](int n) { return int(random() % uint64_t(n)); };
+    int loaded = 0;
+    for (int call = 0; call < 200; ++call) {
+      auto names = adapters.names();
+      std::vector<std::string> some;
+      for (const auto& name : names)
+        if (pick(2)) some.push_back(name);
+      std::vector<double> weights;
+      for (size_t i = 0; i < some.size(); ++i) weights.push_back(pick(5) - 2);
+      switch (pick(9)) {
+        case 0:
+          if (names.size() < 4)
+            adapters.add(model.adapter("n" + std::to_string(loaded++), 1 + pick(4), random(), 1 + pick(4)));
+          break;
+        case 1: adapters.set(some, weights); break;
+        case 2: adapters.enable(pick(2)); break;
+        case 3:
+        case 4: adapters.fuse(some, 0.25 * (1 + pick(4))); break;
+        case 5: adapters.unfuse(some); break;
+        case 6: adapters.remove(some.empty() ? some : std::vector{some.front()}); break;
+        case 7:
+          if (pick(6) == 0) adapters.unload();
+          break;
+        case 8: adapters.unfuse(); break;
+      }
+    }
+    adapters.enable(false);
+    EXPECT_TRUE(same(model.weights(), base)) << "disabled, seed " << seed;
+    adapters.enable(true);
+    adapters.unfuse();
+    EXPECT_TRUE(same(model.weights(), base)) << "unfused, seed " << seed;
+  }
+}
+
+std::string case_name(const testing::TestParamInfo<std::tuple<Origin, Dtype>>& test) {
+  constexpr const char* kOrigins[] = {"mapped", "converted", "memory"};
+  return std::string(kOrigins[int(std::get<0>(test.param))]) + "_" + to_string(std::get<1>(test.param));
+}
+
+INSTANTIATE_TEST_SUITE_P(Weights, AdaptersTest,
+                         testing::Combine(testing::Values(Origin::mapped, Origin::converted, Origin::memory),
+                                          testing::Values(at::kFloat, at::kHalf, at::kBFloat16)),
+                         case_name);
+
+TEST(Adapters, FusingAgainReplaces) {
+  Model model(Origin::mapped, at::kFloat);
+  auto& adapters = Adapters::of(*model.parts);
+  adapters.add(model.adapter("x", 4, 1, 2));
+  adapters.fuse({"x"}, 0.5);
+  auto once = model.weights();
+  adapters.fuse({"x"}, 1.0);
+  EXPECT_FALSE(same(model.weights(), once));
+  adapters.fuse({"x"}, 0.5);
+  EXPECT_TRUE(same(model.weights(), once));
+}
+
+TEST(Adapters, UnloadKeepsWhatIsFusedAndUnfuseStillFindsIt) {
+  Model model(Origin::mapped, at::kBFloat16);
+  auto base = model.weights();
+  auto& adapters = Adapters::of(*model.parts);
+  adapters.add(model.adapter("x", 4, 1, 2));
+  adapters.fuse({"x"}, 1.0);
+  auto fused = model.weights();
+  adapters.unload();
+  EXPECT_TRUE(adapters.names().empty());
+  EXPECT_EQ(adapters.fused(), std::vector<std::string>{"x"});
+  EXPECT_TRUE(same(model.weights(), fused));
+  adapters.add(model.adapter("x", 2, 9, 2));  // the name is free again; the baked one is another adapter
+  adapters.fuse({"x"}, 1.0);
+  EXPECT_FALSE(same(model.weights(), fused));
+  adapters.remove({"x"});
+  EXPECT_TRUE(adapters.fused().empty());
+  EXPECT_TRUE(same(model.weights(), base));
+}
+
+TEST(Adapters, NonFiniteResultsAreFoundBeforeAnythingIsWritten) {
+  Model model(Origin::mapped, at::kFloat);
+  auto base = model.weights();
+  auto& adapters = Adapters::of(*model.parts);
+  auto bad = model.adapter("bad", 2, 1, 2);
+  auto* factors = bad.entries[2].delta->low_rank();
+  const_cast<Tensor&>(factors->B)[0][0][0][0] = std::numeric_limits<float>::infinity();
+  adapters.add(std::move(bad));
+  EXPECT_EQ(adapters.would_break({"bad"}, 1.0), std::vector<std::string>{"c"});
+  EXPECT_TRUE(same(model.weights(), base));
+}
+
+TEST(Adapters, WeightsAreNotWrittenUnderARun) {
+  Model model(Origin::memory, at::kFloat);
+  auto& adapters = Adapters::of(*model.parts);
+  adapters.add(model.adapter("x", 2, 1, 2));
+  RunScope scope(*model.parts);
+  EXPECT_NE(error_of(ErrorKind::conflict, [&] { adapters.fuse({"x"}, 1.0); }).find("inside a run"), std::string::npos);
+  EXPECT_TRUE(adapters.fused().empty());
+}
+
+TEST(Prepare, SaysWhatIsMissingAndWhatIsStrange) {
+  Model model(Origin::memory, at::kFloat);
+  StateDict half{{"a.lora_A.weight", at::randn({2, 700})}};
+  EXPECT_NE(error_of(ErrorKind::bad_key, [&] { prepare(*model.parts, half, {.component = "unet"}); })
+                .find("one half of a pair"),
+            std::string::npos);
+
+  StateDict wrong{{"a.lora_A.weight", at::randn({2, 701})}, {"a.lora_B.weight", at::randn({300, 2})}};
+  EXPECT_NE(
+      error_of(ErrorKind::bad_shape, [&] { prepare(*model.parts, wrong, {.component = "unet"}); }).find("701 → 300"),
+      std::string::npos);
+
+  StateDict strange{{"a.lora_A.weight", at::randn({2, 700})},
+                    {"a.lora_B.weight", at::randn({300, 2})},
+                    {"q.lora_A.weight", at::randn({2, 700})},
+                    {"q.lora_B.weight", at::randn({300, 2})}};
+  auto prepared = prepare(*model.parts, strange, {.component = "unet", .alphas = {{"a", 1.0}}});
+  ASSERT_EQ(prepared.report.layers.size(), 1u);
+  EXPECT_EQ(prepared.report.layers[0].scale, 0.5);
+  ASSERT_EQ(prepared.unmatched.size(), 1u);
+  EXPECT_EQ(prepared.unmatched[0].key, "unet.q");
+}
+
+TEST(Prepare, MatricesFitOneByOneConvolutionsAndTheReverse) {
+  Model model(Origin::memory, at::kFloat);
+  StateDict flat{{"c.lora_A.weight", at::randn({2, 17 * 9})},
+                 {"c.lora_B.weight", at::randn({33, 2})},
+                 {"a.lora_A.weight", at::randn({2, 700, 1, 1})},
+                 {"a.lora_B.weight", at::randn({300, 2, 1, 1})}};
+  auto prepared = prepare(*model.parts, flat, {.component = "unet"});
+  EXPECT_EQ(prepared.adapter.entries[0].delta->low_rank()->A.dim(), 2);
+  EXPECT_EQ(prepared.adapter.entries[1].delta->low_rank()->A.sizes(), (std::vector<int64_t>{2, 17, 3, 3}));
+}
+
+TEST(LoraConfig, PatternsMatchWholeNames) {
+  LoraConfig config{.lora_alpha = 8, .alpha_pattern = {{"to_k", 4}, {"^conv_in", 2}}};
+  EXPECT_EQ(config.alpha("mid_block.attn2.to_k"), 4);
+  EXPECT_EQ(config.alpha("mid_block.attn2.xto_k"), 8);
+  EXPECT_EQ(config.alpha("conv_in"), 2);
+  EXPECT_EQ(config.alpha("x.conv_in"), 8);
+}
+
+}  // namespace lora

@@ -1,0 +1,206 @@
+// The command as a user runs it: what it prints, what it leaves, what it exits with.
+#include <array>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "lora/image.h"
+#include "lora/state_dict.h"
+#include "support/compare.h"
+
+namespace lora {
+
+namespace {
+
+using nlohmann::json;
+
+struct Result {
+  int code;
+  std::string out, err;
+};
+
+std::string read(const std::filesystem::path& file) {
+  return {std::istreambuf_iterator<char>(std::ifstream(file).rdbuf()), {}};
+}
+
+// `arguments` as a shell takes them.
+Result lora_command(const std::string& arguments) {
+  TemporaryFolder folder;
+  auto command = std::string(LORA_COMMAND) + " " + arguments + " >" + (folder / "out").string() + " 2>" +
+                 (folder / "err").string() + " </dev/null";
+  int status = std::system(command.c_str());
+  return {WEXITSTATUS(status), read(folder / "out"), read(folder / "err")};
+}
+
+const auto kModel = (embedded_models() / "tiny").string();
+std::string style(const std::string& name) { return (embedded_models() / "loras" / (name + ".safetensors")).string(); }
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+void expect_error(const std::string& arguments, int code, const std::string& part) {
+  auto result = lora_command(arguments);
+  EXPECT_EQ(result.code, code) << arguments << "\n" << result.err;
+  EXPECT_TRUE(contains(result.err + result.out, part)) << arguments << "\n" << result.err << result.out;
+}
+
+}  // namespace
+
+TEST(Command, HelpListsTheVerbs) {
+  auto help = lora_command("--help");
+  EXPECT_EQ(help.code, 0);
+  for (auto verb : {"generate", "inspect", "fuse", "forward"}) {
+    EXPECT_TRUE(contains(help.out, verb));
+    EXPECT_EQ(lora_command(std::string(verb) + " --help").code, 0);
+  }
+  EXPECT_EQ(lora_command("").code, 2);
+  EXPECT_EQ(lora_command("dance").code, 2);
+}
+
+TEST(Generate, DrawsWithAdaptersAndSaysSoInThePicture) {
+  TemporaryFolder folder;
+  auto out = (folder / "a.png").string();
+  auto result = lora_command("generate " + kModel + " -p rocket -n blue --steps 3 --cfg 4 --seed 5 --lora " +
+                             style("ink") + ":0.5 --lora " + style("neon-kohya") + " -o " + out);
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out, out + "\n");
+  auto image = Image::load(out);
+  EXPECT_EQ(image.width, 64);
+  EXPECT_EQ(image.text.at("prompt"), "rocket");
+  EXPECT_EQ(image.text.at("negative_prompt"), "blue");
+  EXPECT_EQ(image.text.at("seed"), "5");
+  EXPECT_TRUE(contains(image.text.at("adapters"), "ink.safetensors:0.5, "));
+  EXPECT_TRUE(contains(image.text.at("model"), "tiny"));
+}
+
+TEST(Generate, TagsInThePromptAreTheSameAsTheOption) {
+  TemporaryFolder folder;
+  auto dir = (embedded_models() / "loras").string();
+  auto common = "generate " + kModel + " --steps 2 --seed 1 -o ";
+  ASSERT_EQ(lora_command(common + (folder / "a.png").string() + " -p 'rocket<lora:ink:0.7>' --lora-dir " + dir).code,
+            0);
+  ASSERT_EQ(lora_command(common + (folder / "b.png").string() + " -p rocket --lora " + style("ink") + ":0.7").code, 0);
+  EXPECT_EQ(Image::load(folder / "a.png").pixels, Image::load(folder / "b.png").pixels);
+  expect_error(common + "x.png -p '<lora:inc:1> rocket' --lora-dir " + dir, 1, "did you mean \"ink\"");
+  expect_error(common + "x.png -p '<lora:ink:1> rocket'", 2, "--lora-dir");
+  expect_error(common + "x.png -p '<lora:ink:x> rocket' --lora-dir " + dir, 2, "is not a number");
+}
+
+TEST(Generate, CountGivesEachPictureItsOwnSeed) {
+  TemporaryFolder folder;
+  auto result = lora_command("generate " + kModel + " -p rocket --steps 2 --seed 5 --count 2 --json -o " +
+                             (folder / "p.png").string());
+  ASSERT_EQ(result.code, 0) << result.err;
+  auto report = json::parse(result.out);
+  ASSERT_EQ(report["images"].size(), 2u);
+  EXPECT_EQ(report["images"][1]["seed"], 6);
+  ASSERT_EQ(
+      lora_command("generate " + kModel + " -p rocket --steps 2 --seed 6 -o " + (folder / "six.png").string()).code, 0);
+  auto six = Image::load(folder / "six.png"), second = Image::load(folder / "p-2.png");
+  int largest = 0;
+  for (size_t i = 0; i < six.pixels.size(); ++i)
+    largest = std::max(largest, std::abs(int(six.pixels[i]) - int(second.pixels[i])));
+  EXPECT_LE(largest, 1) << "alone or in a batch, a seed draws the same";
+}
+
+TEST(Generate, FusedIsTheSamePicture) {
+  TemporaryFolder folder;
+  auto common =
+      "generate " + kModel + " -p rocket --steps 3 --seed 1 --dtype float32 --lora " + style("pixel") + " -o ";
+  ASSERT_EQ(lora_command(common + (folder / "a.png").string()).code, 0);
+  ASSERT_EQ(lora_command(common + (folder / "b.png").string() + " --fuse --size 64x64").code, 0);
+  auto a = Image::load(folder / "a.png"), b = Image::load(folder / "b.png");
+  int largest = 0;
+  for (size_t i = 0; i < a.pixels.size(); ++i)
+    largest = std::max(largest, std::abs(int(a.pixels[i]) - int(b.pixels[i])));
+  EXPECT_LE(largest, 1);
+}
+
+TEST(Generate, BadInputIsToldBeforeTheWork) {
+  TemporaryFolder folder;
+  auto out = " -o " + (folder / "x.png").string();
+  auto common = "generate " + kModel + " -p rocket --steps 2" + out;
+  expect_error(common + " --lora none.safetensors", 1, "no such file");
+  expect_error(common + " --lora " + kModel + "/unet/diffusion_pytorch_model.safetensors", 1, "no LoRA in this file");
+  expect_error(common + " --lora " + (test_data() / "lora/refused/wrong_architecture.safetensors").string(), 1, "SDXL");
+  auto half = load_state_dict(style("ink-kohya"));
+  StateDict halved;
+  for (const auto& [key, tensor] : half)
+    if (key != "lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight") halved.set(key, tensor);
+  save_safetensors(halved, folder / "half.safetensors");
+  expect_error(common + " --lora " + (folder / "half.safetensors").string(), 1, "half of a pair");
+  expect_error(common + " --lora " + style("ink") + ":strong", 2, "\"strong\" of ");
+  expect_error(common + " --scheduler fancy", 1, "euler");
+  expect_error(common + " --size 65x64", 2, "multiples of 4");
+  expect_error(common + " --size big", 2, "WIDTHxHEIGHT");
+  expect_error("generate " + kModel + " -p rocket --steps 0" + out, 2, "1000");
+  expect_error("generate " + kModel + " -p rocket --steps 2000" + out, 2, "1000");
+  expect_error("generate " + kModel + " -p rocket -o /no/such/folder/x.png", 1, "no such folder");
+  expect_error("generate /no/model -p rocket" + out, 1, "/no/model");
+  expect_error(common + " --dtype int8", 2, "float32, float16, bfloat16");
+  expect_error(common + " --device toaster", 2, "cuda");
+  EXPECT_FALSE(std::filesystem::exists(folder / "x.png"));
+}
+
+TEST(Inspect, SaysWhatAFileIs) {
+  auto text = lora_command("inspect " + style("ink-kohya")).out;
+  for (auto part : {"kohya", "LoRA", "rank 8, alpha 8", "unet: ", "float16"}) EXPECT_TRUE(contains(text, part)) << text;
+  auto report = json::parse(lora_command("inspect --json " + style("neon") + " --model " + kModel).out);
+  EXPECT_EQ(report["dialect"], "diffusers");
+  EXPECT_EQ(report["components"]["unet"]["ranks"][0]["rank"], 16);
+  EXPECT_TRUE(report["match"]["unmatched"].empty());
+  EXPECT_EQ(report["match"]["components"]["unet"].size(),
+            report["components"]["unet"]["linear_layers"].get<size_t>() +
+                report["components"]["unet"]["conv_layers"].get<size_t>());
+  expect_error("inspect " + kModel + "/vae/diffusion_pytorch_model.safetensors", 1, "VAE");
+}
+
+TEST(Fuse, WritesAModelThatDrawsTheSame) {
+  TemporaryFolder folder;
+  auto fused = (folder / "fused").string();
+  auto result = lora_command("fuse " + kModel + " --lora " + style("blueprint") + ":0.8 -o " + fused + " --safe");
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(load_state_dict(folder / "fused/unet/diffusion_pytorch_model.safetensors").begin()->second.scalar_type(),
+            at::kHalf);
+  ASSERT_EQ(lora_command("generate " + fused + " -p rocket --steps 3 --cfg 4 --seed 1 --dtype float32 -o " +
+                         (folder / "a.png").string())
+                .code,
+            0);
+  ASSERT_EQ(lora_command("generate " + kModel + " -p rocket --steps 3 --cfg 4 --seed 1 --dtype float32 --lora " +
+                         style("blueprint") + ":0.8 -o " + (folder / "b.png").string())
+                .code,
+            0);
+  auto a = Image::load(folder / "a.png"), b = Image::load(folder / "b.png");
+  double sum = 0;
+  for (size_t i = 0; i < a.pixels.size(); ++i) sum += std::abs(int(a.pixels[i]) - int(b.pixels[i]));
+  EXPECT_LE(sum / double(a.pixels.size()), 1.0) << "float16 weights round";
+  expect_error("fuse " + kModel + " -o " + fused, 2, "--lora");
+  expect_error("fuse " + kModel + " --lora " + style("ink") + " --components vae -o " + fused, 2, "unet, text_encoder");
+}
+
+TEST(Forward, GivesAComponentsOutput) {
+  TemporaryFolder folder;
+  at::manual_seed(0);
+  StateDict in{{"sample", at::randn({1, 4, 16, 16})},
+               {"timestep", at::tensor(500)},
+               {"encoder_hidden_states", at::randn({1, 32, 128})},
+               {"input_ids", at::full({1, 32}, 5518, at::kLong)},
+               {"z", at::randn({1, 4, 16, 16})}};
+  save_safetensors(in, folder / "in.safetensors");
+  auto common = "forward " + kModel + " --inputs " + (folder / "in.safetensors").string() + " -o " +
+                (folder / "out.safetensors").string() + " --dtype float32 ";
+  auto outputs = [&](const std::string& more) {
+    auto result = lora_command(common + more);
+    EXPECT_EQ(result.code, 0) << result.err;
+    return load_state_dict(folder / "out.safetensors");
+  };
+  auto base = outputs("--component unet").at("sample").clone();
+  EXPECT_EQ(base.sizes(), (std::vector<int64_t>{1, 4, 16, 16}));
+  auto with = outputs("--component unet --lora " + style("neon")).at("sample").clone();
+  EXPECT_GT(distance(with, base), 0.01);
+  EXPECT_LE(distance(outputs("--component unet --fuse --lora " + style("neon")).at("sample"), with), 1e-5);
+  auto text = outputs("--component text_encoder");
+  for (auto name : {"last_hidden_state", "penultimate_hidden_state", "pooler_output"})
+    EXPECT_TRUE(text.contains(name)) << name;
+  EXPECT_EQ(outputs("--component vae").at("sample").sizes(), (std::vector<int64_t>{1, 3, 64, 64}));
+  expect_error(common + "--component brain", 2, "text_encoder");
+}
+
+}  // namespace lora

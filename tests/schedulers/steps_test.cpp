@@ -1,0 +1,174 @@
+// What callers may get wrong, and what the reference gets wrong.
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "lora/error.h"
+#include "lora/scheduler.h"
+#include "nn/random.h"
+
+namespace lora {
+
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using Json = nlohmann::json;
+
+std::unique_ptr<Scheduler> make(const std::string& name, Json fields = Json::object()) {
+  fields["beta_schedule"] = "scaled_linear";
+  return Scheduler::from_config(fields.dump(), name);
+}
+
+template <class Call, class Matcher>
+void expect_error(ErrorKind kind, const Matcher& message, const Call& call) {
+  try {
+    call();
+    FAIL() << "nothing thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), kind) << error.what();
+    EXPECT_THAT(error.what(), message);
+  }
+}
+
+const Tensor& sample() {
+  static const Tensor x = at::randn({2, 4, 2, 2}, make_generator(1));
+  return x;
+}
+
+}  // namespace
+
+TEST(SchedulerSteps, CountsAreChecked) {
+  for (const auto& name : Scheduler::names()) {
+    SCOPED_TRACE(name);
+    auto scheduler = make(name);
+    for (int steps : {-1, 0, 1001, std::numeric_limits<int>::max()})
+      expect_error(ErrorKind::usage, AllOf(HasSubstr(std::to_string(steps)), HasSubstr("to ")),
+                   [&] { scheduler->set_timesteps(steps); });
+  }
+  expect_error(ErrorKind::usage, HasSubstr("1 to 50"), [] { make("lcm")->set_timesteps(51); });
+  expect_error(ErrorKind::usage, HasSubstr("4 to 1000"), [] { make("pndm")->set_timesteps(3); });
+  expect_error(ErrorKind::usage, HasSubstr("1 to 999"), [] { make("dpmpp_2m")->set_timesteps(1000); });
+  expect_error(ErrorKind::usage, HasSubstr("timestep 1000"), [] {
+    make("ddim", {{"steps_offset", 1}})->set_timesteps(1000);
+  });
+  expect_error(ErrorKind::usage, HasSubstr("lambda_min_clipped"), [] {
+    make("dpmpp_2m", {{"lambda_min_clipped", 100}, {"timestep_spacing", "trailing"}})->set_timesteps(5);
+  });
+}
+
+TEST(SchedulerSteps, EveryCountThatIsAllowedGivesARun) {
+  for (const auto& name : Scheduler::names())
+    for (const auto* spacing : {"linspace", "leading", "trailing"}) {
+      SCOPED_TRACE(name + " " + spacing);
+      auto scheduler = make(name, {{"timestep_spacing", spacing}, {"skip_prk_steps", true}});
+      for (int steps = 1; steps < (name == "lcm" ? 51 : 1000); ++steps) {
+        scheduler->set_timesteps(steps);
+        auto count = scheduler->timesteps().numel();
+        ASSERT_TRUE(count == steps || count == steps + 1) << steps;
+        bool from_table = name == "ddim" || name == "pndm" || name == "lcm";
+        ASSERT_TRUE(!from_table || scheduler->timesteps().min().item<int64_t>() >= 0) << steps;
+      }
+    }
+}
+
+TEST(SchedulerSteps, NeedARun) {
+  for (const auto& name : Scheduler::names()) {
+    SCOPED_TRACE(name);
+    auto scheduler = make(name);
+    EXPECT_EQ(scheduler->timesteps().numel(), 0);
+    auto t = at::tensor(int64_t{1});
+    expect_error(ErrorKind::usage, HasSubstr("set_timesteps"), [&] { scheduler->step(sample(), t, sample()); });
+  }
+  expect_error(ErrorKind::usage, HasSubstr("set_timesteps"),
+               [&] { make("euler")->scale_model_input(sample(), at::tensor(1.0f)); });
+  expect_error(ErrorKind::usage, HasSubstr("set_timesteps"), [&] {
+    make("euler")->add_noise(sample(), sample(), at::tensor({1.0f, 1.0f}));
+  });
+}
+
+TEST(SchedulerSteps, EndWithTheRun) {
+  for (const auto* name : {"euler", "euler_ancestral", "dpmpp_2m", "lcm"}) {
+    SCOPED_TRACE(name);
+    auto scheduler = make(name);
+    scheduler->set_timesteps(2);
+    for (int64_t i : {0, 1}) scheduler->step(sample(), scheduler->timesteps()[i], sample());
+    expect_error(ErrorKind::usage, HasSubstr("2 steps are done"),
+                 [&] { scheduler->step(sample(), scheduler->timesteps()[1], sample()); });
+  }
+}
+
+TEST(SchedulerSteps, InputsAreChecked) {
+  for (const auto& name : Scheduler::names()) {
+    SCOPED_TRACE(name);
+    auto scheduler = make(name);
+    scheduler->set_timesteps(5);
+    auto t = scheduler->timesteps()[0];
+    expect_error(ErrorKind::bad_shape, HasSubstr("[2, 4, 2, 1]"), [&] {
+      scheduler->step(at::zeros({2, 4, 2, 1}), t, sample());
+    });
+    expect_error(ErrorKind::usage, HasSubstr("floating"),
+                 [&] { scheduler->step(sample().to(at::kInt), t, sample().to(at::kInt)); });
+    expect_error(ErrorKind::usage, HasSubstr("one number"),
+                 [&] { scheduler->step(sample(), scheduler->timesteps(), sample()); });
+    expect_error(ErrorKind::usage, HasSubstr("12345"), [&] { scheduler->step(sample(), at::tensor(12345), sample()); });
+    expect_error(ErrorKind::bad_shape, HasSubstr("3 timesteps"),
+                 [&] { scheduler->add_noise(sample(), sample(), scheduler->timesteps().slice(0, 0, 3)); });
+    expect_error(ErrorKind::bad_shape, HasSubstr("one shape"),
+                 [&] { scheduler->add_noise(sample(), sample()[0], scheduler->timesteps().slice(0, 0, 2)); });
+    expect_error(ErrorKind::usage, HasSubstr("12345"), [&] {
+      scheduler->add_noise(sample(), sample(), at::tensor({12345, 12345}));
+    });
+  }
+  auto euler = make("euler");
+  euler->set_timesteps(5);
+  expect_error(ErrorKind::usage, HasSubstr("5"), [&] { euler->set_begin_index(5); });
+  auto ddim = make("ddim");
+  ddim->set_timesteps(5);
+  expect_error(ErrorKind::usage, HasSubstr("eta"),
+               [&] { ddim->step(sample(), ddim->timesteps()[0], sample(), {.eta = 1.5}); });
+}
+
+TEST(SchedulerSteps, WrongGeneratorsLeaveTheRunAsItWas) {
+  for (const auto* name : {"euler_ancestral", "lcm"}) {
+    SCOPED_TRACE(name);
+    auto scheduler = make(name);
+    scheduler->set_timesteps(3);
+    auto t = scheduler->timesteps()[0];
+    SchedulerStepOptions wrong{.generators = {make_generator(1), make_generator(2), make_generator(3)}};
+    expect_error(ErrorKind::usage, HasSubstr("batch of 2"), [&] { scheduler->step(sample(), t, sample(), wrong); });
+    auto step = [&](Scheduler& s) {
+      return s.step(sample(), t, sample(), {.generators = {make_generator(1)}}).prev_sample;
+    };
+    auto fresh = scheduler->clone();
+    fresh->set_timesteps(3);
+    EXPECT_TRUE(at::equal(step(*scheduler), step(*fresh)));
+  }
+}
+
+// 1 - alpha_bar - sigma² may round to below 0 at zero terminal SNR, where the reference's image becomes NaN.
+TEST(SchedulerSteps, DDIMWithEtaOneIsFiniteAtZeroTerminalSNR) {
+  auto ddim = make("ddim", {{"rescale_betas_zero_snr", true},
+                            {"prediction_type", "v_prediction"},
+                            {"timestep_spacing", "trailing"},
+                            {"clip_sample", false}});
+  ddim->set_timesteps(10);
+  auto x = sample();
+  for (int64_t i = 0; i < 10; ++i) {
+    auto t = ddim->timesteps()[i];
+    x = ddim->step(0.5 * x, t, x, {.eta = 1, .generators = {make_generator(4)}}).prev_sample;
+  }
+  EXPECT_TRUE(at::isfinite(x).all().item<bool>());
+}
+
+// The reference takes the second of two equal timesteps for the first, and runs out of levels.
+TEST(SchedulerSteps, AWholeRunMayBeginWithTwoEqualTimesteps) {
+  auto scheduler = Scheduler::from_config(R"({"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": true})",
+                                          "DPMSolverMultistepScheduler");
+  scheduler->set_timesteps(8);
+  auto t = scheduler->timesteps();
+  ASSERT_EQ(t[0].item<int64_t>(), t[1].item<int64_t>());
+  for (int64_t i = 0; i < 8; ++i) EXPECT_NO_THROW(scheduler->step(sample(), t[i], sample()));
+}
+
+}  // namespace lora

@@ -1,0 +1,69 @@
+#pragma once
+// A copy of the tiny model's tokenizer to change files in; gone with the object.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+#include "lora/error.h"
+#include "lora/tokenizer.h"
+
+namespace lora {
+
+inline std::filesystem::path source_path(const std::string& path) {
+  return std::filesystem::path(LORA_SOURCE_DIR) / path;
+}
+
+class TokenizerFolder {
+ public:
+  TokenizerFolder() {
+    static std::atomic<int> count = 0;
+    path_ = std::filesystem::temp_directory_path() / fmt::format("lora-tokenizer-{}-{}", getpid(), count++);
+    std::filesystem::copy(source_path("models/tiny/tokenizer"), path_);
+  }
+  ~TokenizerFolder() { std::filesystem::remove_all(path_); }
+  TokenizerFolder(const TokenizerFolder&) = delete;
+  TokenizerFolder& operator=(const TokenizerFolder&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+
+  std::string read(const std::string& name) const {
+    std::ostringstream text;
+    text << std::ifstream(path_ / name, std::ios::binary).rdbuf();
+    return text.str();
+  }
+  void write(const std::string& name, const std::string& text) const {
+    std::ofstream(path_ / name, std::ios::binary) << text;
+  }
+  void write(const std::string& name, const nlohmann::json& content) const { write(name, content.dump()); }
+  void remove(const std::string& name) const { std::filesystem::remove(path_ / name); }
+
+  // In place of the files that come apart.
+  void write_tokenizer_json(const nlohmann::json& tokenizer) const {
+    write("tokenizer.json", tokenizer);
+    remove("vocab.json");
+    remove("merges.txt");
+  }
+
+  // What from_pretrained() throws, or "nothing".
+  std::string error(ErrorKind kind) const {
+    try {
+      CLIPTokenizer::from_pretrained(path_);
+    } catch (const Error& e) {
+      EXPECT_EQ(to_string(e.kind()), std::string(to_string(kind)));
+      return e.what();
+    }
+    return "nothing";
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace lora

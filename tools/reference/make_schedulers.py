@@ -1,0 +1,258 @@
+"""Makes tests/data/schedulers: whole runs of diffusers' schedulers with a cheap function in the model's place.
+
+Needs torch, safetensors and diffusers==0.42.1. Run it from anywhere: python tools/reference/make_schedulers.py
+"""
+
+import json
+import math
+from pathlib import Path
+
+import diffusers
+import numpy
+import torch
+from safetensors.torch import save_file
+
+OUT = Path(__file__).resolve().parents[2] / "tests/data/schedulers"
+SHAPE = (2, 4, 4, 4)
+MOST_KEPT = 8  # samples kept of a run: the first ones, the last one and some between
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+
+# As published with Stable Diffusion 1.5, 2.1 and XL.
+SD15 = {**BETAS, "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "set_alpha_to_one": False,
+        "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None, "clip_sample": False}
+SD21 = {**BETAS, "_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "set_alpha_to_one": False,
+        "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None, "clip_sample": False,
+        "prediction_type": "v_prediction"}
+SDXL = {**BETAS, "_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.19.0.dev0", "clip_sample": False,
+        "interpolation_type": "linear", "prediction_type": "epsilon", "sample_max_value": 1.0,
+        "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1, "timestep_spacing": "leading",
+        "trained_betas": None, "use_karras_sigmas": False}
+# The config of a small v-prediction model with zero terminal SNR.
+ZERO_SNR = {**BETAS, "_class_name": "DDIMScheduler", "clip_sample": False, "clip_sample_range": 1.0,
+            "dynamic_thresholding_ratio": 0.995, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True,
+            "sample_max_value": 1.0, "set_alpha_to_one": True, "steps_offset": 1, "thresholding": False,
+            "timestep_spacing": "trailing", "trained_betas": None}
+UNIPC = {**BETAS, "_class_name": "UniPCMultistepScheduler", "solver_type": "bh2", "predict_x0": True, "solver_order": 2,
+         "disable_corrector": [], "solver_p": None, "lower_order_final": True, "steps_offset": 1}
+
+DDIM = {**BETAS, "_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+PNDM = {**BETAS, "_class_name": "PNDMScheduler"}
+EULER = {**BETAS, "_class_name": "EulerDiscreteScheduler"}
+ANCESTRAL = {**BETAS, "_class_name": "EulerAncestralDiscreteScheduler"}
+DPM = {**BETAS, "_class_name": "DPMSolverMultistepScheduler"}
+LCM = {**BETAS, "_class_name": "LCMScheduler"}
+
+
+def runs():
+    """Yields (name, config, options).
+
+    Options: steps, class_name, seeds (one for the batch or one an image), eta, dtype, begin (image-to-image: the index
+    of the first timestep, told to the scheduler), middle (the same, not told).
+    """
+    for steps in (1, 2, 3, 5, 20, 50):
+        yield f"sd15-pndm-{steps}", SD15, {"steps": steps}
+        yield f"sd21-ddim-{steps}", SD21, {"steps": steps}
+        yield f"sdxl-euler-{steps}", SDXL, {"steps": steps}
+        yield f"dpmpp-2m-{steps}", DPM, {"steps": steps}
+
+    yield "zero-snr-ddim", ZERO_SNR, {"steps": 20}
+    yield "zero-snr-ddim-all", ZERO_SNR, {"steps": 1000}
+    yield "ddim-eta-0.5", DDIM, {"steps": 10, "eta": 0.5, "seeds": [3]}
+    yield "ddim-eta-1", DDIM, {"steps": 10, "eta": 1.0, "seeds": [3, 4]}
+    yield "zero-snr-ddim-eta-0.5", ZERO_SNR, {"steps": 10, "eta": 0.5, "seeds": [3, 4]}
+    yield "ddim-sample", {**DDIM, "prediction_type": "sample"}, {"steps": 7}
+    yield "ddim-linspace", {**DDIM, "timestep_spacing": "linspace"}, {"steps": 7}
+    yield "ddim-trailing", {**DDIM, "timestep_spacing": "trailing"}, {"steps": 7}
+    yield "ddim-clip", {**DDIM, "clip_sample": True, "clip_sample_range": 0.8}, {"steps": 7}
+    yield "ddim-threshold", {**DDIM, "thresholding": True, "sample_max_value": 1.5}, {"steps": 7}
+    yield "ddim-linear-betas", {**DDIM, "beta_schedule": "linear", "num_train_timesteps": 250}, {"steps": 7}
+    yield "ddim-cosine-betas", {**DDIM, "beta_schedule": "squaredcos_cap_v2"}, {"steps": 7}
+    trained = {"num_train_timesteps": 8, "trained_betas": [0.01, 0.02, 0.04, 0.08, 0.1, 0.2, 0.3, 0.4]}
+    yield "ddim-trained-betas", {**DDIM, **trained, "steps_offset": 0}, {"steps": 8}
+    yield "ddim-defaults", {"_class_name": "DDIMScheduler"}, {"steps": 6}
+
+    for steps in (4, 5, 20):
+        yield f"pndm-prk-{steps}", PNDM, {"steps": steps}
+    yield "pndm-prk-v-trailing", {**PNDM, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}, {"steps": 6}
+    yield "pndm-linspace", {**SD15, "timestep_spacing": "linspace", "set_alpha_to_one": True}, {"steps": 9}
+
+    for spacing in ("linspace", "leading", "trailing"):
+        yield f"euler-{spacing}", {**EULER, "timestep_spacing": spacing}, {"steps": 7}
+        yield f"ancestral-{spacing}", {**ANCESTRAL, "timestep_spacing": spacing}, {"steps": 7, "seeds": [5]}
+        yield f"dpmpp-{spacing}", {**DPM, "timestep_spacing": spacing}, {"steps": 7}
+    yield "euler-trailing-61", {**EULER, "timestep_spacing": "trailing"}, {"steps": 61}
+    yield "dpmpp-trailing-103", {**DPM, "timestep_spacing": "trailing"}, {"steps": 103}
+    zero_snr = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+    yield "euler-zero-snr", {**EULER, **zero_snr}, {"steps": 20}
+    yield "ancestral-zero-snr", {**ANCESTRAL, **zero_snr}, {"steps": 20, "seeds": [6, 7]}
+    yield "dpmpp-zero-snr", {**DPM, **zero_snr}, {"steps": 20}
+    yield "lcm-zero-snr", {**LCM, **zero_snr}, {"steps": 4, "seeds": [8]}
+    for steps in (1, 5, 20, 30):
+        yield f"euler-karras-{steps}", {**EULER, "use_karras_sigmas": True}, {"steps": steps}
+        yield f"dpmpp-karras-{steps}", {**DPM, "use_karras_sigmas": True}, {"steps": steps}
+    limits = {"sigma_min": 0.05, "sigma_max": 10.0}
+    yield "euler-karras-limits", {**EULER, **limits, "use_karras_sigmas": True}, {"steps": 6}
+    yield "euler-exponential", {**EULER, "use_exponential_sigmas": True}, {"steps": 6}
+    yield "euler-exponential-limits", {**EULER, **limits, "use_exponential_sigmas": True}, {"steps": 6}
+    yield "euler-log-linear", {**EULER, "interpolation_type": "log_linear"}, {"steps": 6}
+    yield "euler-log-linear-karras", {**EULER, "interpolation_type": "log_linear", "use_karras_sigmas": True}, {"steps": 6}
+    yield "euler-v", {**SDXL, "prediction_type": "v_prediction"}, {"steps": 6}
+    yield "euler-sample", {**EULER, "prediction_type": "sample"}, {"steps": 6}
+    yield "euler-sigma-min", {**EULER, "final_sigmas_type": "sigma_min"}, {"steps": 6}
+    continuous = {"timestep_type": "continuous", "prediction_type": "v_prediction", "use_karras_sigmas": True}
+    yield "euler-continuous", {**EULER, **continuous, "sigma_min": 0.002, "sigma_max": 700.0}, {"steps": 6}
+    yield "ancestral-v", {**ANCESTRAL, "prediction_type": "v_prediction"}, {"steps": 6, "seeds": [9]}
+
+    for algorithm in ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver"):
+        for order in (1, 2, 3):
+            if algorithm == "sde-dpmsolver" and order == 3:
+                continue
+            for solver in ("midpoint", "heun") if order == 2 else ("midpoint",):
+                config = {**DPM, "algorithm_type": algorithm, "solver_order": order, "solver_type": solver}
+                if not algorithm.endswith("++"):
+                    config["final_sigmas_type"] = "sigma_min"
+                yield f"{algorithm}-{order}-{solver}", config, {"steps": 16, "seeds": [11]}
+        config = {**DPM, "algorithm_type": algorithm, "final_sigmas_type": "sigma_min", "thresholding": True}
+        for prediction in ("epsilon", "sample", "v_prediction"):
+            prediction_config = {**config, "prediction_type": prediction}
+            yield f"{algorithm}-threshold-{prediction}", prediction_config, {"steps": 5, "seeds": [12, 13]}
+    yield "dpmpp-3-few", {**DPM, "solver_order": 3}, {"steps": 8}
+    yield "dpmpp-3-full", {**DPM, "solver_order": 3, "lower_order_final": False, "final_sigmas_type": "sigma_min"}, {"steps": 8}
+    yield "dpmpp-euler-final", {**DPM, "euler_at_final": True, "final_sigmas_type": "sigma_min"}, {"steps": 16}
+    yield "dpmpp-exponential", {**DPM, "use_exponential_sigmas": True}, {"steps": 8}
+    yield "dpmpp-lu", {**DPM, "use_lu_lambdas": True}, {"steps": 8}
+    cosine = {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1}
+    yield "dpmpp-cosine", {**DPM, **cosine}, {"steps": 8}
+    yield "dpmpp-cosine-karras", {**DPM, **cosine, "use_karras_sigmas": True}, {"steps": 8, "begin": 0}
+    yield "dpmpp-cosine-leading", {**DPM, **cosine, "timestep_spacing": "leading"}, {"steps": 8}
+    yield "dpmpp-cosine-trailing", {**DPM, **cosine, "timestep_spacing": "trailing"}, {"steps": 8}
+
+    for steps in (1, 4, 8, 50):
+        yield f"lcm-{steps}", LCM, {"steps": steps, "seeds": [14]}
+    yield "lcm-v-scaled", {**LCM, "prediction_type": "v_prediction", "timestep_scaling": 5.0}, {"steps": 4, "seeds": [15, 16]}
+    yield "lcm-sample-clip", {**LCM, "prediction_type": "sample", "clip_sample": True}, {"steps": 4, "seeds": [15]}
+    yield "lcm-threshold", {**LCM, "thresholding": True, "original_inference_steps": 100}, {"steps": 7, "seeds": [15]}
+
+    # Another class from a published config, as when a user changes a pipeline's scheduler.
+    for name, config in (("sd15", SD15), ("sd21", SD21), ("sdxl", SDXL), ("unipc", UNIPC)):
+        for class_name in ("DDIM", "PNDM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "LCM"):
+            options = {"steps": 6, "class_name": class_name + "Scheduler", "seeds": [17]}
+            yield f"{name}-as-{class_name}", config, options
+    limited = {**EULER, **limits, "use_karras_sigmas": True}
+    yield "limits-as-DPMSolverMultistep", limited, {"steps": 6, "class_name": "DPMSolverMultistepScheduler"}
+
+    # Image-to-image: from the middle of a run.
+    yield "ddim-begin", SD21, {"steps": 20, "begin": 8}
+    yield "pndm-begin", SD15, {"steps": 20, "begin": 8}
+    yield "euler-begin", SDXL, {"steps": 20, "begin": 8}
+    yield "ancestral-begin", ANCESTRAL, {"steps": 20, "begin": 8, "seeds": [18]}
+    yield "dpmpp-begin", {**DPM, "use_karras_sigmas": True}, {"steps": 50, "begin": 47}
+    yield "dpmpp-begin-3", {**DPM, "solver_order": 3}, {"steps": 20, "begin": 8}
+    yield "lcm-begin", LCM, {"steps": 8, "begin": 3, "seeds": [19]}
+    yield "dpmpp-middle", DPM, {"steps": 20, "middle": 8}
+    yield "euler-middle", SDXL, {"steps": 20, "middle": 8}
+
+    for dtype in ("bfloat16", "float16"):
+        yield f"pndm-{dtype}", SD15, {"steps": 12, "dtype": dtype}
+        yield f"ddim-{dtype}", ZERO_SNR, {"steps": 12, "dtype": dtype, "eta": 0.5, "seeds": [20]}
+        yield f"euler-{dtype}", SDXL, {"steps": 12, "dtype": dtype}
+        yield f"ancestral-{dtype}", ANCESTRAL, {"steps": 12, "dtype": dtype, "seeds": [21]}
+        yield f"dpmpp-{dtype}", {**DPM, "use_karras_sigmas": True}, {"steps": 12, "dtype": dtype}
+        yield f"lcm-{dtype}", LCM, {"steps": 4, "dtype": dtype, "seeds": [22]}
+    yield "ddim-threshold-bfloat16", {**DDIM, "thresholding": True}, {"steps": 5, "dtype": "bfloat16"}
+
+
+def model(x, t):
+    return 0.7 * x * torch.cos(t / 100) + 0.1 * torch.sin(3 * x)
+
+
+def make_generator(seeds):
+    if not seeds:
+        return None
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return generators[0] if len(generators) == 1 else generators
+
+
+def kept_steps(count):
+    return sorted({round(i) for i in numpy.linspace(0, count - 1, min(count, MOST_KEPT))})
+
+
+def run(config, options, sample, noise):
+    """Gives what is written of the run: a dict for the JSON file, and tensors."""
+    cls = getattr(diffusers, options.get("class_name", config["_class_name"]))
+    scheduler = cls.from_config(config)
+    scheduler.set_timesteps(options["steps"])
+    dtype = getattr(torch, options.get("dtype", "float32"))
+    sample, noise = sample.to(dtype), noise.to(dtype)
+    generator = make_generator(options.get("seeds"))
+
+    timesteps = scheduler.timesteps
+    if cls in (diffusers.DDIMScheduler, diffusers.PNDMScheduler):
+        assert timesteps.min() >= 0
+    tensors = {"timesteps": timesteps}
+    ones = torch.ones(len(timesteps), 1)
+    tensors["levels"] = scheduler.add_noise(0 * ones, ones, timesteps).flatten()
+    pair = timesteps[[0, len(timesteps) // 2]]
+    tensors["noised"] = scheduler.add_noise(sample, noise, pair)
+
+    x = noise * scheduler.init_noise_sigma
+    if "begin" in options and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(options["begin"])
+    if begin := options.get("begin", options.get("middle", 0)):
+        timesteps = timesteps[begin:]
+        x = scheduler.add_noise(sample, noise, timesteps[:1].repeat(len(sample)))
+    extra = {"eta": options["eta"]} if "eta" in options else {}
+    if generator is not None and cls not in (diffusers.PNDMScheduler,):
+        extra["generator"] = generator
+
+    samples, clean = [], None
+    for t in timesteps:
+        output = model(scheduler.scale_model_input(x, t), t)
+        step = scheduler.step(output, t, x, **extra)
+        x = step.prev_sample
+        samples.append(x)
+        if clean is None:
+            clean = step.get("pred_original_sample", step.get("denoised"))
+    assert torch.isfinite(x).all(), (config, options)
+    kept = kept_steps(len(samples))
+    tensors["samples"] = torch.stack([samples[i] for i in kept])
+    if clean is not None:
+        tensors["clean"] = clean
+    facts = {"kept": kept, "init_noise_sigma": float(scheduler.init_noise_sigma), "config": dict(scheduler.config)}
+    return facts, tensors
+
+
+def as_json(value):
+    """JSON has no infinities: they become texts."""
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def main():
+    assert diffusers.__version__ == "0.42.1", diffusers.__version__
+    torch.manual_seed(0)
+    inputs = {"sample": 0.8 * torch.randn(SHAPE), "noise": torch.randn(SHAPE)}
+    tensors, listed = dict(inputs), []
+    for name, config, options in runs():
+        facts, made = run(config, options, **inputs)
+        listed.append({"name": name, "given": config, **options, **facts})
+        tensors.update({f"{name}/{key}": tensor.contiguous() for key, tensor in made.items()})
+    random = {"one": torch.randn((2, 3), generator=torch.Generator().manual_seed(2**40 + 7)),
+              "long": torch.randn((2, 20), generator=torch.Generator().manual_seed(7))}
+    half = torch.randn((2, 20), generator=torch.Generator().manual_seed(7), dtype=torch.bfloat16)
+    tensors.update({f"random/{key}": tensor for key, tensor in random.items()}, **{"random/bfloat16": half})
+    levels = numpy.exp(numpy.linspace(-7, 9, 500)).astype(numpy.float32)
+    tensors.update({"log/x": torch.from_numpy(levels), "log/y": torch.from_numpy(numpy.log(levels))})
+
+    OUT.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, OUT / "runs.safetensors")
+    lines = ",\n".join(json.dumps(as_json(item), sort_keys=True) for item in listed)
+    (OUT / "runs.json").write_text("[\n" + lines + "\n]\n")
+
+
+if __name__ == "__main__":
+    main()
