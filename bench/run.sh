@@ -10,7 +10,7 @@ runs=${RUNS:-3}
 export OMP_NUM_THREADS=$threads MKL_NUM_THREADS=$threads
 
 echo "models and LoRAs of full size, random weights, in $cache"
-"$python" bench/make_models.py "$cache" --dtypes float16 bfloat16 float32
+"$python" bench/make_models.py "$cache" --dtypes float16 bfloat16
 mkdir -p "$cache"
 echo "lora.cpp"
 # To the end of a picture of one step: more than the first step alone, which is what the reference is timed to.
