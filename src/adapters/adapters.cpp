@@ -139,7 +139,8 @@ std::vector<Rebuild> changes(const std::unordered_map<Site*, std::vector<Ingredi
   std::vector<Rebuild> work;
   for (const auto& [site, ingredients] : after) {
     auto was = before.find(site);
-    if (was == before.end() || !same(was->second, ingredients)) work.push_back({site, ingredients});
+    bool is_base = was == before.end();
+    if (is_base || !same(was->second, ingredients)) work.push_back({site, ingredients, is_base});
   }
   for (const auto& [site, ingredients] : before)
     if (!after.contains(site)) work.push_back({site, {}});

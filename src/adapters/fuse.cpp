@@ -38,7 +38,7 @@ Tensor matrix(const Tensor& t) { return t.flatten(1); }
 Dtype wide(const Tensor& weight) { return weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
 Target target(const Rebuild& wanted, const BaseCopies& copies) {
-  auto base = base_of(*wanted.site, copies);
+  auto base = wanted.is_base ? wanted.site->weight : base_of(*wanted.site, copies);
   Target t{matrix(wanted.site->weight), matrix(base), {}};
   for (const auto& [delta, strength] : wanted.ingredients) {
     auto* factors = delta->low_rank();

@@ -17,6 +17,7 @@ struct Ingredient {
 struct Rebuild {
   Site* site;
   std::vector<Ingredient> ingredients;
+  bool is_base = false;  // nothing is fused there now: the weight need not be restored first
 };
 
 // Keeps the base of weights that came from no file, from before they are first written until they are restored.
