@@ -157,7 +157,7 @@ void Adapters::write(std::vector<Fused> wanted, bool enabled) {
     check(!RunScope::running(parts_), ErrorKind::conflict,
           "weights cannot be changed from inside a run of the same model (a step's callback); do it between runs");
     std::unique_lock alone(parts_.in_use);
-    rebuild(work, copies_);
+    rebuild(work, base_);
   }
   fused_ = std::move(wanted);
   enabled_ = enabled;
@@ -165,7 +165,7 @@ void Adapters::write(std::vector<Fused> wanted, bool enabled) {
 
 std::vector<std::string> Adapters::would_break(const std::vector<std::string>& names, double lora_scale) const {
   std::lock_guard lock(mutex_);
-  return non_finite(changes(recipes(fused_), recipes(with_fused(names, lora_scale))), copies_);
+  return non_finite(changes(recipes(fused_), recipes(with_fused(names, lora_scale))), base_);
 }
 
 void Adapters::fuse(const std::vector<std::string>& names, double lora_scale) {

@@ -61,7 +61,7 @@ class Adapters {
   std::vector<std::string> active_;
   std::vector<Fused> fused_;
   bool enabled_ = true;
-  BaseCopies copies_;
+  BaseWeights base_;
 
   Loaded* find(const std::string& name);
   const Loaded* find(const std::string& name) const;

@@ -2,6 +2,7 @@
 // Deltas into weights, and the weights back. A weight is always rebuilt from what the file holds and the list of what
 // is fused, so that it is a function of these two alone and undoing is exact in every dtype.
 #include <unordered_map>
+#include <unordered_set>
 
 #include "nn/delta.h"
 
@@ -20,14 +21,19 @@ struct Rebuild {
   bool is_base = false;  // nothing is fused there now: the weight need not be restored first
 };
 
-// Keeps the base of weights that came from no file, from before they are first written until they are restored.
-using BaseCopies = std::unordered_map<const Site*, Tensor>;
+// What rebuilding has to remember of a model's weights.
+struct BaseWeights {
+  // The base of those that came from no file, from before they are first written until they are restored.
+  std::unordered_map<const Site*, Tensor> copies;
+  // Those that were ever written: pages of this process's own.
+  std::unordered_set<const Site*> written;
+};
 
 // Writes W ← base + Σ strength · ΔW for each site, rounded once to W's dtype. One pass over W: rows are taken block by
 // block, so that no temporary has W's size. The caller holds the model's weights alone (Parts::in_use).
-void rebuild(const std::vector<Rebuild>& work, BaseCopies& copies);
+void rebuild(const std::vector<Rebuild>& work, BaseWeights& base);
 
 // The paths of those sites where the result would hold NaN or infinity. Writes nothing.
-std::vector<std::string> non_finite(const std::vector<Rebuild>& work, const BaseCopies& copies);
+std::vector<std::string> non_finite(const std::vector<Rebuild>& work, const BaseWeights& base);
 
 }  // namespace lora

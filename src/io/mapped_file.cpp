@@ -132,4 +132,14 @@ Tensor pristine(const Tensor& tensor) {
                    tensor.strides(), tensor.storage_offset());
 }
 
+void make_writable(const Tensor& tensor) {
+#if defined(MADV_POPULATE_WRITE)
+  if (!tensor.is_cpu() || tensor.numel() == 0) return;
+  static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  auto begin = reinterpret_cast<uintptr_t>(tensor.data_ptr()) & ~(page - 1);
+  auto end = reinterpret_cast<uintptr_t>(tensor.data_ptr()) + tensor.nbytes();
+  ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_WRITE);
+#endif
+}
+
 }  // namespace lora

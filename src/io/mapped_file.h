@@ -54,4 +54,9 @@ Tensor tensor_on(c10::Storage storage, Dtype dtype, at::IntArrayRef sizes, at::I
 // strides on the read-only mapping, which it keeps alive. Undefined where `tensor` aliases no mapping.
 Tensor pristine(const Tensor& tensor);
 
+// Gives this process its own copies of the pages under `tensor`, contiguous and on the CPU, all in one call: what its
+// first writes would otherwise do one page at a time, at several times the cost. A hint: where the system has no such
+// call, those writes still do it.
+void make_writable(const Tensor& tensor);
+
 }  // namespace lora

@@ -9,7 +9,8 @@ using nlohmann::json;
 
 namespace {
 
-constexpr int64_t kLargest = 1 << 24;  // products of a few such sizes still fit an int64
+constexpr int64_t kLargest = 1 << 24;     // products of a few such sizes still fit an int64
+constexpr int64_t kMostLayers = 1 << 10;  // several times what any network has; each is built before one is missed
 const json kNull;
 
 }  // namespace
@@ -49,8 +50,9 @@ bool ConfigReader::flag(const std::string& name, bool fallback) {
 }
 
 int64_t ConfigReader::to_integer(const std::string& name, const json& v, int64_t least) const {
-  if (!v.is_number_integer() || v < least || v > kLargest)
-    reject(name, fmt::format("a whole number from {} to {}", least, kLargest));
+  auto most = name.find("layers") != name.npos ? kMostLayers : kLargest;
+  if (!v.is_number_integer() || v < least || v > most)
+    reject(name, fmt::format("a whole number from {} to {}", least, most));
   return v.get<int64_t>();
 }
 

@@ -155,8 +155,9 @@ std::shared_ptr<Parts> ModelLoader::finish(const std::set<std::string>& ignorabl
   if (!source_->problems.empty()) {
     std::vector<std::string> all;
     for (const auto& problem : source_->problems) all.push_back(problem.what());
-    fail(source_->problems.front().kind(), "{}: {}; the file does not hold the model that the config describes",
-         source_->label, listing(all, 3));
+    auto kind = source_->problems.front().kind();
+    fail(kind, "{}: {}{}", source_->label, listing(all, 3),
+         kind == ErrorKind::io ? "" : "; the file does not hold the model that the config describes");
   }
   if (!tensors_) return parts_;
 

@@ -61,7 +61,7 @@ bool has_attention(ConfigReader& config, const std::string& field, std::string t
 
 std::vector<json> depths_per_block(ConfigReader& config, const std::string& name, size_t n) {
   const auto& value = config.value(name);
-  auto is_depth = [](const json& v) { return v.is_number_integer() && v >= 0 && v < 1 << 16; };
+  auto is_depth = [](const json& v) { return v.is_number_integer() && v >= 0 && v <= 1 << 10; };
   auto is_entry = [&](const json& v) { return is_depth(v) || (v.is_array() && std::ranges::all_of(v, is_depth)); };
   if (value.is_null()) return std::vector<json>(n, json(1));
   if (is_depth(value)) return std::vector<json>(n, value);

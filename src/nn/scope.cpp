@@ -27,7 +27,14 @@ Tensor Scope::original(const std::string& name, at::IntArrayRef shape) const {
 }
 
 Tensor Scope::keep(const std::string& name, const Tensor& original) const {
-  auto t = original.to(source_->device, source_->dtype).contiguous();
+  Tensor t;
+  try {
+    t = original.to(source_->device, source_->dtype).contiguous();
+  } catch (const c10::Error& e) {  // no memory for it, mostly; see TensorSource::problems
+    source_->problems.emplace_back(ErrorKind::io, fmt::format("tensor \"{}\" cannot be brought to {}: {}", full(name),
+                                                              c10::str(source_->device), e.what_without_backtrace()));
+    t = at::empty({0});
+  }
   parts_->tensors.set(full(name), t);
   return t;
 }

@@ -1,4 +1,5 @@
 // StableDiffusionPipeline from and to files.
+#include <future>
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
@@ -55,11 +56,13 @@ StableDiffusionPipeline StableDiffusionPipeline::from_pretrained(const fs::path&
     check(fs::exists(path / "model_index.json"), ErrorKind::not_found,
           "{}: no model_index.json in this folder, so it is no diffusers pipeline", path.string());
     check_index(read_json(path / "model_index.json"), path.string());
+    // The vocabulary takes longer to read than all the weights take to map.
+    auto tokenizer = std::async(std::launch::async, [&] { return CLIPTokenizer::from_pretrained(path / "tokenizer"); });
     pipe.unet = UNet2DConditionModel::from_pretrained(path / "unet", model);
     pipe.text_encoder = CLIPTextModel::from_pretrained(path / "text_encoder", model);
     pipe.vae = AutoencoderKL::from_pretrained(path / "vae", model);
-    pipe.tokenizer = CLIPTokenizer::from_pretrained(path / "tokenizer");
     scheduler_config = Scheduler::from_pretrained(path / "scheduler")->config();
+    pipe.tokenizer = tokenizer.get();
   } else {
     auto [unet, vae, text_encoder, scheduler] = open_ldm_checkpoint(path);
     pipe.unet = UNet2DConditionModel::from_state_dict(unet.config, unet.tensors, model, unet.label);

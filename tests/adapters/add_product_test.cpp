@@ -1,0 +1,64 @@
+#include "adapters/add_product.h"
+
+#include "support/compare.h"
+
+namespace lora {
+
+namespace {
+
+Tensor product(const Tensor& from, const Tensor& B, const Tensor& A) {
+  auto to = at::empty_like(from);
+  add_product(from.scalar_type(), to.mutable_data_ptr(), from.const_data_ptr(), B.const_data_ptr<float>(),
+              A.const_data_ptr<float>(), B.size(0), A.size(1), A.size(0));
+  return to;
+}
+
+// Every 16-bit pattern, as numbers of that dtype, in rows of 16.
+Tensor all_patterns(Dtype dtype) { return at::arange(65536, at::kInt).to(at::kShort).view(dtype).view({-1, 16}); }
+
+}  // namespace
+
+TEST(AddProduct, IsTheSumInDoubleForEverySize) {
+  at::manual_seed(0);
+  for (auto [rows, columns, rank] : {std::tuple{1, 1, 1}, {8, 32, 16}, {19, 53, 5}, {7, 320, 4}, {64, 31, 33}}) {
+    auto B = at::randn({rows, rank}), A = at::randn({rank, columns});
+    for (auto [dtype, tolerance] : {std::pair{at::kFloat, 1e-6}, {at::kBFloat16, 4e-3}, {at::kHalf, 5e-4}}) {
+      auto from = at::randn({rows, columns}).to(dtype);
+      expect_close(product(from, B, A), from.to(at::kDouble) + at::mm(B.to(at::kDouble), A.to(at::kDouble)), tolerance);
+    }
+  }
+}
+
+TEST(AddProduct, WritesInPlace) {
+  auto from = at::randn({10, 40}), B = at::randn({10, 3}), A = at::randn({3, 40});
+  auto wanted = product(from, B, A);
+  add_product(at::kFloat, from.mutable_data_ptr(), from.const_data_ptr(), B.const_data_ptr<float>(),
+              A.const_data_ptr<float>(), 10, 40, 3);
+  EXPECT_TRUE(same_bits(from, wanted));
+}
+
+TEST(AddProduct, KeepsEveryHalfNumberToWhichNothingIsAdded) {
+  for (auto dtype : {at::kHalf, at::kBFloat16}) {
+    auto from = all_patterns(dtype);
+    auto to = product(from, at::zeros({from.size(0), 1}), at::zeros({1, 16}));
+    auto nan = at::isnan(from);
+    EXPECT_TRUE(at::equal(at::isnan(to), nan));
+    EXPECT_TRUE(at::equal(to.masked_fill(nan, 0), from.masked_fill(nan, 0)));
+  }
+}
+
+TEST(AddProduct, RoundsHalvesAsTorchDoes) {
+  at::manual_seed(1);
+  // Around every magnitude, denormal and too large ones among them, and on the ties between neighbours.
+  auto sums = at::randn({4096, 16}) * at::pow(2.0, at::randint(-28, 20, {4096, 1}));
+  auto ties = (sums.view(at::kInt).bitwise_and(~0xFFF)).view(at::kFloat);
+  for (auto dtype : {at::kHalf, at::kBFloat16})
+    for (const auto& A : {sums, ties})
+      for (int64_t i = 0; i < A.size(0); i += 64) {
+        auto rows = A.slice(0, i, i + 64).contiguous();
+        auto got = product(at::zeros({64, 16}, dtype), at::eye(64), rows);
+        EXPECT_TRUE(at::equal(got, rows.to(dtype)));
+      }
+}
+
+}  // namespace lora
