@@ -66,7 +66,7 @@ struct Bench {
   }
 
   void load(StableDiffusionPipeline& pipe, int i, const std::string& kind = "kohya") const {
-    pipe.load_lora_weights(cache / "loras" / fmt::format("{}-{}.safetensors", kind, i),
+    pipe.load_lora_weights(cache / "loras" / fmt::format("{}-{}.safetensors", kind, i % 3),
                            {.adapter_name = fmt::format("a{}", i)});
   }
 
@@ -113,14 +113,69 @@ struct Bench {
   void stepping(StableDiffusionPipeline& pipe) const {
     c10::InferenceMode inference;
     auto sample = at::randn({2, 4, 32, 32}), states = at::randn({2, 77, 768}), timestep = at::tensor(500);
-    for (auto [name, adapters] : {std::pair{"step.base", 0}, {"step.one", 1}, {"step.three", 3}}) {
+    auto step = [&](const std::string& name) {
+      measure(
+          name, {.runs = runs, .warm = 1}, [&] { pipe.unet(sample, timestep, states); }, nothing, nothing);
+    };
+    for (auto [name, adapters] : {std::pair{"step.base", 0}, {"step.one", 1}, {"step.three", 3}, {"step.eight", 8}}) {
       std::vector<std::string> names;
       for (int i = 0; i < adapters; ++i) load(pipe, i), names.push_back(fmt::format("a{}", i));
       pipe.set_adapters(names, {0.5});
-      measure(
-          name, {.runs = runs, .warm = 1}, [&] { pipe.unet(sample, timestep, states); }, nothing, nothing);
+      step(name);
       pipe.unload_lora_weights();
     }
+    load(pipe, 0);
+    pipe.fuse_lora();
+    step("step.fused");
+    pipe.unfuse_lora();
+    pipe.unload_lora_weights();
+  }
+
+  // Four images in one batch: without adapters, and each with one of its own.
+  void batch(StableDiffusionPipeline& pipe) const {
+    StableDiffusionOptions options{.height = 256, .width = 256, .num_inference_steps = 1, .guidance_scale = 1};
+    options.num_images_per_prompt = 4;
+    options.prompt_embeds = at::randn({1, 77, 768});
+    options.seed = {0};
+    measure(
+        "batch.base", {.runs = runs, .warm = 1}, [&] { pipe.generate_latents({}, options); }, nothing, nothing);
+    for (int i = 0; i < 4; ++i) {
+      load(pipe, i);
+      options.adapters_per_image.push_back({{.name = fmt::format("a{}", i)}});
+    }
+    pipe.set_adapters({});
+    measure(
+        "batch.four", {.runs = runs, .warm = 1}, [&] { pipe.generate_latents({}, options); }, nothing, nothing);
+    pipe.unload_lora_weights();
+  }
+
+  // What calls cost with many adapters loaded, and what an adapter takes of memory over its file's size.
+  void many(StableDiffusionPipeline& pipe) const {
+    auto before = status("VmRSS");
+    auto file = double(fs::file_size(cache / "loras" / "kohya-0.safetensors")) / (1 << 20);
+    int loaded = 0;
+    for (int count : {1, 10, 50, 200}) {
+      for (; loaded < count; ++loaded) load(pipe, loaded);
+      auto name = [&](const char* what) { return fmt::format("{}.with{}", what, count); };
+      measure(
+          name("load"), {.runs = runs}, [&] { load(pipe, 999); }, nothing, [&] { pipe.delete_adapters({"a999"}); });
+      int turn = 0;
+      measure(
+          name("switch"), {.runs = runs, .warm = 1, .loops = 6},
+          [&] { pipe.set_adapters({(turn ^= 1) ? "a0" : fmt::format("a{}", count - 1)}); }, nothing, nothing);
+      pipe.set_adapters({"a0", fmt::format("a{}", count - 1)}, {0.5});
+      measure(
+          name("weights"), {.runs = runs, .warm = 1, .loops = 6},
+          [&] {
+            pipe.set_adapters({"a0", fmt::format("a{}", count - 1)}, {0.1 * (1 + turn++ % 9), 0.4});
+          },
+          nothing, nothing);
+      fmt::print("{{\"name\": \"memory.with{}\", \"seconds\": {:.4f}, \"unit\": \"file sizes an adapter\"}}\n", count,
+                 (status("VmRSS") - before) / loaded / file);
+    }
+    pipe.unload_lora_weights();
+    fmt::print("{{\"name\": \"memory.unloaded\", \"seconds\": {:.4f}, \"unit\": \"of before\"}}\n",
+               status("VmRSS") / before);
   }
 
   void fusing(StableDiffusionPipeline& pipe, const std::string& dtype) const {
@@ -149,7 +204,10 @@ int main(int argc, char** argv) {
   auto pipe = bench.open(at::kFloat);
   bench.loading(pipe);
   bench.stepping(pipe);
+  bench.batch(pipe);
   bench.fusing(pipe, "float32");
+  pipe = bench.open(at::kHalf);
+  bench.many(pipe);
   pipe = bench.open(at::kBFloat16);
   bench.fusing(pipe, "bfloat16");
 }

@@ -20,8 +20,14 @@ GOALS = {
 
 
 def read(path):
+    """The best of each name's rows: the rounds of a machine that is not always as fast."""
+    best = {}
     with open(path) as lines:
-        return {row["name"]: row for row in map(json.loads, lines)}
+        for row in map(json.loads, lines):
+            kept = best.setdefault(row["name"], row)
+            if row["seconds"] < kept["seconds"]:
+                best[row["name"]] = row
+    return best
 
 
 def main():
@@ -38,6 +44,15 @@ def main():
     add("open over map", seconds("open.float16"), seconds("map.float16"), "mapping the files", None)
     add("one adapter over base", seconds("step.one"), seconds("step.base"), "our base step", None)
     add("three adapters over base", seconds("step.three"), seconds("step.base"), "our base step", 1.1)
+    add("eight adapters over base", seconds("step.eight"), seconds("step.base"), "our base step", None)
+    add("fused over base", seconds("step.fused"), seconds("step.base"), "our base step", None)
+    add("4 images, 4 adapters", seconds("batch.four"), seconds("batch.base"), "the batch without", None)
+    for what in ("load", "switch", "weights"):
+        for count in (10, 50, 200):
+            add(f"{what}, {count} loaded", seconds(f"{what}.with{count}"), seconds(f"{what}.with1"), "with 1 loaded", None)
+    for count in (1, 10, 50, 200):
+        add(f"memory, {count} loaded", seconds(f"memory.with{count}"), 1.0, "file sizes an adapter", 1.05)
+    add("memory after unload", seconds("memory.unloaded"), 1.0, "before the loads", 1.02)
     with open(sys.argv[3], "w") as out:
         json.dump(rows, out, indent=1)
 

@@ -4,6 +4,7 @@
 #include "lora/error.h"
 #include "lora/image.h"
 #include "lora/loaders.h"
+#include "lora/lora_options.h"
 #include "lora/model.h"
 #include "lora/pipeline.h"
 #include "lora/scheduler.h"

@@ -49,6 +49,11 @@ struct StableDiffusionOptions {
   Tensor latents;                // the starting noise, unscaled, in place of a seed's: [images, channels, h, w]
   Tensor prompt_embeds, negative_prompt_embeds;  // [prompts, tokens, width] in place of the prompts
   CrossAttentionKwargs cross_attention_kwargs;
+  // The adapters of this call alone, in place of the active ones; what is fused stays. Other calls, on other threads
+  // too, see nothing of it. None: the active ones; an empty list: no adapter.
+  std::optional<std::vector<CallAdapter>> adapters;
+  // Each image's own, in place of `adapters`: a list for each image of the batch.
+  std::vector<std::vector<CallAdapter>> adapters_per_image;
   // Called after each step. Returning false ends the run with Error{cancelled}.
   std::function<bool(const StepEnd&)> callback_on_step_end;
 };

@@ -1,5 +1,6 @@
 #pragma once
 // One adapter on one component, and how it is made from canonical tensors: parse, look up, check; nothing is attached.
+#include <functional>
 #include <map>
 #include <optional>
 
@@ -17,12 +18,22 @@ struct Adapter {
   std::vector<Entry> entries;  // in the order of the model's sites
 };
 
-// How strongly a file's layers act, beyond what its alphas say: PEFT's LoraConfig as far as loading needs it.
+// How strongly an adapter acts: a number for all of a component's sites, or one for each.
+struct SiteWeights {
+  double number = 1;
+  std::vector<double> by_site;  // by Site::index; empty where the number holds for all
+
+  double at(size_t index) const { return by_site.empty() ? number : by_site[index]; }
+  bool none() const;  // zero everywhere
+  SiteWeights operator*(double factor) const;
+  bool operator==(const SiteWeights&) const = default;
+};
+
+// How strongly a file's layers act, beyond what its alphas say: PEFT's LoraConfig as far as loading needs it. Ranks are
+// those of the tensors.
 struct LoraConfig {
-  int64_t r = 0;
   double lora_alpha = 0;
   bool use_rslora = false;                                    // scale is alpha / sqrt(r)
-  std::vector<std::pair<std::string, int64_t>> rank_pattern;  // regular expression of paths → rank
   std::vector<std::pair<std::string, double>> alpha_pattern;  // regular expression of paths → alpha
 
   // PEFT's rule: the first pattern P for which `(.*\.)?(P)` matches the whole path; else lora_alpha.
@@ -30,9 +41,10 @@ struct LoraConfig {
 };
 
 struct PrepareOptions {
-  std::string component;                 // for messages and the report
-  std::map<std::string, double> alphas;  // by path; a layer without one has alpha = rank
-  std::optional<LoraConfig> config;      // replaces the alphas
+  std::string component;                    // for messages and the report
+  std::map<std::string, double> alphas;     // by path; a layer without one has alpha = rank
+  std::optional<LoraConfig> config;         // replaces the alphas
+  std::function<Tensor(const Site&)> base;  // a site's base weight, for the kinds that look at it; none: Site::weight
 };
 
 struct Prepared {

@@ -15,106 +15,166 @@ Adapters& Adapters::of(Parts& parts) {
   return *std::static_pointer_cast<Adapters>(parts.attached);
 }
 
-const Adapters::Loaded* Adapters::find(const std::string& name) const {
-  auto it = std::find_if(loaded_.begin(), loaded_.end(), [&](auto& l) { return l.adapter->name == name; });
-  return it == loaded_.end() ? nullptr : &*it;
+// ---- What there is
+// ---------------------------------------------------------------------------------------------------
+
+const Adapters::Loaded* Adapters::State::find(const std::string& name) const {
+  auto it = std::find_if(loaded.begin(), loaded.end(), [&](auto& l) { return l.adapter->name == name; });
+  return it == loaded.end() ? nullptr : &*it;
 }
 
-Adapters::Loaded* Adapters::find(const std::string& name) {
+Adapters::Loaded* Adapters::State::find(const std::string& name) {
   return const_cast<Loaded*>(std::as_const(*this).find(name));
+}
+
+bool Adapters::State::is_fused(const Adapter* adapter) const {
+  return std::any_of(fused.begin(), fused.end(), [&](auto& f) { return f.adapter.get() == adapter; });
 }
 
 bool Adapters::contains(const std::string& name) const {
   std::lock_guard lock(mutex_);
-  return find(name);
+  return state_.find(name);
 }
 
 std::vector<std::string> Adapters::names() const {
   std::lock_guard lock(mutex_);
   std::vector<std::string> names;
-  for (const auto& l : loaded_) names.push_back(l.adapter->name);
+  for (const auto& l : state_.loaded) names.push_back(l.adapter->name);
   return names;
 }
 
 std::vector<std::string> Adapters::active() const {
   std::lock_guard lock(mutex_);
-  return active_;
+  return state_.active;
 }
 
 std::vector<std::string> Adapters::fused() const {
   std::lock_guard lock(mutex_);
   std::vector<std::string> names;
-  for (const auto& f : fused_)
+  for (const auto& f : state_.fused)
     if (std::find(names.begin(), names.end(), f.adapter->name) == names.end()) names.push_back(f.adapter->name);
   return names;
 }
 
-const Adapter& Adapters::adapter(const std::string& name) const {
+bool Adapters::enabled() const {
   std::lock_guard lock(mutex_);
-  auto* found = find(name);
-  check(found, ErrorKind::not_found, "no adapter \"{}\" is loaded; there are: {}", name, listing(names()));
-  return *found->adapter;
+  return state_.enabled;
 }
+
+std::shared_ptr<const Adapter> Adapters::adapter(const std::string& name) const {
+  {
+    std::lock_guard lock(mutex_);
+    if (auto* found = state_.find(name)) return found->adapter;
+  }
+  fail(ErrorKind::not_found, "no adapter \"{}\" is loaded; there are: {}", name, listing(names()));
+}
+
+Tensor Adapters::base(const Site& site) const {
+  std::lock_guard lock(mutex_);
+  return base_weight(site, base_).to(site.weight.device(), site.weight.scalar_type());
+}
+
+// ---- What is done with them
+// ------------------------------------------------------------------------------------------
 
 void Adapters::add(Adapter adapter) {
-  std::lock_guard lock(mutex_);
-  check(!find(adapter.name), ErrorKind::conflict,
-        "an adapter \"{}\" is loaded already; give the new one another adapter_name or delete the old one first",
-        adapter.name);
-  active_ = {adapter.name};
-  loaded_.push_back({std::make_shared<const Adapter>(std::move(adapter))});
-  publish();
+  auto fresh = std::make_shared<const Adapter>(std::move(adapter));
+  update([&](State& state) {
+    check(!state.find(fresh->name), ErrorKind::conflict,
+          "an adapter \"{}\" is loaded already; give the new one another adapter_name or delete the old one first",
+          fresh->name);
+    state.active = {fresh->name};
+    state.loaded.push_back({fresh});
+  });
 }
 
-void Adapters::set(const std::vector<std::string>& names, const std::vector<double>& weights) {
-  std::lock_guard lock(mutex_);
-  active_.clear();
-  for (size_t i = 0; i < names.size(); ++i) {
-    auto* loaded = find(names[i]);
-    if (!loaded) continue;
-    loaded->weight = weights[i];
-    if (std::find(active_.begin(), active_.end(), names[i]) == active_.end()) active_.push_back(names[i]);
-  }
-  publish();
+void Adapters::set(const std::vector<std::string>& names, const std::vector<SiteWeights>& weights) {
+  update([&](State& state) {
+    state.active.clear();
+    for (size_t i = 0; i < names.size(); ++i) {
+      auto* loaded = state.find(names[i]);
+      if (!loaded) continue;
+      loaded->weights = weights[i];
+      if (std::find(state.active.begin(), state.active.end(), names[i]) == state.active.end())
+        state.active.push_back(names[i]);
+    }
+  });
+}
+
+void Adapters::replace(Adapter adapter, bool active, const SiteWeights& weights) {
+  auto fresh = std::make_shared<const Adapter>(std::move(adapter));
+  update([&](State& state) {
+    auto* loaded = state.find(fresh->name);
+    if (!loaded) {
+      state.loaded.push_back({fresh, weights});
+      if (active) state.active.push_back(fresh->name);
+      return;
+    }
+    for (auto& f : state.fused)
+      if (f.adapter == loaded->adapter) f.adapter = fresh;
+    loaded->adapter = fresh;
+  });
 }
 
 void Adapters::enable(bool on) {
-  std::lock_guard lock(mutex_);
-  write(fused_, on);
-  publish();
+  update([&](State& state) { state.enabled = on; });
 }
 
 void Adapters::remove(const std::vector<std::string>& names) {
-  std::lock_guard lock(mutex_);
   auto named = [&](const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); };
-  auto kept = fused_;
-  std::erase_if(kept, [&](auto& f) { return named(f.adapter->name) && find(f.adapter->name); });
-  write(std::move(kept), enabled_);
-  loaded_.remove_if([&](auto& l) { return named(l.adapter->name); });
-  std::erase_if(active_, named);
-  publish();
+  update([&](State& state) {
+    // One of the same name that was unloaded while it was fused is another adapter, and stays in the weights.
+    std::erase_if(state.fused, [&](auto& f) {
+      auto* loaded = state.find(f.adapter->name);
+      return named(f.adapter->name) && loaded && loaded->adapter == f.adapter;
+    });
+    std::erase_if(state.loaded, [&](auto& l) { return named(l.adapter->name); });
+    std::erase_if(state.active, named);
+  });
 }
 
 void Adapters::unload() {
-  std::lock_guard lock(mutex_);
-  loaded_.clear();
-  active_.clear();
-  publish();
+  update([](State& state) {
+    state.loaded.clear();
+    state.active.clear();
+  });
 }
 
-bool Adapters::is_fused(const Adapter* adapter) const {
-  return std::any_of(fused_.begin(), fused_.end(), [&](auto& f) { return f.adapter.get() == adapter; });
+void Adapters::to(const std::string& name, Device device) {
+  update([&](State& state) {
+    auto* loaded = state.find(name);
+    if (!loaded) return;
+    auto moved = std::make_shared<Adapter>(*loaded->adapter);
+    for (auto& [site, delta] : moved->entries) delta = delta->to(device, site->weight.scalar_type());
+    // What is fused keeps its place in the recipe: the same adapter, elsewhere.
+    for (auto& f : state.fused)
+      if (f.adapter == loaded->adapter) f.adapter = moved;
+    loaded->adapter = std::move(moved);
+  });
 }
 
-std::vector<Adapters::Fused> Adapters::with_fused(const std::vector<std::string>& names, double lora_scale) const {
-  auto wanted = fused_;
+// ---- Weights
+// ---------------------------------------------------------------------------------------------------------
+
+void Adapters::State::fuse(const std::vector<std::string>& names, double lora_scale) {
   for (const auto& name : names) {
-    auto* loaded = find(name);
-    if (!loaded) continue;
-    std::erase_if(wanted, [&](auto& f) { return f.adapter == loaded->adapter; });
-    wanted.push_back({loaded->adapter, loaded->weight * lora_scale});
+    auto* found = find(name);
+    if (!found) continue;
+    std::erase_if(fused, [&](auto& f) { return f.adapter == found->adapter; });
+    fused.push_back({found->adapter, found->weights * lora_scale, lora_scale});
   }
-  return wanted;
+}
+
+void Adapters::fuse(const std::vector<std::string>& names, double lora_scale) {
+  update([&](State& state) { state.fuse(names, lora_scale); });
+}
+
+void Adapters::unfuse(const std::vector<std::string>& names) {
+  update([&](State& state) {
+    std::erase_if(state.fused, [&](auto& f) {
+      return names.empty() || std::find(names.begin(), names.end(), f.adapter->name) != names.end();
+    });
+  });
 }
 
 namespace {
@@ -123,14 +183,10 @@ namespace {
 template <class List>
 std::unordered_map<Site*, std::vector<Ingredient>> recipes(const List& fused) {
   std::unordered_map<Site*, std::vector<Ingredient>> all;
-  for (const auto& [adapter, strength] : fused)
-    for (const auto& [site, delta] : adapter->entries) all[site].push_back({delta.get(), strength});
+  for (const auto& [adapter, strengths, lora_scale] : fused)
+    for (const auto& [site, delta] : adapter->entries)
+      if (auto strength = strengths.at(site->index); strength != 0) all[site].push_back({delta.get(), strength});
   return all;
-}
-
-bool same(const std::vector<Ingredient>& a, const std::vector<Ingredient>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](auto& x, auto& y) { return x.delta == y.delta && x.strength == y.strength; });
 }
 
 // The sites whose recipe differs, each with what it is to be.
@@ -140,7 +196,7 @@ std::vector<Rebuild> changes(const std::unordered_map<Site*, std::vector<Ingredi
   for (const auto& [site, ingredients] : after) {
     auto was = before.find(site);
     bool is_base = was == before.end();
-    if (is_base || !same(was->second, ingredients)) work.push_back({site, ingredients, is_base});
+    if (is_base || was->second != ingredients) work.push_back({site, ingredients, is_base});
   }
   for (const auto& [site, ingredients] : before)
     if (!after.contains(site)) work.push_back({site, {}});
@@ -150,60 +206,72 @@ std::vector<Rebuild> changes(const std::unordered_map<Site*, std::vector<Ingredi
 
 }  // namespace
 
-void Adapters::write(std::vector<Fused> wanted, bool enabled) {
+std::vector<Rebuild> Adapters::work(const State& next) const {
   const std::vector<Fused> none;
-  auto work = changes(recipes(enabled_ ? fused_ : none), recipes(enabled ? wanted : none));
-  if (!work.empty()) {
-    check(!RunScope::running(parts_), ErrorKind::conflict,
-          "weights cannot be changed from inside a run of the same model (a step's callback); do it between runs");
-    std::unique_lock alone(parts_.in_use);
-    rebuild(work, base_);
+  return changes(recipes(state_.enabled ? state_.fused : none), recipes(next.enabled ? next.fused : none));
+}
+
+void Adapters::update(const std::function<void(State&)>& edit) {
+  {
+    std::lock_guard lock(mutex_);
+    auto next = state_;
+    edit(next);
+    if (work(next).empty()) {
+      state_ = std::move(next);
+      return publish();
+    }
   }
-  fused_ = std::move(wanted);
-  enabled_ = enabled;
+  check(!RunScope::running(parts_), ErrorKind::conflict,
+        "weights cannot be changed from inside a run of the same model (a step's callback); do it between runs");
+  std::unique_lock alone(parts_.in_use);
+  std::lock_guard lock(mutex_);
+  auto next = state_;
+  edit(next);
+  rebuild(work(next), base_);
+  state_ = std::move(next);
+  publish();
+}
+
+std::vector<std::string> Adapters::cannot_fuse(const std::vector<std::string>& names) const {
+  std::lock_guard lock(mutex_);
+  auto next = state_;
+  next.fuse(names, 1);
+  return without_bias(changes({}, recipes(next.fused)));
+}
+
+std::vector<std::string> Adapters::cannot_fuse(const Adapter& adapter) {
+  std::vector<Rebuild> work;
+  for (const auto& [site, delta] : adapter.entries) work.push_back({site, {{delta.get(), 1}}});
+  return without_bias(work);
+}
+
+std::optional<double> Adapters::fused_scale(const std::string& name) const {
+  std::lock_guard lock(mutex_);
+  if (auto* loaded = state_.find(name))
+    for (const auto& f : state_.fused)
+      if (f.adapter == loaded->adapter) return f.lora_scale;
+  return std::nullopt;
 }
 
 std::vector<std::string> Adapters::would_break(const std::vector<std::string>& names, double lora_scale) const {
   std::lock_guard lock(mutex_);
-  return non_finite(changes(recipes(fused_), recipes(with_fused(names, lora_scale))), base_);
-}
-
-void Adapters::fuse(const std::vector<std::string>& names, double lora_scale) {
-  std::lock_guard lock(mutex_);
-  write(with_fused(names, lora_scale), enabled_);
-  publish();
-}
-
-void Adapters::unfuse(const std::vector<std::string>& names) {
-  std::lock_guard lock(mutex_);
-  auto kept = fused_;
-  std::erase_if(kept, [&](auto& f) {
-    return names.empty() || std::find(names.begin(), names.end(), f.adapter->name) != names.end();
-  });
-  write(std::move(kept), enabled_);
-  publish();
-}
-
-void Adapters::to(const std::string& name, Device device) {
-  std::lock_guard lock(mutex_);
-  auto* loaded = find(name);
-  if (!loaded) return;
-  auto moved = std::make_shared<Adapter>(*loaded->adapter);
-  for (auto& [site, delta] : moved->entries) delta = delta->to(device, site->weight.scalar_type());
-  // What is fused keeps its place in the recipe: the same adapter, elsewhere.
-  for (auto& f : fused_)
-    if (f.adapter == loaded->adapter) f.adapter = moved;
-  loaded->adapter = std::move(moved);
-  publish();
+  auto next = state_;
+  next.fuse(names, lora_scale);
+  return non_finite(changes({}, recipes(next.fused)), base_);
 }
 
 void Adapters::publish() {
-  std::vector<ActiveAdapter> applying;
-  if (enabled_)
-    for (const auto& name : active_)
-      if (auto* loaded = find(name); loaded && !is_fused(loaded->adapter.get()))
-        applying.push_back({loaded->adapter.get(), loaded->weight});
-  parts_.publish(stack(parts_, applying));
+  auto state = std::make_shared<AdapterState>(AdapterState{.base = &base_});
+  for (const auto& l : state_.loaded) state->loaded.push_back({l.adapter, l.weights});
+  if (state_.enabled) {
+    for (const auto& f : state_.fused) state->fused.push_back(f.adapter);
+    for (const auto& name : state_.active)
+      if (auto* loaded = state_.find(name); loaded && !state_.is_fused(loaded->adapter.get()))
+        state->applying.push_back({loaded->adapter, loaded->weights});
+  }
+  auto run = stack_.run(state->applying, *state);
+  run->state = std::move(state);
+  parts_.publish(std::move(run));
 }
 
 }  // namespace lora

@@ -4,8 +4,10 @@
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <set>
 
 #include "adapters/add_product.h"
 #include "io/mapped_file.h"
@@ -17,35 +19,69 @@ namespace {
 // Rows of W that one core rebuilds at a time.
 constexpr int64_t kBlockElements = 1 << 18;
 
-// W and its base as matrices [out, in·kh·kw], and what is added: the factors of all ingredients stacked, with their
-// strengths in B; undefined where there are none.
+// W and its base as matrices [out, in·kh·kw] (a norm's [n, 1]), and what becomes of the base:
+//   W ← gain ⊙ base ⊙ input_gain + change + B A
+// with the factors of all ingredients stacked, their strengths in B. What is undefined is not there.
 struct Target {
   Tensor weight, base;
   bool is_first_write = false;
-  Tensor B, A;  // [out, R], [R, in·kh·kw] in the dtype that sums are made in; on the weight's device
+  Tensor B, A;        // [out, R], [R, in·kh·kw] in the dtype that sums are made in; on the weight's device
+  Tensor gain;        // [out, 1], float32
+  Tensor input_gain;  // [1, in·kh·kw], float32
+  Tensor change;      // as W, float32
+  Tensor bias;        // what the site's bias is to be, in its dtype; undefined where it stays as it is
 };
 
-Tensor base_of(const Site& site, const BaseWeights& known) {
-  if (site.weight_source.defined()) return site.weight_source;
-  if (auto mapped = pristine(site.weight); mapped.defined()) return mapped;
-  auto copy = known.copies.find(&site);
-  return copy != known.copies.end() ? copy->second : site.weight;  // never written: it is its own base
+Tensor file_or_copy(const Tensor& now, const Tensor& source, const Tensor* copy) {
+  if (!now.defined()) return now;
+  if (source.defined()) return source;
+  if (auto mapped = pristine(now); mapped.defined()) return mapped;
+  return copy && copy->defined() ? *copy : now;  // never written: it is its own base
 }
 
-Tensor matrix(const Tensor& t) { return t.flatten(1); }
+Tensor base_bias(const Site& site, const BaseWeights& known) {
+  auto copy = known.copies.find(&site);
+  return file_or_copy(site.bias, site.bias_source, copy == known.copies.end() ? nullptr : &copy->second.second);
+}
+
+Tensor matrix(const Tensor& t) { return t.dim() == 1 ? t.unsqueeze(1) : t.flatten(1); }
 
 // What sums are made in: halves are rounded once, at the end.
 Dtype wide(const Tensor& weight) { return weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
+// An input channel's factor for each column of the matrix.
+Tensor columns(const Tensor& input_gain, const Tensor& weight) {
+  auto positions = weight[0].numel() / input_gain.size(0);
+  return input_gain.repeat_interleave(positions).unsqueeze(0);
+}
+
 Target target(const Rebuild& wanted, const BaseWeights& known) {
-  auto base = wanted.is_base ? wanted.site->weight : base_of(*wanted.site, known);
-  Target t{.weight = matrix(wanted.site->weight), .base = matrix(base)};
-  t.is_first_write = !known.written.contains(wanted.site);
+  auto& site = *wanted.site;
+  auto base = wanted.is_base ? site.weight : base_weight(site, known);
+  Target t{.weight = matrix(site.weight), .base = matrix(base)};
+  t.is_first_write = !known.written.contains(&site);
+  auto device = t.weight.device();
+  auto add = [&](Tensor& sum, const Tensor& term) { sum = sum.defined() ? sum + term : term; };
+
   std::vector<Tensor> up, down;
+  Tensor bias;
   for (const auto& [delta, strength] : wanted.ingredients) {
-    auto* factors = delta->low_rank();
-    up.push_back(matrix(factors->B).to(t.weight.device(), wide(t.weight)) * (strength * factors->scale));
-    down.push_back(matrix(factors->A).to(t.weight.device(), wide(t.weight)));
+    auto effect = delta->effect(strength);
+    if (effect.A.defined()) {
+      auto left = effect.B, right = effect.A;
+      if (site.kind == SiteKind::embedding) left = effect.A.t(), right = effect.B.t();
+      up.push_back(matrix(left).to(device, wide(t.weight)) * effect.scale);
+      down.push_back(matrix(right).to(device, wide(t.weight)));
+    }
+    // Each changes the base, so that gains add up as what they add to 1.
+    if (effect.gain.defined()) add(t.gain, (effect.gain - 1).unsqueeze(1).to(device));
+    if (effect.input_gain.defined()) add(t.input_gain, columns((effect.input_gain - 1).to(device), site.weight));
+    if (effect.weight.defined()) add(t.change, matrix(effect.weight).to(device, at::kFloat));
+    if (effect.bias.defined()) add(bias, effect.bias.to(device, at::kFloat));
+  }
+  if (site.bias.defined() && (bias.defined() || known.written.contains(&site))) {
+    auto own = base_bias(site, known).to(device, site.bias.scalar_type());
+    t.bias = bias.defined() ? (own.to(at::kFloat) + bias).to(own.scalar_type()) : own;
   }
   if (up.empty()) return t;
   t.B = (up.size() == 1 ? up[0] : at::cat(up, 1)).contiguous();
@@ -53,37 +89,42 @@ Target target(const Rebuild& wanted, const BaseWeights& known) {
   return t;
 }
 
-// to ← from + B A for the rows from `begin` to `end`; `from` has the dtype of `to`.
-void add_rows(const Target& t, const Tensor& to, const Tensor& from, int64_t begin, int64_t end) {
-  auto B = t.B.slice(0, begin, end);
-  auto dtype = to.scalar_type();
-  if (to.is_cpu() && has_add_product(dtype) && to.is_contiguous() && from.is_contiguous())
-    return add_product(dtype, to.mutable_data_ptr(), from.const_data_ptr(), B.const_data_ptr<float>(),
-                       t.A.const_data_ptr<float>(), end - begin, t.A.size(1), t.A.size(0));
-  to.copy_(at::addmm(from.to(B.scalar_type()), B, t.A));
-}
-
 // The weight as it is after a load, which is what is fused into: the file's values in the model's dtype.
 Tensor base_rows(const Target& t, int64_t begin, int64_t end) {
   return t.base.slice(0, begin, end).to(t.weight.device(), t.weight.scalar_type());
 }
 
+// What the rows from `begin` to `end` are to be, into `to`.
+void make_rows(const Target& t, const Tensor& to, int64_t begin, int64_t end) {
+  auto from = base_rows(t, begin, end);
+  auto dtype = to.scalar_type();
+  if (t.gain.defined() || t.input_gain.defined() || t.change.defined()) {
+    auto base = from.to(wide(to));
+    auto sum = base;
+    if (t.gain.defined()) sum = sum + base * t.gain.slice(0, begin, end);
+    if (t.input_gain.defined()) sum = sum + base * t.input_gain;
+    if (t.change.defined()) sum = sum + t.change.slice(0, begin, end);
+    if (t.B.defined()) sum = at::addmm(sum, t.B.slice(0, begin, end), t.A);
+    to.copy_(sum);
+  } else if (!t.B.defined()) {
+    to.copy_(from);
+  } else if (to.is_cpu() && has_add_product(dtype) && to.is_contiguous() && from.is_contiguous()) {
+    add_product(dtype, to.mutable_data_ptr(), from.const_data_ptr(), t.B.slice(0, begin, end).const_data_ptr<float>(),
+                t.A.const_data_ptr<float>(), end - begin, t.A.size(1), t.A.size(0));
+  } else {
+    to.copy_(at::addmm(from.to(t.B.scalar_type()), t.B.slice(0, begin, end), t.A));
+  }
+}
+
 void write_rows(const Target& t, int64_t begin, int64_t end) {
   auto rows = t.weight.slice(0, begin, end);
   if (t.is_first_write) make_writable(rows);
-  if (t.B.defined())
-    add_rows(t, rows, base_rows(t, begin, end), begin, end);
-  else
-    rows.copy_(t.base.slice(0, begin, end));
+  make_rows(t, rows, begin, end);
 }
 
 bool is_finite(const Target& t, int64_t begin, int64_t end) {
-  auto rows = base_rows(t, begin, end);
-  if (t.B.defined()) {
-    auto result = at::empty_like(rows);
-    add_rows(t, result, rows, begin, end);
-    rows = result;
-  }
+  auto rows = at::empty_like(t.weight.slice(0, begin, end));
+  make_rows(t, rows, begin, end);
   return at::isfinite(rows).all().item<bool>();
 }
 
@@ -128,18 +169,29 @@ void for_each_block(const std::vector<Target>& targets, const std::function<void
 
 }  // namespace
 
+Tensor base_weight(const Site& site, const BaseWeights& known) {
+  auto copy = known.copies.find(&site);
+  return file_or_copy(site.weight, site.weight_source, copy == known.copies.end() ? nullptr : &copy->second.first);
+}
+
 void rebuild(const std::vector<Rebuild>& work, BaseWeights& known) {
   c10::NoGradGuard no_grad;
-  for (const auto& wanted : work)
-    if (!wanted.ingredients.empty() && base_of(*wanted.site, known).data_ptr() == wanted.site->weight.data_ptr())
-      known.copies.emplace(wanted.site, wanted.site->weight.clone());
+  for (const auto& wanted : work) {
+    auto& site = *wanted.site;
+    if (wanted.ingredients.empty() || known.copies.contains(&site)) continue;
+    bool own_weight = base_weight(site, known).data_ptr() == site.weight.data_ptr();
+    bool own_bias = site.bias.defined() && base_bias(site, known).data_ptr() == site.bias.data_ptr();
+    if (own_weight || own_bias)
+      known.copies[&site] = {own_weight ? site.weight.clone() : Tensor(), own_bias ? site.bias.clone() : Tensor()};
+  }
 
   auto targets = all_targets(work, known);
   for_each_block(targets, [](const Task& task) { write_rows(*task.target, task.begin, task.end); });
 
-  for (const auto& wanted : work) {
-    known.written.insert(wanted.site);
-    if (wanted.ingredients.empty()) known.copies.erase(wanted.site);
+  for (size_t i = 0; i < work.size(); ++i) {
+    if (targets[i].bias.defined()) work[i].site->bias.copy_(targets[i].bias);
+    known.written.insert(work[i].site);
+    if (work[i].ingredients.empty()) known.copies.erase(work[i].site);
   }
 }
 
@@ -155,7 +207,17 @@ std::vector<std::string> non_finite(const std::vector<Rebuild>& work, const Base
   });
   std::vector<std::string> paths;
   for (size_t i = 0; i < work.size(); ++i)
-    if (bad.contains(&targets[i])) paths.push_back(work[i].site->path);
+    if (bad.contains(&targets[i]) || (targets[i].bias.defined() && !at::isfinite(targets[i].bias).all().item<bool>()))
+      paths.push_back(work[i].site->path);
+  return paths;
+}
+
+std::vector<std::string> without_bias(const std::vector<Rebuild>& work) {
+  std::vector<std::string> paths;
+  for (const auto& wanted : work)
+    if (!wanted.site->bias.defined() && std::any_of(wanted.ingredients.begin(), wanted.ingredients.end(),
+                                                    [](auto& i) { return i.delta->effect(1).bias.defined(); }))
+      paths.push_back(wanted.site->path);
   return paths;
 }
 

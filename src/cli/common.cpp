@@ -15,12 +15,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
-double parse_weight(std::string_view text, const std::string& of) {
+std::string checked_weight(std::string_view text, const std::string& of) {
   double weight = 0;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), weight);
-  check(error == std::errc() && end == text.data() + text.size() && std::isfinite(weight), ErrorKind::usage,
-        "the weight \"{}\" of {} is not a number", text, of);
-  return weight;
+  bool is_number = error == std::errc() && end == text.data() + text.size() && std::isfinite(weight);
+  check(is_number || text.starts_with('{'), ErrorKind::usage, "the weight \"{}\" of {} is not a number", text, of);
+  if (!is_number) LoraScale::parse(std::string(text));
+  return std::string(text);
 }
 
 // NAME.safetensors somewhere below the folder.
@@ -40,9 +41,9 @@ std::string find_by_name(const std::string& name, const fs::path& folder) {
 }  // namespace
 
 LoraArgument parse_lora_argument(const std::string& text) {
-  auto colon = text.rfind(':');
+  auto colon = text.ends_with('}') ? text.find(":{") : text.rfind(':');
   if (colon == std::string::npos || fs::exists(text)) return {text};
-  return {text.substr(0, colon), parse_weight(std::string_view(text).substr(colon + 1), text.substr(0, colon))};
+  return {text.substr(0, colon), checked_weight(std::string_view(text).substr(colon + 1), text.substr(0, colon))};
 }
 
 TaggedPrompt take_lora_tags(const std::string& prompt, const std::string& folder) {
@@ -61,7 +62,7 @@ TaggedPrompt take_lora_tags(const std::string& prompt, const std::string& folder
           "the prompt names the LoRA \"{}\", but no --lora-dir says where to look for it", name);
     result.loras.push_back(
         {find_by_name(name, folder),
-         colon == std::string::npos ? 1.0 : parse_weight(std::string_view(tag).substr(colon + 1), name)});
+         colon == std::string::npos ? "1" : checked_weight(std::string_view(tag).substr(colon + 1), name)});
     at = close + 1;
   }
   result.prompt += prompt.substr(at);
@@ -71,7 +72,10 @@ TaggedPrompt take_lora_tags(const std::string& prompt, const std::string& folder
 void ModelArguments::declare(CLI::App& command) {
   command.add_option("MODEL", model, "A diffusers folder, or a single-file checkpoint (.safetensors, .ckpt)")
       ->required();
-  command.add_option("--lora", loras, "A LoRA file or folder, with its weight after a colon; may be repeated")
+  command
+      .add_option("--lora", loras,
+                  "A LoRA file or folder, with its weight after a colon, a number or JSON by component and block; may "
+                  "be repeated")
       ->type_name("FILE[:WEIGHT]")
       ->take_all();
   command.add_option("--dtype", dtype, "float32, bfloat16 or float16 in memory; without it, what suits the machine")
@@ -100,7 +104,7 @@ std::vector<LoraArgument> ModelArguments::lora_arguments() const {
 std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraArgument>& loras) {
   std::vector<LoadReport> reports;
   std::vector<std::string> names;
-  std::vector<double> weights;
+  std::vector<LoraScale> weights;
   for (const auto& [file, weight] : loras) {
     auto path = fs::path(file).has_filename() ? fs::path(file) : fs::path(file).parent_path();
     auto name = path.stem().string();
@@ -108,7 +112,7 @@ std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraAr
       name = fmt::format("{}-{}", path.stem().string(), i);
     reports.push_back(pipe.load_lora_weights(file, {.adapter_name = name}));
     names.push_back(name);
-    weights.push_back(weight);
+    weights.push_back(LoraScale::parse(weight));
   }
   if (!names.empty()) pipe.set_adapters(names, weights);
   return reports;

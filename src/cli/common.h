@@ -9,13 +9,14 @@
 
 namespace lora {
 
-// One file and how strongly it is to act: "style.safetensors" or "style.safetensors:0.6".
+// One file and how strongly it is to act: "style.safetensors", "style.safetensors:0.6", or by component and block
+// `style.safetensors:{"unet": {"down": 0.5}, "text_encoder": 0}`.
 struct LoraArgument {
   std::string file;
-  double weight = 1.0;
+  std::string weight = "1";  // as LoraScale::parse takes it
 };
 
-// Throws Error{usage} where what follows the last ':' is no number.
+// Throws Error{usage} where what follows the file is no weight.
 LoraArgument parse_lora_argument(const std::string& text);
 
 // A prompt without its `<lora:NAME:WEIGHT>` tags, and the files that they name in `folder` (NAME.safetensors, at any

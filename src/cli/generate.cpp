@@ -83,7 +83,7 @@ void run(const Arguments& a) {
   for (int i = 0; i < a.count; ++i) {
     auto& image = images[size_t(i)];
     std::vector<std::string> adapters;
-    for (const auto& [file, weight] : loras) adapters.push_back(fmt::format("{}:{:g}", file, weight));
+    for (const auto& [file, weight] : loras) adapters.push_back(file + ":" + weight);
     image.text = {{"prompt", prompt},
                   {"negative_prompt", a.negative},
                   {"seed", std::to_string(seed + uint64_t(i))},

@@ -48,22 +48,15 @@ struct Sign {
 // Ends of keys, and beginnings of their last part, that only other algorithms have. Loading such a file as plain LoRA
 // would draw the wrong picture, so one key is enough.
 constexpr Sign kOtherEndings[] = {
-    {".dora_scale", "DoRA"},
     {".lora_mid.weight", "LoCon with a tucker core"},
     {".a1.weight", "GLoRA"},
     {".on_input", "IA3"},
-    {".w_norm", "norm"},
-    {".b_norm", "norm"},
-    {".diff", "full difference"},
-    {".diff_b", "full difference"},
-    {".lora_B.bias", "LoRA with biases"},
 };
 constexpr Sign kOtherParts[] = {
     {".hada_w", "LoHa"},
     {".lokr_w", "LoKr"},
     {".oft_blocks", "OFT"},
     {".oft_R", "OFT"},
-    {".lora_magnitude_vector", "DoRA"},
 };
 
 constexpr Sign kOtherFiles[] = {
@@ -89,7 +82,7 @@ std::string looks_like(const StateDict& file) {
 void refuse_other_algorithms(const StateDict& file, const std::string& label) {
   auto refuse = [&](const std::string& key, std::string_view what) {
     fail(ErrorKind::unsupported,
-         "{}: the file is of the kind {} (it has \"{}\"); LoRA on linear and convolution layers is what can be loaded",
+         "{}: the file is of the kind {} (it has \"{}\"); LoRA, DoRA and full differences are what can be loaded",
          label, what, key);
   };
   for (const auto& [key, tensor] : file) {

@@ -14,7 +14,8 @@ namespace lora {
 struct CanonicalKey {
   std::string component;  // unet, transformer, text_encoder, text_encoder_2, text_encoder_3; "" for the denoiser
   std::string path;       // of the module, as in diffusers
-  std::string suffix;     // lora_A.weight, lora_B.weight, alpha
+  std::string
+      suffix;  // lora_A.weight, lora_B.weight, lora_B.bias, lora_magnitude_vector, dora_scale, diff, diff_b, alpha
 };
 
 struct Dialect {

@@ -60,6 +60,12 @@ std::optional<CanonicalKey> read_diffusers(std::string_view key) {
   static constexpr Row kSuffixes[] = {
       {".lora_A.weight", "lora_A.weight"},
       {".lora_B.weight", "lora_B.weight"},
+      {".lora_B.bias", "lora_B.bias"},
+      {".lora_magnitude_vector", "lora_magnitude_vector"},
+      {".lora_magnitude_vector.weight", "lora_magnitude_vector"},
+      {".dora_scale", "dora_scale"},
+      {".diff", "diff"},
+      {".diff_b", "diff_b"},
       {".alpha", "alpha"},
   };
   return canonical(key, kSuffixes);

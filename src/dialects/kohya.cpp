@@ -18,6 +18,11 @@ constexpr Row kSuffixes[] = {
     {".lora_down.weight", "lora_A.weight"},
     {".lora_up.weight", "lora_B.weight"},
     {".alpha", "alpha"},
+    {".dora_scale", "dora_scale"},
+    {".diff", "diff"},
+    {".diff_b", "diff_b"},
+    {".w_norm", "diff"},  // LyCORIS, of norms
+    {".b_norm", "diff_b"},
 };
 
 }  // namespace

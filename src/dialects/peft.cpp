@@ -14,18 +14,25 @@ constexpr Row kComponents[] = {
     {"base_model.model.", ""},
 };
 
-// Where an adapter's name stands: ".lora_A.<name>.weight".
-constexpr Row kFactors[] = {{".lora_A.", "lora_A.weight"}, {".lora_B.", "lora_B.weight"}};
+// Where an adapter's name stands: ".lora_A.<name>.weight". By the key's end, what is between being the name.
+struct Factor {
+  std::string_view infix, end, suffix;
+};
+constexpr Factor kFactors[] = {
+    {".lora_A.", "weight", "lora_A.weight"},
+    {".lora_B.", "weight", "lora_B.weight"},
+    {".lora_B.", "bias", "lora_B.bias"},
+    {".lora_magnitude_vector", "", "lora_magnitude_vector"},
+};
 
 }  // namespace
 
 std::optional<CanonicalKey> read_peft(std::string_view key) {
   auto component = take_prefix(key, kComponents);
-  constexpr std::string_view kWeight = "weight";
-  if (!component || !key.ends_with(kWeight)) return std::nullopt;
-  for (auto [infix, suffix] : kFactors) {
+  if (!component) return std::nullopt;
+  for (auto [infix, end, suffix] : kFactors) {
     auto at = key.rfind(infix);
-    if (at == std::string_view::npos) continue;
+    if (at == std::string_view::npos || !key.ends_with(end)) continue;
     auto path = key.substr(0, at);
     bool text = component->starts_with("text_encoder") || path.starts_with("text_model.") ||
                 path.starts_with("encoder.layers.");

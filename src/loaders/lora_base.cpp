@@ -8,6 +8,7 @@
 #include "core/text.h"
 #include "dialects/architecture.h"
 #include "loaders/metadata.h"
+#include "loaders/scales.h"
 #include "lora/loaders.h"
 
 namespace lora {
@@ -81,9 +82,17 @@ LoraBaseMixin::Staged LoraBaseMixin::stage(const LoraStateDict& lora, const std:
     auto mine = share(lora, c.name);
     seen += mine.tensors.size();
     if (mine.tensors.empty()) continue;
-    auto config = mine.alphas.empty() ? config_for(c.name, lora.state_dict.metadata, lora.source) : std::nullopt;
+    auto config = config_for(c.name, lora.state_dict.metadata, lora.source);
+    if (config && !mine.alphas.empty()) {
+      staged.report.notes.push_back(fmt::format(
+          "{}: the metadata's strengths are not used, because the file's layers have alphas of their own", c.name));
+      config.reset();
+    }
     auto prepared = prepare(*c.model->parts(), mine.tensors,
-                            {.component = c.name, .alphas = std::move(mine.alphas), .config = std::move(config)});
+                            {.component = c.name,
+                             .alphas = std::move(mine.alphas),
+                             .config = std::move(config),
+                             .base = [&](const Site& site) { return adapters(c.model).base(site); }});
     auto& unmatched = staged.report.unmatched;
     unmatched.insert(unmatched.end(), prepared.unmatched.begin(), prepared.unmatched.end());
     if (prepared.adapter.entries.empty()) continue;
@@ -121,12 +130,48 @@ std::string LoraBaseMixin::name_for(const std::string& wanted) {
   return wanted;
 }
 
+namespace {
+
+LoraStateDictOptions reading(const LoadLoraOptions& options) {
+  return {
+      .weight_name = options.weight_name, .subfolder = options.subfolder, .use_safetensors = options.use_safetensors};
+}
+
+void note_unused(const HubOptions& hub, LoadReport& report) {
+  std::vector<std::string> given;
+  if (!hub.cache_dir.empty()) given.push_back("cache_dir");
+  if (hub.force_download) given.push_back("force_download");
+  if (!hub.proxies.empty()) given.push_back("proxies");
+  if (hub.local_files_only) given.push_back("local_files_only");
+  if (!hub.token.empty()) given.push_back("token");
+  if (!hub.revision.empty()) given.push_back("revision");
+  if (!given.empty())
+    report.notes.push_back(fmt::format("{} had no effect: the source is no repository on the Hub", join(given, ", ")));
+}
+
+void check_strict(bool strict, const LoadReport& report) {
+  if (!strict || report.unmatched.empty()) return;
+  std::vector<std::string> keys;
+  for (const auto& u : report.unmatched) keys.push_back(fmt::format("{} ({})", u.key, u.reason));
+  fail(ErrorKind::bad_key, "{}: {} keys are not matched, and `strict` was asked for: {}; nothing was loaded",
+       report.source, keys.size(), listing(keys, 4));
+}
+
+}  // namespace
+
 LoadReport LoraBaseMixin::load_lora_weights(const LoraSource& source, const LoadLoraOptions& options) {
-  auto lora = lora_state_dict(
-      source,
-      {.weight_name = options.weight_name, .subfolder = options.subfolder, .use_safetensors = options.use_safetensors});
-  auto staged = stage(lora, lora_components());
-  staged.report.adapter_name = name_for(options.adapter_name);
+  auto staged = stage(lora_state_dict(source, reading(options)), lora_components());
+  check_strict(options.strict, staged.report);
+  note_unused(options.hub, staged.report);
+  if (options.hotswap) {
+    check(!options.adapter_name.empty(), ErrorKind::usage, "hotswap: adapter_name must say which adapter is replaced");
+    check_known({options.adapter_name});
+  }
+  staged.report.adapter_name = options.hotswap ? options.adapter_name : name_for(options.adapter_name);
+  if (options.hotswap) {
+    hotswap(staged);
+    return std::move(staged.report);
+  }
   for (const auto& c : lora_components()) adapters(c.model).set({}, {});
   for (auto& [c, adapter] : staged.parts) {
     adapter.name = staged.report.adapter_name;
@@ -135,24 +180,74 @@ LoadReport LoraBaseMixin::load_lora_weights(const LoraSource& source, const Load
   return std::move(staged.report);
 }
 
-LoadReport LoraBaseMixin::match_lora(const LoraSource& source, const LoadLoraOptions& options) const {
-  auto lora = lora_state_dict(
-      source,
-      {.weight_name = options.weight_name, .subfolder = options.subfolder, .use_safetensors = options.use_safetensors});
-  return stage(lora, lora_components()).report;
+void LoraBaseMixin::hotswap(Staged& staged) {
+  const auto& name = staged.report.adapter_name;
+  auto active = get_active_adapters();
+  bool is_active = std::find(active.begin(), active.end(), name) != active.end();
+  std::optional<double> fused_scale;
+  for (const auto& c : lora_components())
+    if (auto scale = adapters(c.model).fused_scale(name)) fused_scale = scale;
+
+  std::vector<std::string> impossible;
+  if (fused_scale)
+    for (const auto& part : staged.parts)
+      for (const auto& path : Adapters::cannot_fuse(part.adapter))
+        impossible.push_back(part.component.name + "." + path);
+  check(impossible.empty(), ErrorKind::unsupported,
+        "hotswap: \"{}\" is fused, and the new file adds a bias to {} layers that have none: {}; nothing was changed",
+        name, impossible.size(), listing(impossible));
+
+  for (const auto& c : lora_components()) {
+    auto part =
+        std::find_if(staged.parts.begin(), staged.parts.end(), [&](auto& p) { return p.component.name == c.name; });
+    auto& registry = adapters(c.model);
+    if (part == staged.parts.end()) {
+      registry.remove({name});
+      continue;
+    }
+    bool is_new = !registry.contains(name);
+    part->adapter.name = name;
+    if (is_new && scales_.contains(name)) {
+      auto weights = weights_in(c, {scales_.at(name)});
+      registry.replace(std::move(part->adapter), is_active, weights.front());
+    } else {
+      registry.replace(std::move(part->adapter), is_active);
+    }
+    if (is_new && fused_scale) registry.fuse({name}, *fused_scale);
+  }
 }
 
-LoadReport LoraBaseMixin::load_into(const Component& target, const LoraStateDict& lora,
-                                    const std::string& adapter_name) {
-  auto staged = stage(lora, {target});
+LoadReport LoraBaseMixin::match_lora(const LoraSource& source, const LoadLoraOptions& options) const {
+  auto report = stage(lora_state_dict(source, reading(options)), lora_components()).report;
+  check_strict(options.strict, report);
+  return report;
+}
+
+LoadReport LoraBaseMixin::load_into(const Component& target, const LoraStateDict& lora, const LoadIntoOptions& options,
+                                    double weight) {
+  auto source = lora;
+  if (!options.metadata.empty()) {
+    check(lora.network_alphas.empty(), ErrorKind::usage,
+          "{}: both metadata and network_alphas were given; each says how strong the layers are, so give one",
+          target.name);
+    source.state_dict.metadata[kAdapterMetadata] = prefixed_metadata(options.metadata, target.name);
+  }
+  auto staged = stage(source, {target});
   auto& registry = adapters(target.model);
   // One name may be spread over components by one call each; within a component it must be new.
-  check(adapter_name.empty() || !registry.contains(adapter_name), ErrorKind::conflict,
-        "{} has an adapter \"{}\" already", target.name, adapter_name);
-  staged.report.adapter_name = adapter_name.empty() ? name_for("") : adapter_name;
+  bool there = registry.contains(options.adapter_name);
+  check(options.hotswap || !there, ErrorKind::conflict, "{} has an adapter \"{}\" already", target.name,
+        options.adapter_name);
+  check(!options.hotswap || there, ErrorKind::not_found, "{} has no adapter \"{}\" to replace", target.name,
+        options.adapter_name);
+  staged.report.adapter_name = options.adapter_name.empty() ? name_for("") : options.adapter_name;
   auto& adapter = staged.parts.front().adapter;
   adapter.name = staged.report.adapter_name;
-  registry.add(std::move(adapter));
+  if (options.hotswap)
+    registry.replace(std::move(adapter), true);
+  else
+    registry.add(std::move(adapter));
+  if (weight != 1) registry.set({staged.report.adapter_name}, {{.number = weight}});
   return std::move(staged.report);
 }
 
@@ -166,25 +261,46 @@ void LoraBaseMixin::check_known(const std::vector<std::string>& adapter_names) c
           "no adapter \"{}\" is loaded; {}", name, known.empty() ? "none is" : "there are: " + listing(known));
 }
 
-std::vector<std::string> LoraBaseMixin::set_adapters(const std::vector<std::string>& adapter_names,
-                                                     const std::vector<double>& adapter_weights) {
-  auto weights = adapter_weights;
-  if (weights.empty()) weights = {1.0};
-  if (weights.size() == 1) weights.resize(adapter_names.size(), weights.front());
-  check(weights.size() == adapter_names.size(), ErrorKind::usage, "set_adapters: {} adapters, but {} weights",
-        adapter_names.size(), weights.size());
-  for (size_t i = 0; i < weights.size(); ++i)
-    check(std::isfinite(weights[i]), ErrorKind::usage,
-          "set_adapters: the weight of \"{}\" is {}; it must be a finite number", adapter_names[i], weights[i]);
-  check_known(adapter_names);
+std::vector<SiteWeights> LoraBaseMixin::weights_in(const Component& c, const std::vector<LoraScale>& scales) const {
+  std::vector<SiteWeights> weights;
+  for (const auto& scale : scales) weights.push_back(resolve(scale, c.name, *c.model->parts()));
+  return weights;
+}
 
-  for (const auto& c : lora_components()) adapters(c.model).set(adapter_names, weights);
+std::vector<std::string> LoraBaseMixin::set_adapters(const std::vector<std::string>& adapter_names,
+                                                     const std::vector<LoraScale>& adapter_weights) {
+  auto scales = adapter_weights;
+  if (scales.empty()) scales = {1.0};
+  if (scales.size() == 1) scales.resize(adapter_names.size(), scales.front());
+  check(scales.size() == adapter_names.size(), ErrorKind::usage, "set_adapters: {} adapters, but {} weights",
+        adapter_names.size(), scales.size());
+  check_known(adapter_names);
+  std::vector<std::vector<SiteWeights>> weights;  // by component; all of them are checked before any is set
+  std::vector<std::string> components;
+  for (const auto& c : lora_components()) {
+    weights.push_back(weights_in(c, scales));
+    components.push_back(c.name);
+  }
+  for (size_t i = 0; i < weights.size(); ++i) adapters(lora_components()[i].model).set(adapter_names, weights[i]);
+  for (size_t i = 0; i < scales.size(); ++i) scales_.insert_or_assign(adapter_names[i], scales[i]);
+
   std::vector<std::string> remarks;
-  auto fused = fused_loras();
-  for (const auto& name : adapter_names)
-    if (std::find(fused.begin(), fused.end(), name) != fused.end())
+  auto is_fused = [&](const std::string& name) {
+    auto all = lora_components();
+    return std::any_of(all.begin(), all.end(),
+                       [&](auto& c) { return adapters(c.model).fused_scale(name).has_value(); });
+  };
+  for (size_t i = 0; i < adapter_names.size(); ++i) {
+    const auto& name = adapter_names[i];
+    if (is_fused(name))
       remarks.push_back(fmt::format(
           "adapter \"{}\" is fused, so its new weight has no effect until unfuse_lora or the next fuse_lora", name));
+    auto unknown = unknown_components(scales[i], components);
+    std::sort(unknown.begin(), unknown.end());
+    if (!unknown.empty())
+      remarks.push_back(fmt::format("the weights of \"{}\" name components that are not here: {}; there are: {}", name,
+                                    join(unknown, ", "), join(components, ", ")));
+  }
   return remarks;
 }
 
@@ -207,6 +323,12 @@ void LoraBaseMixin::fuse_lora(const FuseLoraOptions& options) {
     return options.adapter_names.empty() ? adapters(c.model).active() : options.adapter_names;
   };
 
+  std::vector<std::string> impossible;
+  for (const auto& c : chosen)
+    for (const auto& path : adapters(c.model).cannot_fuse(names_in(c))) impossible.push_back(c.name + "." + path);
+  check(impossible.empty(), ErrorKind::unsupported,
+        "fuse_lora: the adapter adds a bias to {} layers that have none: {}; it can be active, but not fused",
+        impossible.size(), listing(impossible));
   if (options.safe_fusing) {
     std::vector<std::string> broken;
     for (const auto& c : chosen)
@@ -219,11 +341,15 @@ void LoraBaseMixin::fuse_lora(const FuseLoraOptions& options) {
   for (const auto& c : chosen) adapters(c.model).fuse(names_in(c), options.lora_scale);
 }
 
-void LoraBaseMixin::unfuse_lora(const std::vector<std::string>& components) {
+void LoraBaseMixin::unfuse_lora(const UnfuseLoraOptions& options) {
+  auto fused = fused_loras();
+  for (const auto& name : options.adapter_names)
+    check(std::find(fused.begin(), fused.end(), name) != fused.end(), ErrorKind::not_found,
+          "unfuse_lora: \"{}\" is not fused; {}", name, fused.empty() ? "nothing is" : "there are: " + listing(fused));
   std::vector<Component> chosen;
-  for (const auto& name : components) chosen.push_back(component(name));
+  for (const auto& name : options.components) chosen.push_back(component(name));
   if (chosen.empty()) chosen = lora_components();
-  for (const auto& c : chosen) adapters(c.model).unfuse();
+  for (const auto& c : chosen) adapters(c.model).unfuse(options.adapter_names);
 }
 
 std::vector<std::string> LoraBaseMixin::fused_loras() const {
@@ -239,10 +365,12 @@ int LoraBaseMixin::num_fused_loras() const { return int(fused_loras().size()); }
 void LoraBaseMixin::delete_adapters(const std::vector<std::string>& adapter_names) {
   check_known(adapter_names);
   for (const auto& c : lora_components()) adapters(c.model).remove(adapter_names);
+  for (const auto& name : adapter_names) scales_.erase(name);
 }
 
 void LoraBaseMixin::unload_lora_weights() {
   for (const auto& c : lora_components()) adapters(c.model).unload();
+  scales_.clear();
 }
 
 std::vector<std::string> LoraBaseMixin::get_active_adapters() const {
@@ -264,16 +392,6 @@ void LoraBaseMixin::set_lora_device(const std::vector<std::string>& adapter_name
   check_known(adapter_names);
   for (const auto& c : lora_components())
     for (const auto& name : adapter_names) adapters(c.model).to(name, device);
-}
-
-StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name, const std::string& adapter_name) const {
-  StateDict layers;
-  for (const auto& [site, delta] : adapters(component(component_name).model).adapter(adapter_name).entries) {
-    for (const auto& [suffix, tensor] : delta->tensors()) layers.set(site->path + "." + suffix, tensor);
-    if (delta->alpha() != double(delta->rank()))
-      layers.set(site->path + ".alpha", at::scalar_tensor(delta->low_rank()->scale * double(delta->rank())));
-  }
-  return layers;
 }
 
 }  // namespace lora

@@ -12,6 +12,9 @@ inline constexpr const char* kAdapterMetadata = "lora_adapter_metadata";
 std::optional<LoraConfig> config_for(const std::string& component, const std::map<std::string, std::string>& metadata,
                                      const std::string& label);
 
+// One component's fields, a JSON object, as lora_adapter_metadata has them. Throws Error{usage} for other text.
+std::string prefixed_metadata(const std::string& fields, const std::string& component);
+
 // adapter_config.json as lora_adapter_metadata's text for that component.
 std::string adapter_config_as_metadata(const std::filesystem::path& file, const std::string& component);
 

@@ -1,4 +1,3 @@
-#include "adapters/adapters.h"
 #include "core/check.h"
 #include "dialects/dialect.h"
 #include "lora/loaders.h"
@@ -30,24 +29,26 @@ LoraStateDict of_component(const StateDict& state_dict, const std::map<std::stri
 LoadReport StableDiffusionLoraLoaderMixin::load_lora_into_unet(const StateDict& state_dict,
                                                                const std::map<std::string, double>& network_alphas,
                                                                const UNet2DConditionModel& unet,
-                                                               const std::string& adapter_name) {
-  return load_into({"unet", &unet}, of_component(state_dict, network_alphas, "unet", "unet"), adapter_name);
+                                                               const LoadIntoOptions& options) {
+  return load_into({"unet", &unet}, of_component(state_dict, network_alphas, "unet", "unet"), options);
 }
 
 LoadReport StableDiffusionLoraLoaderMixin::load_lora_into_text_encoder(
     const StateDict& state_dict, const std::map<std::string, double>& network_alphas, const CLIPTextModel& text_encoder,
-    const TextEncoderOptions& options) {
-  auto lora = of_component(state_dict, network_alphas, options.prefix, "text_encoder");
-  auto report = load_into({"text_encoder", &text_encoder}, lora, options.adapter_name);
-  if (options.lora_scale != 1.0) Adapters::of(*text_encoder.parts()).set({report.adapter_name}, {options.lora_scale});
-  return report;
+    const LoadIntoTextEncoderOptions& options) {
+  return load_into({"text_encoder", &text_encoder},
+                   of_component(state_dict, network_alphas, options.prefix, "text_encoder"), options,
+                   options.lora_scale);
 }
 
 void StableDiffusionLoraLoaderMixin::save_lora_weights(const std::filesystem::path& save_directory,
                                                        const StateDict& unet_lora_layers,
                                                        const StateDict& text_encoder_lora_layers,
                                                        const SaveLoraOptions& options) {
-  save(save_directory, {{"unet", unet_lora_layers}, {"text_encoder", text_encoder_lora_layers}}, options);
+  save(save_directory,
+       {{"unet", {unet_lora_layers, options.unet_lora_adapter_metadata}},
+        {"text_encoder", {text_encoder_lora_layers, options.text_encoder_lora_adapter_metadata}}},
+       options);
 }
 
 }  // namespace lora

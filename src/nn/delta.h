@@ -1,17 +1,22 @@
 #pragma once
-// What one adapter adds at one site. Layers, fusing and saving speak to this interface and never ask which algorithm it
-// is; each algorithm is one file under deltas/.
+// What one adapter changes at one site. Layers, fusing and saving speak to this interface and never ask which algorithm
+// it is; each algorithm is one file under deltas/.
 #include <memory>
 
 #include "nn/site.h"
 
 namespace lora {
 
-// ΔW = scale · B A, with A [r, in] or [r, in, kh, kw] and B [out, r] or [out, r, 1, 1].
-struct LowRank {
-  Tensor A, B;
-  double scale = 1;
-  int64_t rank() const { return A.size(0); }
+// A delta at one strength. With it, a site that gave W x + b gives
+//   (gain ⊙ W ⊙ input_gain + weight) x + scale · B A x + b + bias
+// Several at one site add up: each changes the base, never what another one made of it.
+struct Effect {
+  Tensor A, B;  // [r, in…] and [out, r…], the site's dtype; an embedding's [r, num], [dim, r]; undefined for none
+  double scale = 0;   // of B A
+  Tensor gain;        // [out] float32: a factor for each row of W; undefined for 1
+  Tensor input_gain;  // [in] float32: a factor for each input channel of W; undefined for 1
+  Tensor weight;      // of W's shape; undefined for 0
+  Tensor bias;        // [out]; undefined for 0
 };
 
 class Delta {
@@ -19,11 +24,14 @@ class Delta {
   virtual ~Delta() = default;
 
   virtual const char* algorithm() const = 0;  // "lora", …
-  virtual int64_t rank() const = 0;
+  virtual int64_t rank() const = 0;           // 0 where there is none
   virtual double alpha() const = 0;
+  virtual double scale() const = 0;  // what multiplies the product of the factors at strength 1
+  virtual Device device() const = 0;
 
-  // The factors, where k·ΔW is their product for every strength k and no W enters; else nullptr.
-  virtual const LowRank* low_rank() const { return nullptr; }
+  // What it does at a strength (an adapter's weight). Gives the same A and B, not equal ones, wherever they do not
+  // depend on the strength, so that their users can keep what they made of them.
+  virtual Effect effect(double strength) const = 0;
 
   // The tensors under the canonical suffixes ("lora_A.weight", …), alpha not among them.
   virtual StateDict tensors() const = 0;

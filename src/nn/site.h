@@ -13,16 +13,34 @@
 
 namespace lora {
 
-// What the adapters that apply to a run do, together, at one site. Low-rank adapters are stacked, so that their number
-// does not show in the work: y += scale · ((x Aᵀ) ⊙ s) Bᵀ. The other kinds arrive merged, as a weight that stands in
-// for the site's own during the run.
+// What the adapters that apply to a run do, together, at one site:
+//   y = gain ⊙ (W x) + scale · ((A x) ⊙ s) B + bias
+// Low-rank adapters are stacked, so that their number does not show in the work.
 struct Applied {
   Tensor A;          // linear [R, in], conv [R, in, kh, kw], embedding [R, num]; undefined where none is low-rank
   Tensor B;          // linear [out, R], conv [out, R, 1, 1], embedding [dim, R]
   Tensor s;          // [R] float32: one factor a rank; undefined where `scale` says it all
   double scale = 1;  // one factor for all ranks
+  Tensor gain;       // [out] float32; undefined for 1
   Tensor weight;     // stands in for Site::weight where defined
   Tensor bias;       // stands in for Site::bias where defined
+  // Where adapters are for some images or regions alone (Run::shares): whose share each of them takes.
+  Tensor entry;   // [R] int64, of each rank
+  Tensor gains;   // [entries, out]: what each adds to a gain of 1; undefined for nothing. `gain` is undefined then
+  Tensor biases;  // [entries, out]: what each adds to the site's own bias; undefined for nothing
+};
+
+// How much of each adapter the images of a batch take, and where in them.
+struct Shares {
+  Tensor images;  // [images, entries] float32; a batch is these images, or several rounds of them
+  Tensor masks;   // [entries, H, W] float32 over the latent image; undefined where everything is everywhere
+  // What text embeddings look like, [tokens, width]: they have no place in the picture, whatever their number.
+  int64_t tokens = 0, width = 0;
+
+  // For an input [batch, channels, h, w], [batch, tokens, width] or [batch, width]: [batch, entries, h, w],
+  // [batch, tokens, entries], [batch, entries]; sizes may be 1. Places are told by sizes: h·w tokens of a level of the
+  // UNet. What has no place in the picture takes the mean of a mask.
+  Tensor of(const Tensor& x, bool is_image) const;
 };
 
 enum class SiteKind { linear, conv2d, embedding, norm };
@@ -47,18 +65,17 @@ struct Site {
   size_t index = 0;              // in Parts::sites
   const Parts* owner = nullptr;  // the model's parts
 
-  // What applies here in the run that this thread is in, or nullptr.
-  const Applied* applied() const;
+  // What applies here in the run that this thread is in, or nullptr; and that run's shares.
+  std::pair<const Applied*, const Shares*> applied() const;
 };
 
 // One run's deltas. Immutable once published.
 struct Run {
   std::vector<std::shared_ptr<const Applied>> at;  // by Site::index; nullptr where none applies
   std::string problem;                             // why no run may start with it, such as tensors on another device
+  std::shared_ptr<const Shares> shares;            // nullptr where every image takes everything
+  std::shared_ptr<const void> state;               // of whoever published it
 };
-
-// The same with every low-rank term multiplied by `factor`; nullptr for nullptr.
-std::shared_ptr<const Run> scaled(const std::shared_ptr<const Run>& run, double factor);
 
 // Everything a model is made of.
 struct Parts {
@@ -68,6 +85,7 @@ struct Parts {
 
   // The deltas that a run takes when it starts; nullptr for none. Publishing never disturbs a run under way.
   std::shared_ptr<const Run> current() const { return std::atomic_load(&current_); }
+  // Whoever changes weights publishes what goes with them before releasing in_use.
   void publish(std::shared_ptr<const Run> run) { std::atomic_store(&current_, std::move(run)); }
 
   // Held shared by every run and alone by whoever writes weights in place.
@@ -92,13 +110,15 @@ class RunScope {
 
   // True where this thread is inside a run of these parts.
   static bool running(const Parts& parts) { return find(parts) != nullptr; }
+  // The deltas of the run that this thread is in; nullptr for none.
+  static std::shared_ptr<const Run> pinned(const Parts& parts) { return find(parts) ? find(parts)->run_ : nullptr; }
 
  private:
   friend struct Site;
   static const RunScope* find(const Parts& parts);
 
   const Parts* parts_;
-  std::shared_lock<std::shared_mutex> lock_;  // taken by the outermost scope only
+  std::shared_lock<std::shared_mutex> lock_;  // taken by the outermost scope only, before it looks at what to apply
   std::shared_ptr<const Run> run_;
   const RunScope* outer_;
 };

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "core/check.h"
+#include "loaders/call_adapters.h"
 #include "lora/pipeline.h"
 #include "nn/random.h"
 #include "nn/site.h"
@@ -50,11 +51,13 @@ Tensor StableDiffusionPipeline::encode_prompt(const Prompts& prompt, std::option
 }
 
 Tensor StableDiffusionPipeline::generate_latents(const Prompts& prompt, const StableDiffusionOptions& options) const {
+  for (const auto& adapter : options.adapters.value_or(std::vector<CallAdapter>())) check_known({adapter.name});
+  for (const auto& list : options.adapters_per_image)
+    for (const auto& adapter : list) check_known({adapter.name});
   // One picture of the model for the whole run, whatever is set or loaded meanwhile.
   c10::InferenceMode inference;
-  auto scale = options.cross_attention_kwargs.scale;
-  RunScope text_run(*text_encoder.parts(), scaled(text_encoder.parts()->current(), scale));
-  RunScope unet_run(*unet.parts(), scaled(unet.parts()->current(), scale));
+  RunScope text_run(*text_encoder.parts());
+  RunScope unet_run(*unet.parts());
 
   check(prompt.empty() == options.prompt_embeds.defined(), ErrorKind::usage,
         "give either a prompt or prompt_embeds, not {}", prompt.empty() ? "neither" : "both");
@@ -71,11 +74,33 @@ Tensor StableDiffusionPipeline::generate_latents(const Prompts& prompt, const St
   auto run = scheduler->clone();
   run->set_timesteps(options.num_inference_steps);
 
+  // Adapters. Where images have their own, each image's text is encoded with them.
+  auto prompts = options.prompt_embeds.defined() ? options.prompt_embeds.size(0) : int64_t(prompt.size());
+  auto images = prompts * options.num_images_per_prompt;
+  bool per_image = !options.adapters_per_image.empty();
+  check(!per_image || int64_t(options.adapters_per_image.size()) == images, ErrorKind::usage,
+        "adapters_per_image has {} lists for {} images", options.adapters_per_image.size(), images);
+  CallAdapterOptions call{.adapters = options.adapters,
+                          .per_image = options.adapters_per_image,
+                          .scale = options.cross_attention_kwargs.scale};
+  auto count = int(run->timesteps().size(0));
+  CallAdapters text_adapters(*text_encoder.parts(), "text_encoder", call);
+  auto encode = [&](Prompts texts, std::optional<int> clip_skip) {
+    if (per_image) {
+      Prompts each;
+      for (const auto& text : texts) each.insert(each.end(), options.num_images_per_prompt, text);
+      texts = std::move(each);
+    }
+    RunScope scope(*text_encoder.parts(), text_adapters.at(0, count));
+    return encode_prompt(texts, clip_skip);
+  };
+
   // Text.
-  auto embeds = options.prompt_embeds.defined() ? options.prompt_embeds.to(device(), dtype())
-                                                : encode_prompt(prompt, options.clip_skip);
-  auto prompts = embeds.size(0), images = prompts * options.num_images_per_prompt;
-  auto each_image = [&](const Tensor& t) { return t.repeat_interleave(options.num_images_per_prompt, 0); };
+  auto embeds =
+      options.prompt_embeds.defined() ? options.prompt_embeds.to(device(), dtype()) : encode(prompt, options.clip_skip);
+  auto each_image = [&](const Tensor& t) {
+    return t.size(0) == images ? t : t.repeat_interleave(images / t.size(0), 0);
+  };
   embeds = each_image(embeds);
   bool guided = options.guidance_scale > 1 && unet.time_cond_proj_dim() == 0;
   if (guided) {
@@ -85,7 +110,7 @@ Tensor StableDiffusionPipeline::generate_latents(const Prompts& prompt, const St
     check(int64_t(negative.size()) == prompts, ErrorKind::usage,
           "{} negative prompts for {} prompts; give one for all, or one each", negative.size(), prompts);
     auto without = options.negative_prompt_embeds.defined() ? options.negative_prompt_embeds.to(device(), dtype())
-                                                            : encode_prompt(negative);
+                                                            : encode(negative, {});
     check(without.sizes().slice(1) == embeds.sizes().slice(1), ErrorKind::bad_shape,
           "negative_prompt_embeds have shape {}, prompt_embeds {}", c10::str(without.sizes()),
           c10::str(embeds.sizes()));
@@ -105,10 +130,16 @@ Tensor StableDiffusionPipeline::generate_latents(const Prompts& prompt, const St
                                            : randn_tensor(shape, step_options.generators, dtype(), device());
   latents = latents * run->init_noise_sigma();
 
+  auto unet_call = call;
+  unet_call.height = height / factor;
+  unet_call.width = width / factor;
+  unet_call.tokens = embeds.size(1);
+  unet_call.text_width = embeds.size(2);
+  CallAdapters unet_adapters(*unet.parts(), "unet", unet_call);
   auto timesteps = run->timesteps();
-  auto count = int(timesteps.size(0));
   for (int i = 0; i < count; ++i) {
     auto t = timesteps[i];
+    RunScope scope(*unet.parts(), unet_adapters.at(i, count));
     auto input = run->scale_model_input(guided ? at::cat({latents, latents}) : latents, t);
     auto noise_pred = unet(input, t, embeds, conditions);
     if (guided) {

@@ -33,11 +33,27 @@ void count(std::vector<Inspection::Ranks>& ranks, int64_t rank, double alpha) {
   ranks.push_back({rank, alpha, 1});
 }
 
+// "DoRA", "LoRA with biases + full differences", …
+std::string algorithm_of(const StateDict& tensors) {
+  auto has = [&](std::initializer_list<std::string_view> suffixes) {
+    return std::any_of(tensors.begin(), tensors.end(), [&](auto& entry) {
+      return std::any_of(suffixes.begin(), suffixes.end(), [&](auto suffix) { return entry.first.ends_with(suffix); });
+    });
+  };
+  std::vector<std::string> kinds;
+  if (has({".lora_magnitude_vector", ".dora_scale"}))
+    kinds.push_back("DoRA");
+  else if (has({".lora_A.weight"}))
+    kinds.push_back(has({".lora_B.bias"}) ? "LoRA with biases" : "LoRA");
+  if (has({".diff", ".diff_b"})) kinds.push_back("full differences");
+  return join(kinds, " + ");
+}
+
 }  // namespace
 
 Inspection inspect_lora(const std::filesystem::path& source) {
   auto lora = FileReader().lora_state_dict(source);
-  Inspection inspection{.file = lora.source, .dialect = lora.dialect, .algorithm = "LoRA"};
+  Inspection inspection{.file = lora.source, .dialect = lora.dialect, .algorithm = algorithm_of(lora.state_dict)};
   inspection.architecture = !lora.architecture.empty() ? lora.architecture
                             : lora.cross_attention != 0
                                 ? fmt::format("a UNet with text embeddings of width {}", lora.cross_attention)

@@ -2,6 +2,8 @@
 
 #include <random>
 
+#include "nn/deltas/diff.h"
+#include "nn/deltas/dora.h"
 #include "nn/deltas/lora.h"
 #include "nn/layers.h"
 #include "support/compare.h"
@@ -53,19 +55,43 @@ struct Model {
       auto B = w.size() == 4 ? at::randn({w[0], rank, 1, 1}) : at::randn({w[0], rank});
       auto dtype = site->weight.scalar_type();
       a.entries.push_back(
-          {site.get(), std::make_shared<LoraDelta>(A.to(dtype), B.to(dtype), alpha, alpha / double(rank))});
+          {site.get(), std::make_shared<LoraDelta>(LoraFactors{
+                           .A = A.to(dtype), .B = B.to(dtype), .alpha = alpha, .scale = alpha / double(rank)})});
     }
     return a;
   }
 };
+
+// The same layers with another kind of delta on each, by turns.
+Adapter of_kinds(Adapter adapter, const Adapters& adapters, int turn) {
+  for (size_t i = 0; i < adapter.entries.size(); ++i) {
+    auto& [site, delta] = adapter.entries[i];
+    auto effect = delta->effect(1);
+    LoraFactors factors{.A = effect.A, .B = effect.B, .alpha = delta->alpha(), .scale = delta->scale()};
+    auto base = adapters.base(*site);
+    auto magnitude = at::rand({base.size(0)}) + 20;
+    switch ((turn + int(i)) % 4) {
+      case 0: break;
+      case 1: delta = std::make_shared<PeftDoraDelta>(factors, magnitude, base, site->path); break;
+      case 2: {
+        auto by_input = at::rand({1, base.size(1)}) + 15;
+        delta =
+            std::make_shared<LycorisDoraDelta>(factors, i % 2 ? by_input : magnitude.view({-1, 1}), base, site->path);
+        break;
+      }
+      case 3: delta = DiffDelta(*site, at::randn(base.sizes()), {}, site->path).to(base.device(), base.scalar_type());
+    }
+  }
+  return adapter;
+}
 
 bool same(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_bits);
 }
 
 Tensor dense(const Delta& delta, const Tensor& W) {
-  auto* f = delta.low_rank();
-  return (f->scale * at::mm(f->B.to(at::kDouble).flatten(1), f->A.to(at::kDouble).flatten(1))).view(W.sizes());
+  auto f = delta.effect(1);
+  return (f.scale * at::mm(f.B.to(at::kDouble).flatten(1), f.A.to(at::kDouble).flatten(1))).view(W.sizes());
 }
 
 }  // namespace
@@ -79,12 +105,12 @@ TEST_P(AdaptersTest, FusingRoundsOnceAndUnfusingRestoresEveryBit) {
   auto& adapters = Adapters::of(*model.parts);
   adapters.add(model.adapter("x", 4, 1, 2));
   adapters.add(model.adapter("y", 8, 2, 8));
-  adapters.set({"x", "y"}, {0.5, -1.25});
+  adapters.set({"x", "y"}, {{.number = 0.5}, {.number = -1.25}});
   adapters.fuse({"x", "y"}, 0.8);
 
   for (size_t i = 0; i < base.size(); ++i) {
-    auto W = base[i].to(at::kDouble) + 0.8 * 0.5 * dense(*adapters.adapter("x").entries[i].delta, base[i]) -
-             0.8 * 1.25 * dense(*adapters.adapter("y").entries[i].delta, base[i]);
+    auto W = base[i].to(at::kDouble) + 0.8 * 0.5 * dense(*adapters.adapter("x")->entries[i].delta, base[i]) -
+             0.8 * 1.25 * dense(*adapters.adapter("y")->entries[i].delta, base[i]);
     // One rounding: half a unit in the last place of the largest values, and the sum's own in float32.
     double tolerance = dtype == at::kFloat ? 1e-6 : dtype == at::kHalf ? std::exp2(-11) : std::exp2(-8);
     expect_close(model.parts->sites[i]->weight, W, tolerance);
@@ -100,7 +126,7 @@ TEST_P(AdaptersTest, FusedEqualsActive) {
   Model model(origin, dtype);
   auto& adapters = Adapters::of(*model.parts);
   adapters.add(model.adapter("x", 4, 1, 2));
-  adapters.set({"x"}, {0.6});
+  adapters.set({"x"}, {{.number = 0.6}});
   auto x = at::randn({5, 700}).to(dtype);
   auto run = [&] {
     RunScope scope(*model.parts);
@@ -133,15 +159,19 @@ TEST_P(AdaptersTest, AnySequenceOfCallsCanBeUndone) {
       std::vector<std::string> some;
       for (const auto& name : names)
         if (pick(2)) some.push_back(name);
-      std::vector<double> weights;
-      for (size_t i = 0; i < some.size(); ++i) weights.push_back(pick(5) - 2);
-      switch (pick(9)) {
+      std::vector<SiteWeights> weights;
+      for (size_t i = 0; i < some.size(); ++i) weights.push_back({.number = double(pick(5) - 2)});
+      switch (pick(10)) {
         case 0:
           if (names.size() < 4)
-            adapters.add(model.adapter("n" + std::to_string(loaded++), 1 + pick(4), random(), 1 + pick(4)));
+            adapters.add(of_kinds(model.adapter("n" + std::to_string(loaded++), 1 + pick(4), random(), 1 + pick(4)),
+                                  adapters, pick(4)));
           break;
         case 1: adapters.set(some, weights); break;
         case 2: adapters.enable(pick(2)); break;
+        case 9:
+          if (!some.empty()) adapters.replace(model.adapter(some.back(), 1 + pick(4), random(), 1 + pick(4)), pick(2));
+          break;
         case 3:
         case 4: adapters.fuse(some, 0.25 * (1 + pick(4))); break;
         case 5: adapters.unfuse(some); break;
@@ -197,8 +227,35 @@ TEST(Adapters, UnloadKeepsWhatIsFusedAndUnfuseStillFindsIt) {
   adapters.fuse({"x"}, 1.0);
   EXPECT_FALSE(same(model.weights(), fused));
   adapters.remove({"x"});
+  EXPECT_EQ(adapters.fused(), std::vector<std::string>{"x"});
+  EXPECT_TRUE(same(model.weights(), fused));
+  adapters.unfuse();
   EXPECT_TRUE(adapters.fused().empty());
   EXPECT_TRUE(same(model.weights(), base));
+}
+
+// Whatever is active and whatever is fused, a layer does the same: each change is one of the base.
+TEST(Adapters, EveryKindDoesTheSameFusedAndActiveBesideOthers) {
+  for (int turn = 0; turn < 4; ++turn) {
+    SCOPED_TRACE(turn);
+    Model model(Origin::mapped, at::kFloat);
+    auto& adapters = Adapters::of(*model.parts);
+    adapters.add(of_kinds(model.adapter("x", 4, 1, 2), adapters, turn));
+    adapters.add(of_kinds(model.adapter("y", 3, 2, 3), adapters, turn + 1));
+    adapters.set({"x", "y"}, {{.number = 0.6}, {.number = -0.4}});
+    auto x = at::randn({5, 700}), image = at::randn({2, 17, 9, 9});
+    auto run = [&] {
+      RunScope scope(*model.parts);
+      return std::vector{model.linears[0](x), model.linears[1](x), model.convs[0](image)};
+    };
+    auto active = run();
+    for (const auto& some : {std::vector<std::string>{"x"}, {"y"}, {"x", "y"}}) {
+      adapters.fuse(some, 1);
+      auto fused = run();
+      for (size_t i = 0; i < active.size(); ++i) expect_close(fused[i], active[i], 1e-5);
+      adapters.unfuse();
+    }
+  }
 }
 
 TEST(Adapters, NonFiniteResultsAreFoundBeforeAnythingIsWritten) {
@@ -206,8 +263,7 @@ TEST(Adapters, NonFiniteResultsAreFoundBeforeAnythingIsWritten) {
   auto base = model.weights();
   auto& adapters = Adapters::of(*model.parts);
   auto bad = model.adapter("bad", 2, 1, 2);
-  auto* factors = bad.entries[2].delta->low_rank();
-  const_cast<Tensor&>(factors->B)[0][0][0][0] = std::numeric_limits<float>::infinity();
+  bad.entries[2].delta->effect(1).B[0][0][0][0] = std::numeric_limits<float>::infinity();
   adapters.add(std::move(bad));
   EXPECT_EQ(adapters.would_break({"bad"}, 1.0), std::vector<std::string>{"c"});
   EXPECT_TRUE(same(model.weights(), base));
@@ -252,8 +308,8 @@ TEST(Prepare, MatricesFitOneByOneConvolutionsAndTheReverse) {
                  {"a.lora_A.weight", at::randn({2, 700, 1, 1})},
                  {"a.lora_B.weight", at::randn({300, 2, 1, 1})}};
   auto prepared = prepare(*model.parts, flat, {.component = "unet"});
-  EXPECT_EQ(prepared.adapter.entries[0].delta->low_rank()->A.dim(), 2);
-  EXPECT_EQ(prepared.adapter.entries[1].delta->low_rank()->A.sizes(), (std::vector<int64_t>{2, 17, 3, 3}));
+  EXPECT_EQ(prepared.adapter.entries[0].delta->effect(1).A.dim(), 2);
+  EXPECT_EQ(prepared.adapter.entries[1].delta->effect(1).A.sizes(), (std::vector<int64_t>{2, 17, 3, 3}));
 }
 
 TEST(LoraConfig, PatternsMatchWholeNames) {

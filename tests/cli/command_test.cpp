@@ -142,6 +142,10 @@ TEST(Generate, BadInputIsToldBeforeTheWork) {
 TEST(Inspect, SaysWhatAFileIs) {
   auto text = lora_command("inspect " + style("ink-kohya")).out;
   for (auto part : {"kohya", "LoRA", "rank 8, alpha 8", "unet: ", "float16"}) EXPECT_TRUE(contains(text, part)) << text;
+  auto data = std::string(LORA_SOURCE_DIR) + "/tests/data/lora/files/";
+  EXPECT_NE(lora_command("inspect " + data + "peft_dora.safetensors").out.find("DoRA in the dialect"),
+            std::string::npos);
+  EXPECT_NE(lora_command("inspect " + data + "peft_bias.safetensors").out.find("LoRA with biases"), std::string::npos);
   auto report = json::parse(lora_command("inspect --json " + style("neon") + " --model " + kModel).out);
   EXPECT_EQ(report["dialect"], "diffusers");
   EXPECT_EQ(report["components"]["unet"]["ranks"][0]["rank"], 16);

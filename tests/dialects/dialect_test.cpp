@@ -73,6 +73,25 @@ INSTANTIATE_TEST_SUITE_P(
                  "diffusers-attn-procs"},
         Spelling{"unet.mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_q_lora.down.weight",
                  "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_q.lora_A.weight", "diffusers-attn-procs"},
+        Spelling{"lora_unet_mid_block_attentions_0_proj_in.dora_scale",
+                 "unet.mid_block.attentions.0.proj_in.dora_scale", "kohya"},
+        Spelling{"lora_unet_mid_block_resnets_0_conv1.diff", "unet.mid_block.resnets.0.conv1.diff", "kohya"},
+        Spelling{"lora_unet_mid_block_resnets_0_conv1.diff_b", "unet.mid_block.resnets.0.conv1.diff_b", "kohya"},
+        Spelling{"lora_unet_mid_block_resnets_0_norm1.w_norm", "unet.mid_block.resnets.0.norm1.diff", "kohya"},
+        Spelling{"lora_unet_mid_block_attentions_0_transformer_blocks_0_norm2.b_norm",
+                 "unet.mid_block.attentions.0.transformer_blocks.0.norm2.diff_b", "kohya"},
+        Spelling{"lora_te_text_model_encoder_layers_0_layer_norm1.w_norm",
+                 "text_encoder.text_model.encoder.layers.0.layer_norm1.diff", "kohya"},
+        Spelling{"base_model.model.mid_block.resnets.0.conv1.lora_magnitude_vector",
+                 "unet.mid_block.resnets.0.conv1.lora_magnitude_vector", "peft"},
+        Spelling{"base_model.model.mid_block.resnets.0.conv1.lora_magnitude_vector.default.weight",
+                 "unet.mid_block.resnets.0.conv1.lora_magnitude_vector", "peft"},
+        Spelling{"base_model.model.mid_block.resnets.0.conv1.lora_B.bias", "unet.mid_block.resnets.0.conv1.lora_B.bias",
+                 "peft"},
+        Spelling{"unet.mid_block.resnets.0.conv1.lora_magnitude_vector",
+                 "unet.mid_block.resnets.0.conv1.lora_magnitude_vector", "diffusers"},
+        Spelling{"unet.mid_block.resnets.0.conv1.lora_B.bias", "unet.mid_block.resnets.0.conv1.lora_B.bias",
+                 "diffusers"},
         Spelling{"text_encoder.text_model.encoder.layers.1.self_attn.to_v_lora.down.weight",
                  "text_encoder.text_model.encoder.layers.1.self_attn.v_proj.lora_A.weight", "diffusers-attn-procs"}),
     [](const auto& test) { return "Case" + std::to_string(test.index); });
@@ -117,8 +136,7 @@ TEST(Dialects, OtherAlgorithmsAreRefusedByName) {
   for (auto [suffix, name] : {std::pair{".hada_w1_a", "LoHa"},
                               {".lokr_w1", "LoKr"},
                               {".oft_blocks", "OFT"},
-                              {".dora_scale", "DoRA"},
-                              {".diff", "difference"}}) {
+                              {".lora_mid.weight", "tucker"}}) {
     auto message =
         error_of(ErrorKind::unsupported, [&] { to_canonical(file({module + suffix}), "unet", "style.safetensors"); });
     EXPECT_NE(message.find(name), std::string::npos) << message;

@@ -313,9 +313,10 @@ TEST(ComponentCalls, LoadOneComponentEach) {
   pipe.unload_lora_weights();
   auto lora = pipe.lora_state_dict(kKohya);
   EXPECT_FALSE(lora.network_alphas.empty());
-  auto report = pipe.load_lora_into_unet(lora.state_dict, lora.network_alphas, pipe.unet, "parts");
+  auto report = pipe.load_lora_into_unet(lora.state_dict, lora.network_alphas, pipe.unet, {.adapter_name = "parts"});
   EXPECT_EQ(report.components.size(), 1u);
-  pipe.load_lora_into_text_encoder(lora.state_dict, lora.network_alphas, pipe.text_encoder, {.adapter_name = "parts"});
+  pipe.load_lora_into_text_encoder(lora.state_dict, lora.network_alphas, pipe.text_encoder,
+                                   {{.adapter_name = "parts"}});
   EXPECT_TRUE(at::equal(pipe.run("unet"), unet));
   EXPECT_TRUE(at::equal(pipe.run("text_encoder"), text));
 }

@@ -60,13 +60,13 @@ StableDiffusionOptions options_of(const json& row) {
 
 void load_adapters(StableDiffusionPipeline& pipe, const json& row) {
   std::vector<std::string> names;
-  std::vector<double> weights;
+  std::vector<LoraScale> weights;
   for (const auto& adapter : row["adapters"]) {
     std::string name = adapter["adapter_name"];
     pipe.load_lora_weights(embedded_models() / "loras" / adapter["file"].get<std::string>(), {.adapter_name = name});
     if (row.contains("active") && row["active"] != json::array({name})) continue;
     names.push_back(name);
-    weights.push_back(adapter["weight"]);
+    weights.push_back(adapter["weight"].get<double>());
   }
   pipe.set_adapters(names, weights);
   if (row.value("fused", false)) pipe.fuse_lora({.lora_scale = row.value("lora_scale", 1.0)});

@@ -6,31 +6,61 @@
 
 namespace lora {
 
-std::pair<Tensor, Tensor> LoraDelta::fit(const Site& site, const Tensor& A, const Tensor& B, const std::string& label) {
-  auto wanted = site.weight.sizes();  // linear [out, in]; conv [out, in/groups, kh, kw]
-  check(site.kind == SiteKind::linear || site.kind == SiteKind::conv2d, ErrorKind::unsupported,
-        "{}: low-rank factors on a layer that is neither linear nor a convolution", label);
+LoraFactors LoraFactors::fit(const Site& site, const Tensor& A, const Tensor& B, const Tensor& bias,
+                             const std::string& label) {
+  auto wanted = site.weight.sizes();  // linear [out, in]; conv [out, in/groups, kh, kw]; embedding [num, dim]
+  check(site.kind != SiteKind::norm, ErrorKind::unsupported, "{}: low-rank factors on a norm", label);
   check(A.dim() >= 2 && B.dim() >= 2, ErrorKind::bad_shape, "{}: factors of shapes {} and {} are no matrices", label,
         c10::str(A.sizes()), c10::str(B.sizes()));
   check(A.size(0) == B.size(1), ErrorKind::bad_shape,
         "{}: the down matrix has rank {} (shape {}), the up matrix {} (shape {}); the pair does not belong together{}",
         label, A.size(0), c10::str(A.sizes()), B.size(1), c10::str(B.sizes()),
         A.size(-1) == B.size(0) ? ", or both are transposed" : "");
+  check(A.size(0) > 0, ErrorKind::bad_shape, "{}: factors of rank 0", label);
 
   int64_t in = A.numel() / A.size(0), out = B.numel() / B.size(1);
-  int64_t site_in = site.weight.numel() / wanted[0];
-  check(in == site_in && out == wanted[0] && B.numel() == out * B.size(1), ErrorKind::bad_shape,
-        "{}: the adapter is for a layer {} → {}, the model's is {} → {}", label, in, out, site_in, wanted[0]);
+  int64_t site_in = site.weight.numel() / wanted[0], site_out = wanted[0];
+  if (site.kind == SiteKind::embedding) site_in = wanted[0], site_out = wanted[1];
+  check(in == site_in && out == site_out, ErrorKind::bad_shape,
+        "{}: the adapter is for a layer {} → {}, the model's is {} → {}", label, in, out, site_in, site_out);
+  check(!bias.defined() || bias.numel() == out, ErrorKind::bad_shape, "{}: a bias of shape {} for {} outputs", label,
+        bias.defined() ? c10::str(bias.sizes()) : "", out);
 
-  if (site.kind == SiteKind::linear) return {A.reshape({A.size(0), in}), B.reshape({out, A.size(0)})};
-  return {A.reshape({A.size(0), wanted[1], wanted[2], wanted[3]}), B.reshape({out, A.size(0), 1, 1})};
+  LoraFactors factors{.bias = bias.defined() ? bias.reshape({out}) : bias};
+  if (site.kind == SiteKind::conv2d) {
+    factors.A = A.reshape({A.size(0), wanted[1], wanted[2], wanted[3]});
+    factors.B = B.reshape({out, A.size(0), 1, 1});
+  } else {
+    factors.A = A.reshape({A.size(0), in});
+    factors.B = B.reshape({out, A.size(0)});
+  }
+  return factors;
 }
 
-StateDict LoraDelta::tensors() const { return {{"lora_A.weight", factors_.A}, {"lora_B.weight", factors_.B}}; }
+LoraFactors LoraFactors::to(Device device, Dtype dtype) const {
+  return {.A = A.to(device, dtype),
+          .B = B.to(device, dtype),
+          .bias = bias.defined() ? bias.to(device, dtype) : bias,
+          .alpha = alpha,
+          .scale = scale};
+}
+
+Effect LoraDelta::effect(double strength) const {
+  auto scale = strength * factors_.scale;
+  return {.A = factors_.A,
+          .B = factors_.B,
+          .scale = scale,
+          .bias = factors_.bias.defined() ? factors_.bias * scale : Tensor()};
+}
+
+StateDict LoraDelta::tensors() const {
+  StateDict tensors{{"lora_A.weight", factors_.A}, {"lora_B.weight", factors_.B}};
+  if (factors_.bias.defined()) tensors.set("lora_B.bias", factors_.bias);
+  return tensors;
+}
 
 std::shared_ptr<const Delta> LoraDelta::to(Device device, Dtype dtype) const {
-  return std::make_shared<LoraDelta>(factors_.A.to(device, dtype), factors_.B.to(device, dtype), alpha_,
-                                     factors_.scale);
+  return std::make_shared<LoraDelta>(factors_.to(device, dtype));
 }
 
 }  // namespace lora

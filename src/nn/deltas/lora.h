@@ -1,29 +1,41 @@
 #pragma once
-// LoRA (Hu et al. 2021, arXiv:2106.09685) on linear layers and convolutions of any kernel.
+// LoRA (Hu et al. 2021, arXiv:2106.09685) on linear layers, convolutions of any kernel and embeddings.
 #include "nn/delta.h"
 
 namespace lora {
 
-class LoraDelta : public Delta {
- public:
-  // A [r, in] or [r, in, kh, kw], B [out, r] or [out, r, 1, 1], both of the site's kind; scale is what multiplies B A.
-  LoraDelta(Tensor A, Tensor B, double alpha, double scale)
-      : factors_{std::move(A), std::move(B), scale}, alpha_(alpha) {}
+// ΔW = scale · B A.
+struct LoraFactors {
+  Tensor A;     // [r, in], a convolution's [r, in, kh, kw], an embedding's [r, num]
+  Tensor B;     // [out, r], a convolution's [out, r, 1, 1], an embedding's [dim, r]
+  Tensor bias;  // [out]: PEFT's lora_bias, multiplied by scale as the product is; undefined for none
+  double alpha = 0;
+  double scale = 1;
+
+  int64_t rank() const { return A.size(0); }
+  LoraFactors to(Device device, Dtype dtype) const;
 
   // Brings factors as a file has them into the site's form: matrices for a 1×1 convolution and the reverse. Throws
   // Error{bad_shape} saying what fits where. `label` names the layer in messages.
-  static std::pair<Tensor, Tensor> fit(const Site& site, const Tensor& A, const Tensor& B, const std::string& label);
+  static LoraFactors fit(const Site& site, const Tensor& A, const Tensor& B, const Tensor& bias,
+                         const std::string& label);
+};
+
+class LoraDelta : public Delta {
+ public:
+  explicit LoraDelta(LoraFactors factors) : factors_(std::move(factors)) {}
 
   const char* algorithm() const override { return "lora"; }
   int64_t rank() const override { return factors_.rank(); }
-  double alpha() const override { return alpha_; }
-  const LowRank* low_rank() const override { return &factors_; }
+  double alpha() const override { return factors_.alpha; }
+  double scale() const override { return factors_.scale; }
+  Device device() const override { return factors_.A.device(); }
+  Effect effect(double strength) const override;
   StateDict tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 
  private:
-  LowRank factors_;
-  double alpha_;
+  LoraFactors factors_;
 };
 
 }  // namespace lora

@@ -1,0 +1,54 @@
+#pragma once
+// DoRA (Liu et al. 2024, arXiv:2402.09353): the adapted weight is brought to a learned norm, a magnitude m for each
+// output channel (or input channel). Its two trainers mean different things by a strength k:
+//   PEFT (lora_magnitude_vector): W' = m/‖W + k s B A‖ ⊙ (W + k s B A), so that m stays in force at k = 0
+//   kohya and LyCORIS (dora_scale): W + k (W' − W), with W' = m/(‖W + s B A‖ + ε) ⊙ (W + s B A)
+#include "nn/deltas/lora.h"
+
+namespace lora {
+
+class PeftDoraDelta : public Delta {
+ public:
+  // magnitude: out numbers in any shape. base: the site's base weight, looked at once. Throws Error{bad_shape}.
+  PeftDoraDelta(LoraFactors factors, const Tensor& magnitude, const Tensor& base, const std::string& label);
+
+  const char* algorithm() const override { return "dora"; }
+  int64_t rank() const override { return factors_.rank(); }
+  double alpha() const override { return factors_.alpha; }
+  double scale() const override { return factors_.scale; }
+  Device device() const override { return factors_.A.device(); }
+  Effect effect(double strength) const override;
+  StateDict tensors() const override;
+  std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
+
+ private:
+  LoraFactors factors_;
+  Tensor magnitude_;  // [out] float32
+  // ‖W + s B A‖² by rows is ww + 2 s (WA ⊙ B) 1 + s² (B AA ⊙ B) 1: no work of W's size at another strength.
+  Tensor ww_, WA_, AA_;  // [out], [out, r], [r, r]; float64
+};
+
+class LycorisDoraDelta : public Delta {
+ public:
+  // dora_scale: [out, 1, …] for magnitudes of outputs, [1, in, …] of inputs. base: the site's base weight, looked at
+  // once. Throws Error{bad_shape} for another shape.
+  LycorisDoraDelta(LoraFactors factors, const Tensor& dora_scale, const Tensor& base, const std::string& label);
+
+  const char* algorithm() const override { return "dora"; }
+  int64_t rank() const override { return factors_.rank(); }
+  double alpha() const override { return factors_.alpha; }
+  double scale() const override { return factors_.scale; }
+  Device device() const override { return factors_.A.device(); }
+  Effect effect(double strength) const override;
+  StateDict tensors() const override;
+  std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
+
+ private:
+  LoraFactors factors_;  // as in the file
+  Tensor dora_scale_;
+  bool by_output_ = true;
+  Tensor gain_;   // m / (norm + ε), [out] or [in] float32
+  Tensor A_, B_;  // the factors with the gain in them
+};
+
+}  // namespace lora
