@@ -49,9 +49,6 @@ std::shared_ptr<const Applied> Stack::apply(const Site& site, const std::vector<
   for (const auto& [effect, entry] : effects)
     if (effect.A.defined()) As.push_back(effect.A), Bs.push_back(effect.B), one_scale = effect.scale;
   if (!As.empty()) {
-    check(As.size() == 1 || std::none_of(As.begin(), As.end(), [](auto& A) { return A.requires_grad(); }),
-          ErrorKind::unsupported,
-          "{}: an adapter that is trained must be the only one that is active there; fuse the others", site.path);
     auto& kept = stacked_[site.index];
     if (!same_tensors(kept.As, As)) kept.A = stacked(As, 0);
     if (!same_tensors(kept.Bs, Bs)) kept.B = stacked(Bs, 1);
@@ -135,6 +132,8 @@ std::shared_ptr<Run> Stack::run(const std::vector<StackEntry>& entries, const Ad
   bool shared =
       std::any_of(entries.begin(), entries.end(), [](auto& e) { return !e.images.empty() || e.mask.defined(); });
   std::vector<std::vector<std::pair<Effect, int64_t>>> effects(parts_.sites.size());
+  std::vector<std::shared_ptr<const Delta>> trained_at(parts_.sites.size());
+  std::vector<double> strengths(parts_.sites.size());  // of those that are trained
   for (size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].weights.none()) continue;
     for (const auto& [site, delta] : entries[i].adapter->entries) {
@@ -146,7 +145,9 @@ std::shared_ptr<Run> Stack::run(const std::vector<StackEntry>& entries, const Ad
         return run;
       }
       auto strength = entries[i].weights.at(site->index);
-      if (strength != 0) effects[site->index].emplace_back(delta->effect(strength), int64_t(i));
+      if (strength == 0) continue;
+      effects[site->index].emplace_back(delta->effect(strength), int64_t(i));
+      if (delta->is_trained()) trained_at[site->index] = delta, strengths[site->index] = strength;
     }
   }
   run->at.resize(parts_.sites.size());
@@ -157,6 +158,16 @@ std::shared_ptr<Run> Stack::run(const std::vector<StackEntry>& entries, const Ad
       continue;
     }
     const auto& site = *parts_.sites[i];
+    if (auto& trained = trained_at[i]) {
+      if (effects[i].size() > 1 || shared) {
+        run->problem = fmt::format(
+            "{}: an adapter that is trained must be the only one that is active there, for all images; fuse the others",
+            site.path);
+        return run;
+      }
+      run->at[i] = std::make_shared<Applied>(Applied{.trained = trained, .strength = strengths[i]});
+      continue;
+    }
     try {
       run->at[i] = apply(site, effects[i], state.restored(site), shared ? int64_t(entries.size()) : 0);
     } catch (const Error& error) {

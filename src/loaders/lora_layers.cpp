@@ -10,7 +10,7 @@
 #include "core/text.h"
 #include "loaders/scales.h"
 #include "lora/loaders.h"
-#include "nn/deltas/lora.h"
+#include "nn/deltas/dora.h"
 #include "nn/random.h"
 
 namespace lora {
@@ -96,9 +96,6 @@ StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name,
 std::string LoraBaseMixin::create_adapter(const std::string& component_name, const CreateAdapterOptions& options) {
   auto target = component(component_name);
   auto& registry = adapters(target.model);
-  check(!options.use_dora, ErrorKind::unsupported,
-        "create_adapter: DoRA cannot be trained here, since its norms are taken when an adapter is loaded; leave "
-        "use_dora out");
   auto generator = make_generator(options.seed);
   Adapter adapter;
   for (const auto& site : target.model->parts()->sites) {
@@ -121,7 +118,18 @@ std::string LoraBaseMixin::create_adapter(const std::string& component_name, con
     factors = factors.to(site->weight.device(), site->weight.scalar_type());
     for (auto* t : {&factors.A, &factors.B, &factors.bias})
       if (t->defined()) t->requires_grad_(true);
-    adapter.entries.push_back({site.get(), std::make_shared<LoraDelta>(std::move(factors))});
+    if (!options.use_dora) {
+      adapter.entries.push_back({site.get(), std::make_shared<LoraDelta>(std::move(factors))});
+      continue;
+    }
+    check(!embeds && !options.lora_bias, ErrorKind::unsupported,
+          "create_adapter: {}: DoRA is for linear layers and convolutions, without lora_bias", site->path);
+    // The magnitude starts as the base's own norms, or what a random start makes of them.
+    auto base = registry.base(*site);
+    auto V = base.to(at::kFloat).flatten(1) + factors.scale * at::mm(factors.B.detach().to(at::kFloat).flatten(1),
+                                                                     factors.A.detach().to(at::kFloat).flatten(1));
+    adapter.entries.push_back(
+        {site.get(), std::make_shared<PeftDoraDelta>(std::move(factors), V.norm(2, 1), base, site->path)});
   }
   check(!adapter.entries.empty(), ErrorKind::usage, "create_adapter: no layer of {} is called {}", component_name,
         options.target_modules_regex.empty() ? listing(options.target_modules) : options.target_modules_regex);

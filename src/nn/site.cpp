@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/check.h"
+#include "nn/delta.h"
 
 namespace lora {
 
@@ -118,9 +119,23 @@ struct Factors {
 
 }  // namespace
 
+namespace {
+
+// What a delta that is trained does now.
+Applied now(const Site& site, const Applied& applied) {
+  auto effect = applied.trained->effect(applied.strength);
+  Applied fresh{.A = effect.A, .B = effect.B, .scale = effect.scale, .gain = effect.gain};
+  if (effect.bias.defined()) fresh.bias = site.bias.defined() ? site.bias + effect.bias : effect.bias;
+  return fresh;
+}
+
+}  // namespace
+
 Tensor linear(const Site& site, const Tensor& x) {
   auto [applied, shares] = site.applied();
   if (!applied) return at::linear(x, site.weight, site.bias);
+  Applied trained;
+  if (applied->trained) applied = &(trained = now(site, *applied));
   Factors factors(site, *applied, shares, x, -1);
   const auto& W = or_own(applied->weight, site.weight);
   auto y = factors.apart() ? factors.finish(at::linear(x, W), -1) : at::linear(x, W, factors.bias);
@@ -141,6 +156,8 @@ Tensor conv2d(const Site& site, const Tensor& x) {
   };
   auto [applied, shares] = site.applied();
   if (!applied) return convolve(site.weight, site.bias);
+  Applied trained;
+  if (applied->trained) applied = &(trained = now(site, *applied));
   const auto& W = or_own(applied->weight, site.weight);
   if (!applied->A.defined() && !applied->gain.defined() && !applied->entry.defined())
     return convolve(W, or_own(applied->bias, site.bias));
@@ -155,6 +172,8 @@ Tensor conv2d(const Site& site, const Tensor& x) {
 Tensor embedding(const Site& site, const Tensor& ids) {
   auto [applied, shares] = site.applied();
   if (!applied) return at::embedding(site.weight, ids);
+  Applied trained;
+  if (applied->trained) applied = &(trained = now(site, *applied));
   auto y = at::embedding(or_own(applied->weight, site.weight), ids);
   if (!applied->A.defined()) return y;
   Factors factors(site, *applied, shares, y, -1);

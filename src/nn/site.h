@@ -13,6 +13,8 @@
 
 namespace lora {
 
+class Delta;
+
 // What the adapters that apply to a run do, together, at one site:
 //   y = gain ⊙ (W x) + scale · ((A x) ⊙ s) B + bias
 // Low-rank adapters are stacked, so that their number does not show in the work.
@@ -28,6 +30,10 @@ struct Applied {
   Tensor entry;   // [R] int64, of each rank
   Tensor gains;   // [entries, out]: what each adds to a gain of 1; undefined for nothing. `gain` is undefined then
   Tensor biases;  // [entries, out]: what each adds to the site's own bias; undefined for nothing
+  // A delta that is being trained, alone here: asked anew in every forward pass, so that each has a graph of its own
+  // and sees what the last step wrote. All else is undefined then.
+  std::shared_ptr<const Delta> trained;
+  double strength = 0;  // its own
 };
 
 // How much of each adapter the images of a batch take, and where in them.

@@ -334,10 +334,43 @@ TEST(Train, ChecksItsArguments) {
   refused(ErrorKind::conflict, "unet", {.adapter_name = "a", .target_modules = {"to_k"}});
 }
 
-TEST(Train, DoraIsRefused) {
+TEST(Train, DoraIsTrainedStepByStep) {
   TinyPipeline pipe;
-  error_of(ErrorKind::unsupported,
-           [&] { pipe.create_adapter("unet", {.target_modules = {"to_q"}, .use_dora = true}); });
+  auto base = pipe.run("unet");
+  pipe.create_adapter("unet", {.adapter_name = "a", .target_modules = {"to_q", "conv1"}, .use_dora = true});
+  expect_close(pipe.run("unet"), base, 1e-5);
+  auto parameters = pipe.trainable_parameters("unet", "a");
+  double before = 0;
+  for (int step = 0; step < 3; ++step) {
+    auto loss = (forward(pipe) - 1).square().mean();
+    if (step == 0) before = loss.item<double>();
+    if (step == 2) {
+      EXPECT_LT(loss.item<double>(), before);
+    }
+    loss.backward();
+    c10::NoGradGuard no_grad;
+    for (auto& [key, tensor] : parameters) {
+      ASSERT_TRUE(tensor.grad().defined()) << key;
+      tensor.sub_(tensor.grad(), 0.05);
+      tensor.grad().zero_();
+    }
+  }
+  EXPECT_TRUE(contains(
+      error_of(ErrorKind::unsupported,
+               [&] { pipe.create_adapter("unet", {.target_modules = {"to_q"}, .use_dora = true, .lora_bias = true}); }),
+      "lora_bias"));
+}
+
+TEST(Train, ATrainedOneBesideOthersIsRefusedAtTheRun) {
+  TinyPipeline pipe;
+  pipe.load_lora_weights(kKohya, {.adapter_name = "other"});
+  pipe.create_adapter("unet", {.adapter_name = "a", .target_modules = kAttention, .init_lora_weights = Init::random});
+  pipe.set_adapters({"other", "a"});
+  EXPECT_TRUE(contains(error_of(ErrorKind::conflict, [&] { forward(pipe); }), "trained"));
+  pipe.set_adapters({"a"});
+  pipe.fuse_lora({.adapter_names = {"other"}});
+  forward(pipe).square().sum().backward();
+  for (const auto& [key, tensor] : pipe.trainable_parameters("unet", "a")) EXPECT_TRUE(tensor.grad().defined()) << key;
 }
 
 TEST(Dora, ASavedOneComesBack) {

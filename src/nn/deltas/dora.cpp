@@ -30,7 +30,13 @@ PeftDoraDelta::PeftDoraDelta(LoraFactors factors, const Tensor& magnitude, const
         label, c10::str(magnitude.sizes()), out);
   check(!factors_.bias.defined(), ErrorKind::unsupported, "{}: DoRA with a bias on lora_B, which PEFT has not either",
         label);
-  magnitude_ = magnitude.reshape({out}).to(factors_.A.device(), at::kFloat);
+  // A convolution's has the shape that PEFT multiplies it in.
+  auto shape = factors_.A.dim() == 4 ? std::vector<int64_t>{1, out, 1, 1} : std::vector<int64_t>{out};
+  magnitude_ = magnitude.reshape(shape).to(factors_.A.device(), at::kFloat);
+  if (factors_.A.requires_grad()) {
+    magnitude_ = magnitude_.detach().clone().requires_grad_(true);
+    base_ = base;
+  }
   auto W = matrix(base.to(factors_.A.device()), at::kFloat), A = matrix(factors_.A, at::kFloat);
   ww_ = W.pow(2).sum(1, false, at::kDouble);
   WA_ = at::mm(W, A.t()).to(at::kDouble);
@@ -39,16 +45,21 @@ PeftDoraDelta::PeftDoraDelta(LoraFactors factors, const Tensor& magnitude, const
 
 Effect PeftDoraDelta::effect(double strength) const {
   auto s = strength * factors_.scale;
+  if (base_.defined()) {
+    // The norm is a constant to the gradient (section 4.3 of the paper).
+    auto V = matrix(base_, at::kFloat) +
+             s * at::mm(matrix(factors_.B.detach(), at::kFloat), matrix(factors_.A.detach(), at::kFloat));
+    auto gain = magnitude_.reshape(-1) / V.norm(2, 1);
+    return {.A = factors_.A, .B = scale_rows(factors_.B, gain), .scale = s, .gain = gain};
+  }
   auto B = matrix(factors_.B, at::kDouble);
   auto squares = ww_ + 2 * s * (WA_ * B).sum(1) + s * s * (at::mm(B, AA_) * B).sum(1);
-  auto gain = (magnitude_ / squares.clamp_min(0).sqrt()).to(at::kFloat);
+  auto gain = (magnitude_.reshape(-1) / squares.clamp_min(0).sqrt()).to(at::kFloat);
   return {.A = factors_.A, .B = scale_rows(factors_.B, gain), .scale = s, .gain = gain};
 }
 
 StateDict PeftDoraDelta::tensors() const {
-  // A convolution's has the shape that it is multiplied in.
-  auto magnitude = factors_.A.dim() == 4 ? magnitude_.view({1, -1, 1, 1}) : magnitude_;
-  return {{"lora_A.weight", factors_.A}, {"lora_B.weight", factors_.B}, {"lora_magnitude_vector", magnitude}};
+  return {{"lora_A.weight", factors_.A}, {"lora_B.weight", factors_.B}, {"lora_magnitude_vector", magnitude_}};
 }
 
 std::shared_ptr<const Delta> PeftDoraDelta::to(Device device, Dtype dtype) const {

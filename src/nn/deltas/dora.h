@@ -9,7 +9,8 @@ namespace lora {
 
 class PeftDoraDelta : public Delta {
  public:
-  // magnitude: out numbers in any shape. base: the site's base weight, looked at once. Throws Error{bad_shape}.
+  // magnitude: out numbers in any shape. base: the site's base weight, looked at once; kept where the factors require
+  // gradients. Throws Error{bad_shape}.
   PeftDoraDelta(LoraFactors factors, const Tensor& magnitude, const Tensor& base, const std::string& label);
 
   const char* algorithm() const override { return "dora"; }
@@ -17,13 +18,15 @@ class PeftDoraDelta : public Delta {
   double alpha() const override { return factors_.alpha; }
   double scale() const override { return factors_.scale; }
   Device device() const override { return factors_.A.device(); }
+  bool is_trained() const override { return factors_.A.requires_grad(); }
   Effect effect(double strength) const override;
   StateDict tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 
  private:
   LoraFactors factors_;
-  Tensor magnitude_;  // [out] float32
+  Tensor magnitude_;  // [out], a convolution's [1, out, 1, 1], float32; requires gradients where the factors do
+  Tensor base_;       // W, where the factors are trained: the norm then is of what they are now
   // ‖W + s B A‖² by rows is ww + 2 s (WA ⊙ B) 1 + s² (B AA ⊙ B) 1: no work of W's size at another strength.
   Tensor ww_, WA_, AA_;  // [out], [out, r], [r, r]; float64
 };

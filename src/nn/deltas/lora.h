@@ -30,6 +30,7 @@ class LoraDelta : public Delta {
   double alpha() const override { return factors_.alpha; }
   double scale() const override { return factors_.scale; }
   Device device() const override { return factors_.A.device(); }
+  bool is_trained() const override { return factors_.A.requires_grad(); }
   Effect effect(double strength) const override;
   StateDict tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
