@@ -92,7 +92,7 @@ struct Factors {
       : s(applied.s), gain(applied.gain), bias(or_own(applied.bias, site.bias)) {
     if (!shares || !applied.entry.defined()) return;
     auto share = shares->of(x, dim == 1);
-    s = share.index_select(dim, applied.entry) * (dim == 1 ? applied.s.view({-1, 1, 1}) : applied.s);
+    if (s.defined()) s = share.index_select(dim, applied.entry) * (dim == 1 ? applied.s.view({-1, 1, 1}) : applied.s);
     auto sum = [&](const Tensor& rows) {
       auto last = dim == 1 ? share.movedim(1, -1) : share;
       auto all = at::matmul(last, rows);

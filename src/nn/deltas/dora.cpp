@@ -65,7 +65,8 @@ StateDict PeftDoraDelta::tensors() const {
 std::shared_ptr<const Delta> PeftDoraDelta::to(Device device, Dtype dtype) const {
   auto moved = std::make_shared<PeftDoraDelta>(*this);
   moved->factors_ = factors_.to(device, dtype);
-  for (auto* t : {&moved->magnitude_, &moved->ww_, &moved->WA_, &moved->AA_}) *t = t->to(device);
+  for (auto* t : {&moved->magnitude_, &moved->ww_, &moved->WA_, &moved->AA_, &moved->base_})
+    if (t->defined()) *t = t->to(device);
   return moved;
 }
 
