@@ -98,6 +98,7 @@ class LoraBaseMixin {
   std::map<std::string, LoraScale> scales_;  // as set_adapters was given them, for components that an adapter gains
 
   Component component(const std::string& name) const;
+  std::vector<Component> components_or_all(const std::vector<std::string>& names) const;
   Staged stage(const LoraStateDict& lora, const std::vector<Component>& components) const;
   void hotswap(Staged& staged);
   std::string name_for(const std::string& wanted);

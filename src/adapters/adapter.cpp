@@ -16,16 +16,8 @@ namespace lora {
 
 namespace {
 
-// The canonical suffixes, and what each is called in a message.
-constexpr std::pair<std::string_view, std::string_view> kSuffixes[] = {
-    {"lora_A.weight", "lora_A/down"},
-    {"lora_B.weight", "lora_B/up"},
-    {"lora_B.bias", "bias"},
-    {"lora_magnitude_vector", "DoRA magnitude"},
-    {"dora_scale", "DoRA magnitude"},
-    {"diff", "difference"},
-    {"diff_b", "difference of the bias"},
-};
+constexpr std::string_view kSuffixes[] = {"lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector",
+                                          "dora_scale",    "diff",          "diff_b"};
 
 // The tensors of one layer, by canonical suffix.
 struct Group {
@@ -40,7 +32,7 @@ struct Group {
 
 // `down_blocks.0.conv1.lora_A.weight` is `down_blocks.0.conv1` and `lora_A.weight`.
 std::pair<std::string, std::string_view> split_key(const std::string& key) {
-  for (auto [suffix, what] : kSuffixes)
+  for (auto suffix : kSuffixes)
     if (key.size() > suffix.size() && key.ends_with(suffix) && key[key.size() - suffix.size() - 1] == '.')
       return {key.substr(0, key.size() - suffix.size() - 1), suffix};
   return {key, ""};
@@ -67,9 +59,13 @@ Grouped group(const StateDict& tensors) {
   return result;
 }
 
-std::string unmatched_reason(const Parts& parts, const std::string& path) {
+std::vector<std::string> paths_of(const Parts& parts) {
   std::vector<std::string> paths;
   for (const auto& site : parts.sites) paths.push_back(site->path);
+  return paths;
+}
+
+std::string unmatched_reason(const std::vector<std::string>& paths, const std::string& path) {
   auto near = nearest(path, paths);
   return near.empty() ? "the model has no such layer"
                       : fmt::format("the model has no such layer; the nearest is {}", near);
@@ -150,12 +146,15 @@ Prepared prepare(const Parts& parts, const StateDict& tensors, const PrepareOpti
   check_halves(grouped.groups, options.component);
 
   std::vector<std::pair<Site*, const Group*>> found;
+  std::vector<std::string> paths;  // for the first layer that the model has not
   for (const auto& g : grouped.groups) {
     auto it = parts.by_path.find(g.path);
-    if (it == parts.by_path.end())
-      result.unmatched.push_back({options.component + "." + g.path, unmatched_reason(parts, g.path)});
-    else
+    if (it != parts.by_path.end()) {
       found.emplace_back(it->second, &g);
+      continue;
+    }
+    if (paths.empty()) paths = paths_of(parts);
+    result.unmatched.push_back({options.component + "." + g.path, unmatched_reason(paths, g.path)});
   }
   std::sort(found.begin(), found.end(), [](auto& a, auto& b) { return a.first->index < b.first->index; });
 

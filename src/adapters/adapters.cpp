@@ -15,8 +15,7 @@ Adapters& Adapters::of(Parts& parts) {
   return *std::static_pointer_cast<Adapters>(parts.attached);
 }
 
-// ---- What there is
-// ---------------------------------------------------------------------------------------------------
+// ---- What there is -------------------------------------------------------------------------------------------------
 
 const Adapters::Loaded* Adapters::State::find(const std::string& name) const {
   auto it = std::find_if(loaded.begin(), loaded.end(), [&](auto& l) { return l.adapter->name == name; });
@@ -74,8 +73,7 @@ Tensor Adapters::base(const Site& site) const {
   return base_weight(site, base_).to(site.weight.device(), site.weight.scalar_type());
 }
 
-// ---- What is done with them
-// ------------------------------------------------------------------------------------------
+// ---- What is done with them ----------------------------------------------------------------------------------------
 
 void Adapters::add(Adapter adapter) {
   auto fresh = std::make_shared<const Adapter>(std::move(adapter));

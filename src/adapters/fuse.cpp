@@ -215,8 +215,8 @@ std::vector<std::string> non_finite(const std::vector<Rebuild>& work, const Base
 std::vector<std::string> without_bias(const std::vector<Rebuild>& work) {
   std::vector<std::string> paths;
   for (const auto& wanted : work)
-    if (!wanted.site->bias.defined() && std::any_of(wanted.ingredients.begin(), wanted.ingredients.end(),
-                                                    [](auto& i) { return i.delta->effect(1).bias.defined(); }))
+    if (!wanted.site->bias.defined() &&
+        std::any_of(wanted.ingredients.begin(), wanted.ingredients.end(), [](auto& i) { return i.delta->has_bias(); }))
       paths.push_back(wanted.site->path);
   return paths;
 }

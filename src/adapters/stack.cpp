@@ -146,8 +146,9 @@ std::shared_ptr<Run> Stack::run(const std::vector<StackEntry>& entries, const Ad
       }
       auto strength = entries[i].weights.at(site->index);
       if (strength == 0) continue;
-      effects[site->index].emplace_back(delta->effect(strength), int64_t(i));
-      if (delta->is_trained()) trained_at[site->index] = delta, strengths[site->index] = strength;
+      bool trained = delta->is_trained();  // and asked anew in each pass
+      effects[site->index].emplace_back(trained ? Effect() : delta->effect(strength), int64_t(i));
+      if (trained) trained_at[site->index] = delta, strengths[site->index] = strength;
     }
   }
   run->at.resize(parts_.sites.size());

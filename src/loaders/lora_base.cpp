@@ -17,6 +17,16 @@ namespace {
 
 Adapters& adapters(const Model* model) { return Adapters::of(*model->parts()); }
 
+// Each name of any row once, in the order in which they come.
+template <class Rows, class NamesIn>
+std::vector<std::string> names_of(const Rows& rows, NamesIn names_in) {
+  std::vector<std::string> all;
+  for (const auto& row : rows)
+    for (const auto& name : names_in(row))
+      if (std::find(all.begin(), all.end(), name) == all.end()) all.push_back(name);
+  return all;
+}
+
 // The tensors and alphas of one component, without its name.
 struct Share {
   StateDict tensors;
@@ -71,6 +81,12 @@ LoraBaseMixin::Component LoraBaseMixin::component(const std::string& name) const
     known.push_back(c.name);
   }
   fail(ErrorKind::usage, "\"{}\" is no component that holds LoRA here; there are: {}", name, join(known, ", "));
+}
+
+std::vector<LoraBaseMixin::Component> LoraBaseMixin::components_or_all(const std::vector<std::string>& names) const {
+  std::vector<Component> chosen;
+  for (const auto& name : names) chosen.push_back(component(name));
+  return chosen.empty() ? lora_components() : chosen;
 }
 
 LoraBaseMixin::Staged LoraBaseMixin::stage(const LoraStateDict& lora, const std::vector<Component>& components) const {
@@ -252,10 +268,8 @@ LoadReport LoraBaseMixin::load_into(const Component& target, const LoraStateDict
 }
 
 void LoraBaseMixin::check_known(const std::vector<std::string>& adapter_names) const {
-  std::vector<std::string> known;
-  for (const auto& [component, names] : get_list_adapters())
-    for (const auto& name : names)
-      if (std::find(known.begin(), known.end(), name) == known.end()) known.push_back(name);
+  // In the order of get_list_adapters, by component's name.
+  auto known = names_of(get_list_adapters(), [](auto& row) { return row.second; });
   for (const auto& name : adapter_names)
     check(std::find(known.begin(), known.end(), name) != known.end(), ErrorKind::not_found,
           "no adapter \"{}\" is loaded; {}", name, known.empty() ? "none is" : "there are: " + listing(known));
@@ -316,9 +330,7 @@ void LoraBaseMixin::fuse_lora(const FuseLoraOptions& options) {
   check_known(options.adapter_names);
   check(std::isfinite(options.lora_scale), ErrorKind::usage, "fuse_lora: lora_scale is {}; it must be a finite number",
         options.lora_scale);
-  std::vector<Component> chosen;
-  for (const auto& name : options.components) chosen.push_back(component(name));
-  if (chosen.empty()) chosen = lora_components();
+  auto chosen = components_or_all(options.components);
   auto names_in = [&](const Component& c) {
     return options.adapter_names.empty() ? adapters(c.model).active() : options.adapter_names;
   };
@@ -346,18 +358,11 @@ void LoraBaseMixin::unfuse_lora(const UnfuseLoraOptions& options) {
   for (const auto& name : options.adapter_names)
     check(std::find(fused.begin(), fused.end(), name) != fused.end(), ErrorKind::not_found,
           "unfuse_lora: \"{}\" is not fused; {}", name, fused.empty() ? "nothing is" : "there are: " + listing(fused));
-  std::vector<Component> chosen;
-  for (const auto& name : options.components) chosen.push_back(component(name));
-  if (chosen.empty()) chosen = lora_components();
-  for (const auto& c : chosen) adapters(c.model).unfuse(options.adapter_names);
+  for (const auto& c : components_or_all(options.components)) adapters(c.model).unfuse(options.adapter_names);
 }
 
 std::vector<std::string> LoraBaseMixin::fused_loras() const {
-  std::vector<std::string> all;
-  for (const auto& c : lora_components())
-    for (const auto& name : adapters(c.model).fused())
-      if (std::find(all.begin(), all.end(), name) == all.end()) all.push_back(name);
-  return all;
+  return names_of(lora_components(), [](auto& c) { return adapters(c.model).fused(); });
 }
 
 int LoraBaseMixin::num_fused_loras() const { return int(fused_loras().size()); }
@@ -374,11 +379,7 @@ void LoraBaseMixin::unload_lora_weights() {
 }
 
 std::vector<std::string> LoraBaseMixin::get_active_adapters() const {
-  std::vector<std::string> all;
-  for (const auto& c : lora_components())
-    for (const auto& name : adapters(c.model).active())
-      if (std::find(all.begin(), all.end(), name) == all.end()) all.push_back(name);
-  return all;
+  return names_of(lora_components(), [](auto& c) { return adapters(c.model).active(); });
 }
 
 std::map<std::string, std::vector<std::string>> LoraBaseMixin::get_list_adapters() const {

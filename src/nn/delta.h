@@ -28,6 +28,7 @@ class Delta {
   virtual double alpha() const = 0;
   virtual double scale() const = 0;  // what multiplies the product of the factors at strength 1
   virtual Device device() const = 0;
+  virtual bool has_bias() const { return false; }    // whether effects have one
   virtual bool is_trained() const { return false; }  // its tensors require gradients
 
   // What it does at a strength (an adapter's weight). Gives the same A and B, not equal ones, wherever they do not

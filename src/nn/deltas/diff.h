@@ -14,6 +14,7 @@ class DiffDelta : public Delta {
   int64_t rank() const override { return 0; }
   double alpha() const override { return 0; }
   double scale() const override { return 1; }
+  bool has_bias() const override { return bias_.defined(); }
   Device device() const override { return (diff_.defined() ? diff_ : bias_).device(); }
   Effect effect(double strength) const override;
   StateDict tensors() const override;

@@ -23,7 +23,7 @@ Tensor scale_rows(const Tensor& t, const Tensor& gain) {
 }  // namespace
 
 PeftDoraDelta::PeftDoraDelta(LoraFactors factors, const Tensor& magnitude, const Tensor& base, const std::string& label)
-    : factors_(std::move(factors)) {
+    : FactorDelta(std::move(factors)) {
   c10::NoGradGuard no_grad;
   auto out = factors_.B.size(0);
   check(magnitude.numel() == out, ErrorKind::bad_shape, "{}: lora_magnitude_vector has shape {}, {} outputs are wanted",
@@ -72,7 +72,7 @@ std::shared_ptr<const Delta> PeftDoraDelta::to(Device device, Dtype dtype) const
 
 LycorisDoraDelta::LycorisDoraDelta(LoraFactors factors, const Tensor& dora_scale, const Tensor& base,
                                    const std::string& label)
-    : factors_(std::move(factors)), dora_scale_(dora_scale) {
+    : FactorDelta(std::move(factors)), dora_scale_(dora_scale) {
   c10::NoGradGuard no_grad;
   auto out = base.size(0), in = base.size(1);
   by_output_ = dora_scale.dim() >= 2 && dora_scale.size(0) == out && dora_scale.numel() == out;

@@ -7,47 +7,37 @@
 
 namespace lora {
 
-class PeftDoraDelta : public Delta {
+class PeftDoraDelta : public FactorDelta {
  public:
   // magnitude: out numbers in any shape. base: the site's base weight, looked at once; kept where the factors require
   // gradients. Throws Error{bad_shape}.
   PeftDoraDelta(LoraFactors factors, const Tensor& magnitude, const Tensor& base, const std::string& label);
 
   const char* algorithm() const override { return "dora"; }
-  int64_t rank() const override { return factors_.rank(); }
-  double alpha() const override { return factors_.alpha; }
-  double scale() const override { return factors_.scale; }
-  Device device() const override { return factors_.A.device(); }
   bool is_trained() const override { return factors_.A.requires_grad(); }
   Effect effect(double strength) const override;
   StateDict tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 
  private:
-  LoraFactors factors_;
   Tensor magnitude_;  // [out], a convolution's [1, out, 1, 1], float32; requires gradients where the factors do
   Tensor base_;       // W, where the factors are trained: the norm then is of what they are now
   // ‖W + s B A‖² by rows is ww + 2 s (WA ⊙ B) 1 + s² (B AA ⊙ B) 1: no work of W's size at another strength.
   Tensor ww_, WA_, AA_;  // [out], [out, r], [r, r]; float64
 };
 
-class LycorisDoraDelta : public Delta {
+class LycorisDoraDelta : public FactorDelta {
  public:
   // dora_scale: [out, 1, …] for magnitudes of outputs, [1, in, …] of inputs. base: the site's base weight, looked at
   // once. Throws Error{bad_shape} for another shape.
   LycorisDoraDelta(LoraFactors factors, const Tensor& dora_scale, const Tensor& base, const std::string& label);
 
   const char* algorithm() const override { return "dora"; }
-  int64_t rank() const override { return factors_.rank(); }
-  double alpha() const override { return factors_.alpha; }
-  double scale() const override { return factors_.scale; }
-  Device device() const override { return factors_.A.device(); }
   Effect effect(double strength) const override;
   StateDict tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 
  private:
-  LoraFactors factors_;  // as in the file
   Tensor dora_scale_;
   bool by_output_ = true;
   Tensor gain_;   // m / (norm + ε), [out] or [in] float32

@@ -21,22 +21,30 @@ struct LoraFactors {
                          const std::string& label);
 };
 
-class LoraDelta : public Delta {
+// What all algorithms on a pair of factors have in common.
+class FactorDelta : public Delta {
  public:
-  explicit LoraDelta(LoraFactors factors) : factors_(std::move(factors)) {}
+  explicit FactorDelta(LoraFactors factors) : factors_(std::move(factors)) {}
 
-  const char* algorithm() const override { return "lora"; }
   int64_t rank() const override { return factors_.rank(); }
   double alpha() const override { return factors_.alpha; }
   double scale() const override { return factors_.scale; }
   Device device() const override { return factors_.A.device(); }
+
+ protected:
+  LoraFactors factors_;  // as in the file
+};
+
+class LoraDelta : public FactorDelta {
+ public:
+  using FactorDelta::FactorDelta;
+
+  const char* algorithm() const override { return "lora"; }
+  bool has_bias() const override { return factors_.bias.defined(); }
   bool is_trained() const override { return factors_.A.requires_grad(); }
   Effect effect(double strength) const override;
   StateDict tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
-
- private:
-  LoraFactors factors_;
 };
 
 }  // namespace lora
