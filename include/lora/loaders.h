@@ -14,6 +14,8 @@
 namespace lora {
 
 struct SiteWeights;
+class CLIPTextModel;
+class UNet2DConditionModel;
 
 class LoraBaseMixin {
  public:

@@ -1,6 +1,8 @@
 #pragma once
 // The whole library, in reading order.
 #include "lora/adapters.h"
+#include "lora/autoencoders.h"
+#include "lora/denoisers.h"
 #include "lora/error.h"
 #include "lora/image.h"
 #include "lora/loaders.h"
@@ -10,4 +12,5 @@
 #include "lora/scheduler.h"
 #include "lora/state_dict.h"
 #include "lora/tensor.h"
+#include "lora/text_encoders.h"
 #include "lora/tokenizer.h"

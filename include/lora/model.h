@@ -1,7 +1,5 @@
 #pragma once
-// What every component of a pipeline has in common, and the components of Stable Diffusion.
-#include <ATen/core/Generator.h>
-
+// What every component of a pipeline has in common.
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -14,6 +12,7 @@
 namespace lora {
 
 struct Parts;
+class ModelLoader;
 
 struct ModelOptions {
   // The dtype in memory. None is "auto": on CPUs with AVX512-BF16 or AMX bfloat16, on other CPUs float32, on GPUs the
@@ -48,98 +47,28 @@ class Model {
   std::shared_ptr<Parts> parts_;
 };
 
-struct UNetOptions {
-  Tensor text_embeds, time_ids;   // added_cond_kwargs of SDXL: [N, 1280], [N, 6]
-  Tensor timestep_cond;           // [N, time_cond_proj_dim]: guidance embedding of distilled models
-  Tensor encoder_attention_mask;  // [N, tokens], 1 keeps and 0 discards
-};
-
-// diffusers' UNet2DConditionModel: the denoiser of SD 1.x, 2.x and SDXL.
-class UNet2DConditionModel : public Model {
+// The ways in which every model is made.
+template <class Self>
+class PretrainedModel : public Model {
  public:
-  // A diffusers folder: config.json with safetensors (or .bin) weights, whole or sharded. Throws Error{not_found,
-  // bad_file, bad_key, bad_shape}, and Error{unsupported} naming the config field and value that it cannot do.
-  static UNet2DConditionModel from_pretrained(const std::filesystem::path& folder, const ModelOptions& options = {});
-  // From tensors under diffusers' names; `label` names their origin in messages.
-  static UNet2DConditionModel from_state_dict(const std::string& config, const StateDict& tensors,
-                                              const ModelOptions& options = {},
-                                              const std::string& label = "state dict");
+  // A folder of diffusers or transformers: config.json with safetensors (or .bin) weights, whole or sharded. Throws
+  // Error{not_found, bad_file, bad_key, bad_shape}, and Error{unsupported} naming the config field and value that the
+  // model cannot do.
+  static Self from_pretrained(const std::filesystem::path& folder, const ModelOptions& options = {});
+  // From tensors under the folder's names; `label` names their origin in messages.
+  static Self from_state_dict(const std::string& config, const StateDict& tensors, const ModelOptions& options = {},
+                              const std::string& label = "state dict");
   // Random normal weights (std 0.02, seeded) of the config's shapes, in options.dtype (float32 for none): for tests and
   // benchmarks.
-  static UNet2DConditionModel random(const std::string& config, uint64_t seed, const ModelOptions& options = {});
+  static Self random(const std::string& config, uint64_t seed, const ModelOptions& options = {});
 
-  // sample [N, in_channels, H, W]; timestep: number or [N], any real dtype; encoder_hidden_states [N, tokens,
-  // cross_attention_dim]. Returns [N, out_channels, H, W], the predicted noise (or velocity, as the model was trained).
-  Tensor operator()(const Tensor& sample, const Tensor& timestep, const Tensor& encoder_hidden_states,
-                    const UNetOptions& options = {}) const;
-
-  int64_t in_channels() const;
-  int64_t sample_size() const;
-  int64_t time_cond_proj_dim() const;  // 0 where the config has none
-
- private:
+ protected:
+  // The layers: each model's source file has them.
   struct Impl;
   std::shared_ptr<const Impl> impl_;
-};
-
-struct CLIPTextOutput {
-  Tensor last_hidden_state;           // [N, tokens, hidden], after the final layer norm
-  Tensor pooler_output;               // [N, hidden]: at the end token
-  Tensor text_embeds;                 // [N, projection_dim] where the model projects, else undefined
-  std::vector<Tensor> hidden_states;  // the embeddings, then each layer's output; penultimate is [size - 2]
-};
-
-// transformers' CLIPTextModel and, where the config's architectures say so, CLIPTextModelWithProjection. Paths have
-// their `text_model.` level whether the file has it or not.
-class CLIPTextModel : public Model {
- public:
-  static CLIPTextModel from_pretrained(const std::filesystem::path& folder, const ModelOptions& options = {});
-  static CLIPTextModel from_state_dict(const std::string& config, const StateDict& tensors,
-                                       const ModelOptions& options = {}, const std::string& label = "state dict");
-  static CLIPTextModel random(const std::string& config, uint64_t seed, const ModelOptions& options = {});
-
-  // input_ids int64 [N, tokens], tokens at most max_position_embeddings.
-  CLIPTextOutput operator()(const Tensor& input_ids) const;
-
-  // hidden_states[-(clip_skip + 1)] with the final layer norm applied: diffusers' clip_skip; last_hidden_state for
-  // none.
-  Tensor encode(const Tensor& input_ids, std::optional<int> clip_skip = {}) const;
-
-  int64_t hidden_size() const;
-  int64_t max_position_embeddings() const;
-  int64_t num_hidden_layers() const;
 
  private:
-  struct Impl;
-  std::shared_ptr<const Impl> impl_;
-};
-
-struct DiagonalGaussian {
-  Tensor mean, logvar;  // [N, latent_channels, h, w]; logvar clamped to [-30, 20]
-  Tensor sample(const std::vector<at::Generator>& generators = {}) const;
-  const Tensor& mode() const { return mean; }
-};
-
-// diffusers' AutoencoderKL.
-class AutoencoderKL : public Model {
- public:
-  static AutoencoderKL from_pretrained(const std::filesystem::path& folder, const ModelOptions& options = {});
-  static AutoencoderKL from_state_dict(const std::string& config, const StateDict& tensors,
-                                       const ModelOptions& options = {}, const std::string& label = "state dict");
-  static AutoencoderKL random(const std::string& config, uint64_t seed, const ModelOptions& options = {});
-
-  DiagonalGaussian encode(const Tensor& pixels) const;  // [N, 3, H, W] in [-1, 1]
-  Tensor decode(const Tensor& latents) const;           // unscaled latents to [N, 3, H, W], about [-1, 1]
-
-  double scaling_factor() const;
-  double shift_factor() const;   // 0 where the config has none
-  int64_t scale_factor() const;  // pixels per latent along a side: 2^(levels - 1)
-  int64_t latent_channels() const;
-  bool force_upcast() const;
-
- private:
-  struct Impl;
-  std::shared_ptr<const Impl> impl_;
+  static Self make(const std::string& config, ModelLoader& loader, const std::string& label);
 };
 
 }  // namespace lora

@@ -6,10 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "lora/autoencoders.h"
+#include "lora/denoisers.h"
 #include "lora/image.h"
 #include "lora/loaders.h"
-#include "lora/model.h"
 #include "lora/scheduler.h"
+#include "lora/text_encoders.h"
 #include "lora/tokenizer.h"
 
 namespace lora {

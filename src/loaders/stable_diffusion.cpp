@@ -1,6 +1,8 @@
 #include "core/check.h"
 #include "dialects/dialect.h"
+#include "lora/denoisers.h"
 #include "lora/loaders.h"
+#include "lora/text_encoders.h"
 
 namespace lora {
 

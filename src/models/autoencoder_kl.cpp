@@ -1,10 +1,10 @@
 #include <ATen/ATen.h>
 
 #include "core/check.h"
-#include "lora/model.h"
+#include "lora/autoencoders.h"
 #include "models/autoencoder_blocks.h"
 #include "models/config_reader.h"
-#include "models/loading.h"
+#include "models/factory.h"
 #include "nn/random.h"
 
 namespace lora {
@@ -54,18 +54,10 @@ AutoencoderKLConfig AutoencoderKLConfig::parse(const std::string& text, const st
   return c;
 }
 
-// The attention's layers under the names that files written before 2023 have.
-std::vector<std::string> old_names(const std::string& name) {
-  static constexpr std::pair<std::string_view, std::string_view> kRows[] = {
-      {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
-  for (const auto& [now, then] : kRows)
-    if (auto at = name.find(now); at != std::string::npos) return {std::string(name).replace(at, now.size(), then)};
-  return {};
-}
-
 }  // namespace
 
-struct AutoencoderKL::Impl {
+template <>
+struct PretrainedModel<AutoencoderKL>::Impl {
   Scope s;
   AutoencoderKLConfig c;
 
@@ -76,38 +68,22 @@ struct AutoencoderKL::Impl {
   std::optional<Conv2d> post_quant_conv =
       when<Conv2d>(c.use_post_quant_conv, s / "post_quant_conv", c.latent_channels, c.latent_channels, 1);
 
-  static AutoencoderKL make(const std::string& config, ModelLoader loader, const std::string& label);
+  static constexpr WeightFiles kFiles = kDiffusersFiles;
+  static std::string class_name() { return "AutoencoderKL"; }
+  // The attention's layers as files written before 2023 name them.
+  static std::vector<std::string> aliases(const std::string& name) {
+    static constexpr std::pair<std::string_view, std::string_view> kRows[] = {
+        {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
+    for (const auto& [now, then] : kRows)
+      if (auto at = name.find(now); at != std::string::npos) return {std::string(name).replace(at, now.size(), then)};
+    return {};
+  }
 
   // Throws Error{usage} unless `images` is [N, channels, H, W] in the model's dtype.
   void check_images(const char* name, const Tensor& images, int64_t channels) const;
 };
 
-// ---- Making one -----------------------------------------------------------------------------------------------------
-
-AutoencoderKL AutoencoderKL::Impl::make(const std::string& config, ModelLoader loader, const std::string& label) {
-  AutoencoderKL model;
-  model.class_name_ = "AutoencoderKL";
-  model.config_ = config;
-  model.dtype_ = loader.dtype();
-  model.device_ = loader.device();
-  model.impl_ = std::make_shared<Impl>(Impl{loader.root(), AutoencoderKLConfig::parse(config, label)});
-  model.parts_ = loader.finish();
-  return model;
-}
-
-AutoencoderKL AutoencoderKL::from_pretrained(const std::filesystem::path& folder, const ModelOptions& options) {
-  auto checkpoint = open_component(folder, kDiffusersFiles, options.variant);
-  return from_state_dict(checkpoint.config, checkpoint.tensors, options, checkpoint.label);
-}
-
-AutoencoderKL AutoencoderKL::from_state_dict(const std::string& config, const StateDict& tensors,
-                                             const ModelOptions& options, const std::string& label) {
-  return Impl::make(config, ModelLoader(tensors, label, options, old_names), label);
-}
-
-AutoencoderKL AutoencoderKL::random(const std::string& config, uint64_t seed, const ModelOptions& options) {
-  return Impl::make(config, ModelLoader::random(seed, options), "random weights");
-}
+template class PretrainedModel<AutoencoderKL>;
 
 // ---- Running it -----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ static ClipActivation activation(ConfigReader& config) {
   config.refuse("hidden_act", "\"quick_gelu\", \"gelu\"");
 }
 
-ClipTextConfig parse_clip_text_config(const std::string& text, const std::string& label) {
+CLIPTextConfig CLIPTextConfig::parse(const std::string& text, const std::string& label) {
   ConfigReader config(text, label);
   const json kPlain = {"CLIPTextModel"}, kProjecting = {"CLIPTextModelWithProjection"};
   config.only("model_type", {"clip_text_model"});
@@ -22,7 +22,7 @@ ClipTextConfig parse_clip_text_config(const std::string& text, const std::string
   config.only("tie_last_hidden_states", {false, nullptr});
   config.only("quantization_config", {nullptr});
 
-  ClipTextConfig c;
+  CLIPTextConfig c;
   c.vocab_size = config.integer("vocab_size", c.vocab_size);
   c.hidden_size = config.integer("hidden_size", c.hidden_size);
   c.intermediate_size = config.integer("intermediate_size", c.intermediate_size);

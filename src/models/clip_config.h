@@ -8,7 +8,7 @@ namespace lora {
 enum class ClipActivation { gelu, quick_gelu };
 
 // Fields and defaults of transformers' CLIPTextConfig, as far as they shape the result.
-struct ClipTextConfig {
+struct CLIPTextConfig {
   int64_t vocab_size = 49408;
   int64_t hidden_size = 512;
   int64_t intermediate_size = 2048;
@@ -20,10 +20,10 @@ struct ClipTextConfig {
   double layer_norm_eps = 1e-5;
   ClipActivation hidden_act = ClipActivation::quick_gelu;
   bool with_projection = false;  // the architecture is CLIPTextModelWithProjection
-};
 
-// Fields that every transformers config has are passed over. Throws Error{bad_file} for a malformed config and
-// Error{unsupported} naming a field that asks for something else.
-ClipTextConfig parse_clip_text_config(const std::string& text, const std::string& label);
+  // Fields that every transformers config has are passed over. Throws Error{bad_file} for a malformed config and
+  // Error{unsupported} naming a field that asks for something else.
+  static CLIPTextConfig parse(const std::string& json, const std::string& label);
+};
 
 }  // namespace lora

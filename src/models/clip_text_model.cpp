@@ -1,9 +1,9 @@
 #include <ATen/ATen.h>
 
 #include "core/check.h"
-#include "lora/model.h"
+#include "lora/text_encoders.h"
 #include "models/clip_config.h"
-#include "models/loading.h"
+#include "models/factory.h"
 #include "nn/layers.h"
 
 namespace lora {
@@ -43,7 +43,7 @@ struct ClipMLP {
 
 struct ClipLayer {
   Scope s;
-  ClipTextConfig c;
+  CLIPTextConfig c;
 
   LayerNorm layer_norm1{s / "layer_norm1", c.hidden_size, c.layer_norm_eps};
   LayerNorm layer_norm2{s / "layer_norm2", c.hidden_size, c.layer_norm_eps};
@@ -58,7 +58,7 @@ struct ClipLayer {
 
 struct ClipEmbeddings {
   Scope s;
-  ClipTextConfig c;
+  CLIPTextConfig c;
 
   Embedding position_embedding{s / "position_embedding", c.max_position_embeddings, c.hidden_size};
   Embedding token_embedding{s / "token_embedding", c.vocab_size, c.hidden_size};
@@ -73,18 +73,12 @@ Tensor end_positions(const Tensor& ids, int64_t eos_token_id) {
   return (eos_token_id == 2 ? ids : ids.eq(eos_token_id).to(at::kInt)).argmax(-1);
 }
 
-// transformers 5 writes a CLIPTextModel without this level, earlier versions with it.
-std::vector<std::string> without_text_model(const std::string& name) {
-  constexpr std::string_view kLevel = "text_model.";
-  if (!name.starts_with(kLevel)) return {};
-  return {name.substr(kLevel.size())};
-}
-
 }  // namespace
 
-struct CLIPTextModel::Impl {
+template <>
+struct PretrainedModel<CLIPTextModel>::Impl {
   Scope s;
-  ClipTextConfig c;
+  CLIPTextConfig c;
 
   Scope text_model = s / "text_model";
   ClipEmbeddings embeddings{text_model / "embeddings", c};
@@ -107,34 +101,21 @@ struct CLIPTextModel::Impl {
     return ids.to(final_layer_norm.site->weight.device());
   }
 
-  static CLIPTextModel build(const std::string& config, ModelLoader loader, const std::string& label) {
-    auto impl = std::make_shared<Impl>(Impl{.s = loader.root(), .c = parse_clip_text_config(config, label)});
-    CLIPTextModel model;
-    model.class_name_ = impl->c.with_projection ? "CLIPTextModelWithProjection" : "CLIPTextModel";
-    model.config_ = config;
-    model.dtype_ = loader.dtype();
-    model.device_ = loader.device();
-    // Buffers that early versions saved, and a projection that the config's architecture does without.
-    model.parts_ =
-        loader.finish({"text_model.embeddings.position_ids", "embeddings.position_ids", "text_projection.weight"});
-    model.impl_ = std::move(impl);
-    return model;
+  static constexpr WeightFiles kFiles = kTransformersFiles;
+  std::string class_name() const { return c.with_projection ? "CLIPTextModelWithProjection" : "CLIPTextModel"; }
+  // transformers 5 writes a CLIPTextModel without this level, earlier versions with it.
+  static std::vector<std::string> aliases(const std::string& name) {
+    constexpr std::string_view kLevel = "text_model.";
+    if (!name.starts_with(kLevel)) return {};
+    return {name.substr(kLevel.size())};
+  }
+  // Buffers that early versions saved, and a projection that the config's architecture does without.
+  static std::set<std::string> ignorable() {
+    return {"text_model.embeddings.position_ids", "embeddings.position_ids", "text_projection.weight"};
   }
 };
 
-CLIPTextModel CLIPTextModel::from_pretrained(const std::filesystem::path& folder, const ModelOptions& options) {
-  auto found = open_component(folder, kTransformersFiles, options.variant);
-  return from_state_dict(found.config, found.tensors, options, found.label);
-}
-
-CLIPTextModel CLIPTextModel::from_state_dict(const std::string& config, const StateDict& tensors,
-                                             const ModelOptions& options, const std::string& label) {
-  return Impl::build(config, ModelLoader(tensors, label, options, without_text_model), label);
-}
-
-CLIPTextModel CLIPTextModel::random(const std::string& config, uint64_t seed, const ModelOptions& options) {
-  return Impl::build(config, ModelLoader::random(seed, options), "config");
-}
+template class PretrainedModel<CLIPTextModel>;
 
 CLIPTextOutput CLIPTextModel::operator()(const Tensor& input_ids) const {
   RunScope run(*parts_);

@@ -1,8 +1,8 @@
 #include <ATen/ATen.h>
 
 #include "core/check.h"
-#include "lora/model.h"
-#include "models/loading.h"
+#include "lora/denoisers.h"
+#include "models/factory.h"
 #include "models/unet_2d_blocks.h"
 #include "models/unet_2d_condition_config.h"
 #include "nn/embeddings.h"
@@ -37,7 +37,8 @@ Tensor to_bias(const Tensor& mask, Dtype dtype) { return ((1 - mask.to(dtype)) *
 
 }  // namespace
 
-struct UNet2DConditionModel::Impl {
+template <>
+struct PretrainedModel<UNet2DConditionModel>::Impl {
   Scope s;
   UNet2DConditionConfig c;
 
@@ -56,7 +57,8 @@ struct UNet2DConditionModel::Impl {
   Conv2d conv_out{
       s / "conv_out", c.down.front().out, c.out_channels, c.conv_out_kernel, 1, (c.conv_out_kernel - 1) / 2};
 
-  static UNet2DConditionModel make(const std::string& config, ModelLoader loader, const std::string& label);
+  static constexpr WeightFiles kFiles = kDiffusersFiles;
+  static std::string class_name() { return "UNet2DConditionModel"; }
 
   void check_inputs(const Tensor& sample, const Tensor& timestep, const Tensor& context,
                     const UNetOptions& options) const;
@@ -64,35 +66,7 @@ struct UNet2DConditionModel::Impl {
   Tensor forward(const Tensor& sample, const Conditioning& given) const;
 };
 
-// ---- Making one -----------------------------------------------------------------------------------------------------
-
-UNet2DConditionModel UNet2DConditionModel::Impl::make(const std::string& config, ModelLoader loader,
-                                                      const std::string& label) {
-  UNet2DConditionModel model;
-  model.class_name_ = "UNet2DConditionModel";
-  model.config_ = config;
-  model.dtype_ = loader.dtype();
-  model.device_ = loader.device();
-  model.impl_ = std::make_shared<Impl>(Impl{loader.root(), UNet2DConditionConfig::parse(config, label)});
-  model.parts_ = loader.finish();
-  return model;
-}
-
-UNet2DConditionModel UNet2DConditionModel::from_pretrained(const std::filesystem::path& folder,
-                                                           const ModelOptions& options) {
-  auto checkpoint = open_component(folder, kDiffusersFiles, options.variant);
-  return from_state_dict(checkpoint.config, checkpoint.tensors, options, checkpoint.label);
-}
-
-UNet2DConditionModel UNet2DConditionModel::from_state_dict(const std::string& config, const StateDict& tensors,
-                                                           const ModelOptions& options, const std::string& label) {
-  return Impl::make(config, ModelLoader(tensors, label, options), label);
-}
-
-UNet2DConditionModel UNet2DConditionModel::random(const std::string& config, uint64_t seed,
-                                                  const ModelOptions& options) {
-  return Impl::make(config, ModelLoader::random(seed, options), "random weights");
-}
+template class PretrainedModel<UNet2DConditionModel>;
 
 // ---- Running it -----------------------------------------------------------------------------------------------------
 

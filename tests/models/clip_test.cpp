@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lora/error.h"
-#include "lora/model.h"
+#include "lora/text_encoders.h"
 #include "models/errors.h"
 #include "models/reference_model.h"
 #include "nn/site.h"

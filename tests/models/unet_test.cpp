@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "lora/model.h"
+#include "lora/denoisers.h"
 #include "models/errors.h"
 #include "models/reference_model.h"
 #include "nn/site.h"

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "lora/model.h"
+#include "lora/autoencoders.h"
 #include "models/errors.h"
 #include "models/reference_model.h"
 #include "nn/random.h"
