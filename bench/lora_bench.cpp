@@ -133,7 +133,7 @@ struct Bench {
 
   // Four images in one batch: without adapters, and each with one of its own.
   void batch(StableDiffusionPipeline& pipe) const {
-    StableDiffusionOptions options{.height = 256, .width = 256, .num_inference_steps = 1, .guidance_scale = 1};
+    CallOptions options{.height = 256, .width = 256, .num_inference_steps = 1, .guidance_scale = 1};
     options.num_images_per_prompt = 4;
     options.prompt_embeds = at::randn({1, 77, 768});
     options.seed = {0};
@@ -186,6 +186,48 @@ struct Bench {
         "unfuse." + dtype, {.runs = runs}, [&] { pipe.unfuse_lora(); }, [&] { pipe.fuse_lora(); }, nothing);
     pipe.unload_lora_weights();
   }
+
+  // SDXL's 2.6 billion parameters in bfloat16.
+  void sdxl() const {
+    auto open_xl = [&] {
+      return StableDiffusionXLPipeline::from_pretrained(cache / "sdxl-bfloat16", {.dtype = at::kBFloat16});
+    };
+    std::optional<StableDiffusionXLPipeline> kept;
+    measure(
+        "xl.open", {.runs = runs, .warm = 1}, [&] { kept = open_xl(); }, nothing, [&] { kept.reset(); });
+    auto pipe = open_xl();
+    auto add = [&](int i) {
+      pipe.load_lora_weights(cache / "loras" / fmt::format("sdxl-{}.safetensors", i),
+                             {.adapter_name = fmt::format("a{}", i)});
+    };
+    measure(
+        "xl.load", {.runs = runs}, [&] { add(0); }, nothing, [&] { pipe.unload_lora_weights(); });
+    add(0), add(1);
+    int turn = 0;
+    measure(
+        "xl.switch", {.runs = runs, .warm = 1, .loops = 6}, [&] { pipe.set_adapters({(turn ^= 1) ? "a1" : "a0"}); },
+        nothing, nothing);
+    pipe.set_adapters({"a0"});
+    measure(
+        "xl.fuse", {.runs = runs, .warm = 1}, [&] { pipe.fuse_lora(); }, nothing, [&] { pipe.unfuse_lora(); });
+    measure(
+        "xl.unfuse", {.runs = runs}, [&] { pipe.unfuse_lora(); }, [&] { pipe.fuse_lora(); }, nothing);
+
+    // What moving those weights costs: each read once and written once, on every core.
+    std::vector<Tensor> from, to;
+    for (const auto& [component, model] : pipe.models())
+      for (const auto& [key, t] : pipe.get_lora_layers(component, "a0"))
+        if (constexpr std::string_view kUp = ".lora_B.weight"; key.ends_with(kUp)) {
+          from.push_back(model->state_dict().at(key.substr(0, key.size() - kUp.size()) + ".weight"));
+          to.push_back(at::empty_like(from.back()));
+        }
+    measure(
+        "xl.copy", {.runs = runs, .warm = 1},
+        [&] {
+          for (size_t i = 0; i < from.size(); ++i) to[i].copy_(from[i]);
+        },
+        nothing, nothing);
+  }
 };
 
 }  // namespace
@@ -210,4 +252,6 @@ int main(int argc, char** argv) {
   bench.many(pipe);
   pipe = bench.open(at::kBFloat16);
   bench.fusing(pipe, "bfloat16");
+  pipe = {};
+  bench.sdxl();
 }

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Full-size models with random weights for the benchmarks, and LoRAs for them. What is there already is kept.
 
-    python bench/make_models.py build/bench [--dtypes float16 bfloat16 float32] [--rank 16]
+    python bench/make_models.py build/bench [--dtypes float16 bfloat16 float32] [--sdxl] [--rank 16]
 
 Writes CACHE/sd15-DTYPE (Stable Diffusion 1.5 as a diffusers folder: 2.1 GB in the half types, 4.3 GB in float32) and
 CACHE/loras/{kohya,peft}-{0,1,2}.safetensors: float16, over the 264 layers that kohya trains by default (the 192 of the
-UNet's transformers and the 72 of the text encoder).
+UNet's transformers and the 72 of the text encoder). With --sdxl also CACHE/sdxl-bfloat16 (6.9 GB) and
+CACHE/loras/sdxl-{0,1}.safetensors, as PEFT names them, over the 722 layers of the UNet's transformers and the 264 of the
+two text encoders.
 """
 import argparse
 import json
@@ -28,6 +30,21 @@ TEXT = dict(
     eos_token_id=49407,
     pad_token_id=49407,
 )
+XL_UNET = dict(
+    sample_size=128,
+    cross_attention_dim=2048,
+    attention_head_dim=[5, 10, 20],
+    block_out_channels=(320, 640, 1280),
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    transformer_layers_per_block=[1, 2, 10],
+    use_linear_projection=True,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=256,
+    projection_class_embeddings_input_dim=2816,
+)
+XL_TEXT_2 = {**TEXT, "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
+             "projection_dim": 1280, "hidden_act": "gelu"}  # fmt: skip
 VAE = dict(
     latent_channels=4,
     block_out_channels=(128, 256, 512, 512),
@@ -78,6 +95,25 @@ def skeletons():
         return UNet2DConditionModel(**UNET), CLIPTextModel(CLIPTextConfig(**TEXT)), AutoencoderKL(**VAE)
 
 
+def xl_skeletons():
+    """By component."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    with torch.device("meta"):
+        return {
+            "unet": UNet2DConditionModel(**XL_UNET),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**TEXT)),
+            "text_encoder_2": CLIPTextModelWithProjection(CLIPTextConfig(**XL_TEXT_2)),
+            "vae": AutoencoderKL(**VAE, scaling_factor=0.13025, force_upcast=False),
+        }
+
+
+def text_level(model):
+    """transformers 5 has no such level in a CLIPTextModel's names, files have."""
+    return "text_model." if type(model).__name__ == "CLIPTextModel" else ""
+
+
 def write_tokenizer(folder):
     """The embedded model's words, filled up to CLIP's number of tokens."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,6 +157,47 @@ def write_pipeline(folder, dtype, models):
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")  # last: its presence says all is there
 
 
+def write_xl_pipeline(folder, models):
+    from diffusers import EulerDiscreteScheduler
+
+    noise = Noise(torch.bfloat16)
+    index = {"_class_name": "StableDiffusionXLPipeline", "_diffusers_version": "0.42.1"}
+    index |= {"force_zeros_for_empty_prompt": True, "feature_extractor": [None, None], "image_encoder": [None, None]}
+    for part, model in models.items():
+        text = part.startswith("text")
+        name = "model" if text else "diffusion_pytorch_model"
+        index[part] = ["transformers" if text else "diffusers", type(model).__name__]
+        if text:
+            model.config.architectures = [type(model).__name__]
+            model.config.save_pretrained(folder / part)
+            tokenizer = part.replace("text_encoder", "tokenizer")
+            write_tokenizer(folder / tokenizer)
+            index[tokenizer] = ["transformers", "CLIPTokenizer"]
+        else:
+            model.save_config(folder / part)
+        save_file(weights(model, noise, text_level(model)), folder / part / f"{name}.safetensors", {"format": "pt"})
+    betas = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    EulerDiscreteScheduler(**betas, steps_offset=1, timestep_spacing="leading").save_pretrained(folder / "scheduler")
+    index["scheduler"] = ["diffusers", "EulerDiscreteScheduler"]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def write_xl_loras(folder, rank, models):
+    for i in range(2):
+        noise, tensors = Noise(torch.bfloat16, seed=i + 1), {}
+        for part, model in models.items():
+            for path, module in model.named_modules():
+                trained = "attentions" in path or (part.startswith("text") and "layers" in path)
+                if part == "vae" or not trained or not isinstance(module, torch.nn.Linear):
+                    continue
+                out, wide = module.weight.shape
+                name = f"{part}.{text_level(model)}{path}"
+                tensors[f"{name}.lora_A.weight"] = noise((rank, wide), wide**-0.5)
+                tensors[f"{name}.lora_B.weight"] = noise((out, rank), 0.02 * rank**-0.5)
+        assert len(tensors) == 2 * (722 + 264), len(tensors)
+        save_file(tensors, folder / f"sdxl-{i}.safetensors", {"format": "pt"})
+
+
 def trained_layers(unet, text):
     """(kohya's prefix, PEFT's prefix, path, weight) of each."""
     for path, module in unet.named_modules():
@@ -157,10 +234,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--dtypes", nargs="*", default=["float16"], choices=["float16", "bfloat16", "float32"])
+    parser.add_argument("--sdxl", action="store_true")
     parser.add_argument("--rank", type=int, default=16)
     args = parser.parse_args()
     wanted = [d for d in args.dtypes if not (args.cache / f"sd15-{d}" / "model_index.json").exists()]
     loras = not (args.cache / "loras" / "peft-2.safetensors").exists()
+    xl = args.cache / "sdxl-bfloat16"
+    if args.sdxl and not (xl / "model_index.json").exists():
+        models = xl_skeletons()
+        write_xl_pipeline(xl, models)
+        (args.cache / "loras").mkdir(exist_ok=True)
+        write_xl_loras(args.cache / "loras", args.rank, models)
+        print(xl)
     if not wanted and not loras:
         return
     models = skeletons()

@@ -98,11 +98,20 @@ class Bench:
             folder, torch_dtype=getattr(torch, dtype), safety_checker=None, local_files_only=True
         )
 
+    def xl(self):
+        import diffusers
+        import torch
+
+        return diffusers.StableDiffusionXLPipeline.from_pretrained(
+            self.cache / "sdxl-bfloat16", torch_dtype=torch.bfloat16, local_files_only=True, add_watermarker=False
+        )
+
     def pipe(self, dtype):
+        """Stable Diffusion 1.5 in that dtype; "sdxl" is SDXL."""
         if self.dtype != dtype:
             self.opened = None
             gc.collect()
-            self.opened, self.dtype = self.open(dtype), dtype
+            self.opened, self.dtype = self.xl() if dtype == "sdxl" else self.open(dtype), dtype
         return self.opened
 
     def lora(self, kind, i):
@@ -220,6 +229,50 @@ def fuse(bench, name, dtype, forward):
         measure(name, into, bench.runs, after=out)
     else:
         measure(name, out, bench.runs, before=into)
+    pipe.unload_lora_weights()
+
+
+@measures("xl.open")
+def open_xl(bench, name):
+    kept = []
+    measure(name, lambda: kept.append(bench.xl()), min(bench.runs, 2), after=kept.clear, warm=1)
+
+
+def xl_loaded(pipe, bench, *adapters):
+    for i in adapters:
+        pipe.load_lora_weights(bench.lora("sdxl", i), adapter_name=f"a{i}")
+
+
+@measures("xl.load")
+def load_xl(bench, name):
+    pipe = bench.pipe("sdxl")
+    measure(name, lambda: xl_loaded(pipe, bench, 0), bench.runs, after=pipe.unload_lora_weights)
+
+
+@measures("xl.switch")
+def switch_xl(bench, name):
+    pipe, turn = bench.pipe("sdxl"), [0]
+    xl_loaded(pipe, bench, 0, 1)
+
+    def action():
+        turn[0] ^= 1
+        pipe.set_adapters(f"a{turn[0]}")
+
+    measure(name, action, bench.runs, warm=1, loops=6)
+    pipe.unload_lora_weights()
+
+
+@measures(each={"xl.fuse": (True,), "xl.unfuse": (False,)})
+def fuse_xl(bench, name, forward):
+    pipe = bench.pipe("sdxl")
+    xl_loaded(pipe, bench, 0)
+    parts = [*COMPONENTS, "text_encoder_2"]
+    into = lambda: pipe.fuse_lora(components=parts)
+    out = lambda: pipe.unfuse_lora(components=parts)
+    if forward:
+        measure(name, into, min(bench.runs, 2), after=out)
+    else:
+        measure(name, out, min(bench.runs, 2), before=into)
     pipe.unload_lora_weights()
 
 

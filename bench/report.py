@@ -53,6 +53,8 @@ def main():
     for count in (1, 10, 50, 200):
         add(f"memory, {count} loaded", seconds(f"memory.with{count}"), 1.0, "file sizes an adapter", 1.05)
     add("memory after unload", seconds("memory.unloaded"), 1.0, "before the loads", 1.02)
+    for what in ("fuse", "unfuse"):
+        add(f"SDXL {what} over copy", seconds(f"xl.{what}"), seconds("xl.copy"), "copying its weights", None)
     with open(sys.argv[3], "w") as out:
         json.dump(rows, out, indent=1)
 

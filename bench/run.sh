@@ -10,7 +10,7 @@ runs=${RUNS:-3}
 export OMP_NUM_THREADS=$threads MKL_NUM_THREADS=$threads
 
 echo "models and LoRAs of full size, random weights, in $cache"
-"$python" bench/make_models.py "$cache" --dtypes float16 bfloat16
+"$python" bench/make_models.py "$cache" --dtypes float16 bfloat16 --sdxl
 mkdir -p "$cache"
 rm -f "$cache"/ours.jsonl "$cache"/reference.jsonl
 # In turns, and the best of them: a machine that others use as well is not equally fast all the time.

@@ -6,7 +6,7 @@
 int main(int argc, char** argv) {
   if (argc != 3) return std::puts("usage: fuse MODEL LORA"), 2;
   auto pipe = lora::StableDiffusionPipeline::from_pretrained(argv[1]);
-  lora::StableDiffusionOptions options{.num_inference_steps = 20, .guidance_scale = 4, .seed = {0}};
+  lora::CallOptions options{.num_inference_steps = 20, .guidance_scale = 4, .seed = {0}};
   auto before = pipe("rocket", options).front();
 
   pipe.load_lora_weights(argv[2], {.adapter_name = "style"});

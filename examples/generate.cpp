@@ -6,7 +6,7 @@
 int main(int argc, char** argv) {
   if (argc != 4) return std::puts("usage: generate MODEL LORA LORA"), 2;
   auto pipe = lora::StableDiffusionPipeline::from_pretrained(argv[1]);
-  lora::StableDiffusionOptions options{.num_inference_steps = 20, .guidance_scale = 4, .seed = {0}};
+  lora::CallOptions options{.num_inference_steps = 20, .guidance_scale = 4, .seed = {0}};
 
   pipe("a cute penguin", options).front().save("penguin.png");
 

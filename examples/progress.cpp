@@ -7,7 +7,7 @@
 int main(int argc, char** argv) {
   if (argc != 2) return std::puts("usage: progress MODEL"), 2;
   auto pipe = lora::StableDiffusionPipeline::from_pretrained(argv[1], {.scheduler = "euler"});
-  lora::StableDiffusionOptions options{.num_inference_steps = 10, .guidance_scale = 4};
+  lora::CallOptions options{.num_inference_steps = 10, .guidance_scale = 4};
   options.latents = at::randn({1, pipe.vae.latent_channels(), 16, 16});
   options.callback_on_step_end = [](const lora::StepEnd& step) {
     std::printf("step %d of %d\n", step.step + 1, step.num_steps);

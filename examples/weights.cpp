@@ -8,7 +8,7 @@ int main(int argc, char** argv) {
   auto pipe = lora::StableDiffusionPipeline::from_pretrained(argv[1]);
   pipe.load_lora_weights(argv[2], {.adapter_name = "first"});
   pipe.load_lora_weights(argv[3], {.adapter_name = "second"});
-  lora::StableDiffusionOptions options{.num_inference_steps = 10, .guidance_scale = 4, .seed = {0}};
+  lora::CallOptions options{.num_inference_steps = 10, .guidance_scale = 4, .seed = {0}};
 
   // Little of it where the UNet goes down, all of it where it goes up, half of it in the text encoder.
   pipe.set_adapters({"first"}, {{{"unet", {{"down", 0.2}, {"up", 1.0}}}, {"text_encoder", 0.5}}});

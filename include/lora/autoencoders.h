@@ -25,16 +25,19 @@ class AutoencoderKL : public PretrainedModel<AutoencoderKL> {
   bool force_upcast() const;
 };
 
-// diffusers' VQModel: aMUSEd's pictures as tokens of a codebook.
+// diffusers' VQModel: aMUSEd's pictures as tokens of a codebook (arXiv:2012.09841).
 class VQModel : public PretrainedModel<VQModel> {
  public:
-  // [N, 3, H, W] in [-1, 1] to int64 [N, h, w], the nearest codebook entries.
+  // [N, 3, H, W] in [-1, 1] to int64 [N, h, w], the nearest codebook entries. Throws Error{usage} for another shape or
+  // dtype than the model's.
   Tensor encode(const Tensor& pixels) const;
-  // int64 [N, h, w] to [N, 3, H, W], about [-1, 1].
+  // int64 [N, h, w] to [N, 3, H, W], about [-1, 1]. Throws Error{usage} for tokens outside the codebook, such as the
+  // mask token.
   Tensor decode(const Tensor& tokens) const;
 
-  int64_t scale_factor() const;  // pixels per token along a side
+  int64_t scale_factor() const;  // pixels per token along a side: 2^(levels - 1)
   int64_t num_vq_embeddings() const;
+  bool force_upcast() const;  // float16 is not enough for it
 };
 
 }  // namespace lora

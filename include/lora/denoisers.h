@@ -26,9 +26,10 @@ class UNet2DConditionModel : public PretrainedModel<UNet2DConditionModel> {
 // diffusers' SD3Transformer2DModel: the denoiser of Stable Diffusion 3 and 3.5 (MM-DiT, arXiv:2403.03206).
 class SD3Transformer2DModel : public PretrainedModel<SD3Transformer2DModel> {
  public:
-  // hidden_states [N, in_channels, H, W]; encoder_hidden_states [N, tokens, joint_attention_dim]; pooled_projections
-  // [N, pooled_projection_dim]; timestep: number or [N], in 0 … 1000. `skip_layers` leaves these joint blocks out (skip
-  // layer guidance). Returns [N, out_channels, H, W], the predicted velocity.
+  // hidden_states [N, in_channels, H, W], H and W multiples of patch_size up to patch_size · pos_embed_max_size;
+  // encoder_hidden_states [N, tokens, joint_attention_dim]; pooled_projections [N, pooled_projection_dim]; timestep:
+  // number or [N], in 0 … 1000. `skip_layers` leaves these joint blocks out (skip layer guidance). Returns
+  // [N, out_channels, H, W], the predicted velocity. Throws Error{usage} for inputs that do not fit.
   Tensor operator()(const Tensor& hidden_states, const Tensor& encoder_hidden_states, const Tensor& pooled_projections,
                     const Tensor& timestep, const std::vector<int64_t>& skip_layers = {}) const;
 
@@ -42,9 +43,11 @@ class SD3Transformer2DModel : public PretrainedModel<SD3Transformer2DModel> {
 // diffusers' UVit2DModel: the masked-token predictor of aMUSEd (arXiv:2401.01808).
 class UVit2DModel : public PretrainedModel<UVit2DModel> {
  public:
-  // input_ids int64 [N, h, w], tokens of the VQModel's codebook or the mask token; encoder_hidden_states [N, tokens,
-  // encoder_hidden_size]; pooled_text_emb [N, cond_embed_dim]; micro_conds [N, 5] (original height and width, crop top
-  // and left, aesthetic score). Returns [N, codebook_size, h, w], the logits of each place's token.
+  // input_ids int64 [N, h, w], tokens of the VQModel's codebook or the mask token, h and w even where the config says
+  // `downsample`; encoder_hidden_states [N, tokens, encoder_hidden_size]; pooled_text_emb [N, cond_embed_dim];
+  // micro_conds [N, 5], any real dtype: the picture's width and height, what was cropped of it, its aesthetic score, in
+  // the order of diffusers' pipeline. Returns [N, codebook_size, h, w], the logits of each place's token. Throws
+  // Error{usage} for other shapes or dtypes, and for ids outside the vocabulary.
   Tensor operator()(const Tensor& input_ids, const Tensor& encoder_hidden_states, const Tensor& pooled_text_emb,
                     const Tensor& micro_conds) const;
 

@@ -14,11 +14,17 @@
 namespace lora {
 
 struct SiteWeights;
-class CLIPTextModel;
+class SD3Transformer2DModel;
 class UNet2DConditionModel;
+class UVit2DModel;
 
 class LoraBaseMixin {
  public:
+  struct Component {
+    std::string name;
+    const Model* model;
+  };
+
   virtual ~LoraBaseMixin() = default;
 
   // Loads an adapter into every component that the source has layers for, and makes it the only active one. Throws
@@ -29,6 +35,11 @@ class LoraBaseMixin {
 
   // Reads without loading.
   LoraStateDict lora_state_dict(const LoraSource& source, const LoraStateDictOptions& options = {}) const;
+
+  // One text encoder's part of load_lora_weights, from what lora_state_dict gives; options.prefix names it.
+  LoadReport load_lora_into_text_encoder(const StateDict& state_dict,
+                                         const std::map<std::string, double>& network_alphas, const Model& text_encoder,
+                                         const LoadIntoTextEncoderOptions& options = {});
 
   // What a load of this source would match here, and what not. Changes nothing; throws as the load would.
   LoadReport match_lora(const LoraSource& source, const LoadLoraOptions& options = {}) const;
@@ -76,19 +87,17 @@ class LoraBaseMixin {
   StateDict trainable_parameters(const std::string& component, const std::string& adapter_name) const;
 
  protected:
-  struct Component {
-    std::string name;
-    const Model* model;
-  };
   // The components that can hold LoRA, the denoiser first.
   virtual std::vector<Component> lora_components() const = 0;
 
   // One component's part of a load.
   LoadReport load_into(const Component& component, const LoraStateDict& lora, const LoadIntoOptions& options,
                        double weight = 1);
-  // By component: layers, and their metadata where the caller has it.
-  static void save(const std::filesystem::path& save_directory,
-                   const std::map<std::string, std::pair<StateDict, std::string>>& layers,
+  LoadReport load_into_denoiser(const char* component, const StateDict& state_dict,
+                                const std::map<std::string, double>& network_alphas, const Model& model,
+                                const LoadIntoOptions& options);
+  // Layers by component.
+  static void save(const std::filesystem::path& save_directory, const std::map<std::string, StateDict>& layers,
                    const SaveLoraOptions& options);
   static bool saves_safely(const SaveLoraOptions& options);
   // Throws Error{not_found} for names that no component has.
@@ -108,21 +117,48 @@ class LoraBaseMixin {
 };
 
 // Stable Diffusion 1.x and 2.x: unet and text_encoder.
-class StableDiffusionLoraLoaderMixin : public LoraBaseMixin {
+class StableDiffusionLoraLoaderMixin : public virtual LoraBaseMixin {
  public:
   // One component's part of load_lora_weights, from what lora_state_dict gives. Keys may or may not carry the
   // component's name.
   LoadReport load_lora_into_unet(const StateDict& state_dict, const std::map<std::string, double>& network_alphas,
                                  const UNet2DConditionModel& unet, const LoadIntoOptions& options = {});
-  LoadReport load_lora_into_text_encoder(const StateDict& state_dict,
-                                         const std::map<std::string, double>& network_alphas,
-                                         const CLIPTextModel& text_encoder,
-                                         const LoadIntoTextEncoderOptions& options = {});
 
   // Writes layers (as get_lora_layers gives them) into one file of the folder, made where it is not there. Throws
-  // Error{usage} where both are empty, Error{io} where it cannot be written.
+  // Error{usage} where all are empty, Error{io} where it cannot be written.
   static void save_lora_weights(const std::filesystem::path& save_directory, const StateDict& unet_lora_layers,
                                 const StateDict& text_encoder_lora_layers = {}, const SaveLoraOptions& options = {});
+};
+
+// SDXL: unet, text_encoder and text_encoder_2.
+class StableDiffusionXLLoraLoaderMixin : public virtual LoraBaseMixin {
+ public:
+  LoadReport load_lora_into_unet(const StateDict& state_dict, const std::map<std::string, double>& network_alphas,
+                                 const UNet2DConditionModel& unet, const LoadIntoOptions& options = {});
+  static void save_lora_weights(const std::filesystem::path& save_directory, const StateDict& unet_lora_layers,
+                                const StateDict& text_encoder_lora_layers = {},
+                                const StateDict& text_encoder_2_lora_layers = {}, const SaveLoraOptions& options = {});
+};
+
+// Stable Diffusion 3: transformer, text_encoder, text_encoder_2 and, beyond diffusers, text_encoder_3.
+class SD3LoraLoaderMixin : public virtual LoraBaseMixin {
+ public:
+  LoadReport load_lora_into_transformer(const StateDict& state_dict, const SD3Transformer2DModel& transformer,
+                                        const LoadIntoOptions& options = {});
+  static void save_lora_weights(const std::filesystem::path& save_directory, const StateDict& transformer_lora_layers,
+                                const StateDict& text_encoder_lora_layers = {},
+                                const StateDict& text_encoder_2_lora_layers = {}, const SaveLoraOptions& options = {},
+                                const StateDict& text_encoder_3_lora_layers = {});
+};
+
+// aMUSEd: transformer and text_encoder.
+class AmusedLoraLoaderMixin : public virtual LoraBaseMixin {
+ public:
+  LoadReport load_lora_into_transformer(const StateDict& state_dict,
+                                        const std::map<std::string, double>& network_alphas,
+                                        const UVit2DModel& transformer, const LoadIntoOptions& options = {});
+  static void save_lora_weights(const std::filesystem::path& save_directory, const StateDict& text_encoder_lora_layers,
+                                const StateDict& transformer_lora_layers, const SaveLoraOptions& options = {});
 };
 
 }  // namespace lora

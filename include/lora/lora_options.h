@@ -118,7 +118,8 @@ struct CreateAdapterOptions {
 struct SaveLoraOptions {
   std::string weight_name;  // none: pytorch_lora_weights.safetensors (.bin without safe_serialization)
   // lora_adapter_metadata of the components, JSON objects; none: what the tensors say.
-  std::string unet_lora_adapter_metadata, text_encoder_lora_adapter_metadata;
+  std::string unet_lora_adapter_metadata, transformer_lora_adapter_metadata;
+  std::string text_encoder_lora_adapter_metadata, text_encoder_2_lora_adapter_metadata;
   bool is_main_process = true;  // false writes nothing
   // false writes a pickle that torch.load(weights_only=True) reads. None: what the environment variable
   // DIFFUSERS_SAVE_MODE says ("safetensors" or "pickle"), else true.

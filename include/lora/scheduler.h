@@ -1,20 +1,38 @@
 #pragma once
 // Noise schedulers, under diffusers' names. One object serves one run at a time; clone() gives a fresh one of the same
 // config, so that concurrent runs share nothing.
+//
+// AmusedScheduler is for tokens in place of latents (arXiv:2401.01808): samples are int64 [N, h, w], masked places hold
+// the config's mask_token_id, model outputs are logits [N, codebook_size, h, w]. It takes one generator at most.
 #include <ATen/core/Generator.h>
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lora/tensor.h"
 
 namespace lora {
 
+// What a run may be given besides its length. Each is one class's own; the others refuse it with Error{usage}.
+struct SetTimestepsOptions {
+  // FlowMatchEulerDiscreteScheduler: how far the noise levels are shifted for the picture's size. Wanted where the
+  // config says use_dynamic_shifting, without effect where it does not.
+  std::optional<double> mu;
+  // FlowMatchEulerDiscreteScheduler: the noise levels before they are shifted, highest first, one a step.
+  std::vector<double> sigmas;
+  // AmusedScheduler: how much chance decides which tokens stay, at the first step and at the last; {2, 0} for none.
+  // diffusers' single number t is {t, 0.01}.
+  std::optional<std::pair<double, double>> temperature;
+};
+
 struct SchedulerOutput {
   Tensor prev_sample;           // the sample at the next timestep
-  Tensor pred_original_sample;  // the predicted clean sample; undefined where the scheduler has none (PNDM, DPM-Solver)
+  Tensor pred_original_sample;  // the predicted clean sample; undefined where the scheduler has none (PNDM, DPM-Solver,
+                                // FlowMatchEuler)
 };
 
 struct SchedulerStepOptions {
@@ -35,12 +53,13 @@ class Scheduler {
   static std::unique_ptr<Scheduler> from_config(const std::string& json, const std::string& class_name = "");
   // From a folder that holds scheduler_config.json. Throws Error{not_found} where it does not.
   static std::unique_ptr<Scheduler> from_pretrained(const std::filesystem::path& folder);
-  // Short names for a command line: ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras, lcm.
+  // Short names for a command line: ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras, lcm,
+  // flow_match_euler. AmusedScheduler has none: no other class stands in for it, nor it for another.
   static std::vector<std::string> names();
 
   // Starts a run of num_inference_steps. Throws Error{usage} where it is not in 1 … num_train_timesteps, or what else
-  // the config allows.
-  virtual void set_timesteps(int num_inference_steps) = 0;
+  // the config allows, and for options that the class or the config does not take, or lacks.
+  virtual void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options = {}) = 0;
   // The timesteps of the run, highest noise first, on the CPU: int64 or float32, as diffusers has them; empty before
   // set_timesteps(). May hold more entries than the number of steps asked for (PNDM's warm-up).
   virtual const Tensor& timesteps() const = 0;
@@ -56,7 +75,8 @@ class Scheduler {
   // Error{usage} before set_timesteps() and after the last step.
   virtual SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                                const SchedulerStepOptions& options = {}) = 0;
-  // Noises clean samples to `timesteps` (one an image, or one for all), for image-to-image.
+  // Noises clean samples to `timesteps` (one an image, or one for all), for image-to-image. `noise` is standard normal;
+  // AmusedScheduler, which masks tokens at random, wants it uniform in [0, 1).
   virtual Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const = 0;
   // 1 where one call of step() advances one timestep; 2 for second-order schedulers.
   virtual int order() const { return 1; }

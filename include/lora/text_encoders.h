@@ -27,11 +27,12 @@ class CLIPTextModel : public PretrainedModel<CLIPTextModel> {
   int64_t num_hidden_layers() const;
 };
 
-// transformers' T5EncoderModel, versions 1.0 and 1.1: Stable Diffusion 3's third text encoder.
+// transformers' T5EncoderModel, versions 1.0 and 1.1 (arXiv:1910.10683): Stable Diffusion 3's third text encoder. In
+// float16, the weights `wo` and the sums that they go into are float32, as in transformers.
 class T5EncoderModel : public PretrainedModel<T5EncoderModel> {
  public:
   // input_ids int64 [N, tokens] → last_hidden_state [N, tokens, d_model]. No mask: the pipelines that use it attend to
-  // the padding as well.
+  // the padding as well. Throws Error{usage} for ids that the vocabulary does not have.
   Tensor operator()(const Tensor& input_ids) const;
 
   int64_t d_model() const;

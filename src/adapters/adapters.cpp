@@ -17,13 +17,10 @@ Adapters& Adapters::of(Parts& parts) {
 
 // ---- What there is -------------------------------------------------------------------------------------------------
 
-const Adapters::Loaded* Adapters::State::find(const std::string& name) const {
-  auto it = std::find_if(loaded.begin(), loaded.end(), [&](auto& l) { return l.adapter->name == name; });
-  return it == loaded.end() ? nullptr : &*it;
-}
-
-Adapters::Loaded* Adapters::State::find(const std::string& name) {
-  return const_cast<Loaded*>(std::as_const(*this).find(name));
+void Adapters::State::put(StackEntry entry) {
+  auto it =
+      std::find_if(loaded.begin(), loaded.end(), [&](auto& l) { return l->adapter->name == entry.adapter->name; });
+  *it = std::make_shared<const StackEntry>(std::move(entry));
 }
 
 bool Adapters::State::is_fused(const Adapter* adapter) const {
@@ -38,7 +35,7 @@ bool Adapters::contains(const std::string& name) const {
 std::vector<std::string> Adapters::names() const {
   std::lock_guard lock(mutex_);
   std::vector<std::string> names;
-  for (const auto& l : state_.loaded) names.push_back(l.adapter->name);
+  for (const auto& l : state_.loaded) names.push_back(l->adapter->name);
   return names;
 }
 
@@ -82,7 +79,7 @@ void Adapters::add(Adapter adapter) {
           "an adapter \"{}\" is loaded already; give the new one another adapter_name or delete the old one first",
           fresh->name);
     state.active = {fresh->name};
-    state.loaded.push_back({fresh});
+    state.loaded.push_back(std::make_shared<const StackEntry>(StackEntry{fresh}));
   });
 }
 
@@ -92,7 +89,7 @@ void Adapters::set(const std::vector<std::string>& names, const std::vector<Site
     for (size_t i = 0; i < names.size(); ++i) {
       auto* loaded = state.find(names[i]);
       if (!loaded) continue;
-      loaded->weights = weights[i];
+      state.put({loaded->adapter, weights[i]});
       if (std::find(state.active.begin(), state.active.end(), names[i]) == state.active.end())
         state.active.push_back(names[i]);
     }
@@ -104,13 +101,13 @@ void Adapters::replace(Adapter adapter, bool active, const SiteWeights& weights)
   update([&](State& state) {
     auto* loaded = state.find(fresh->name);
     if (!loaded) {
-      state.loaded.push_back({fresh, weights});
+      state.loaded.push_back(std::make_shared<const StackEntry>(StackEntry{fresh, weights}));
       if (active) state.active.push_back(fresh->name);
       return;
     }
     for (auto& f : state.fused)
       if (f.adapter == loaded->adapter) f.adapter = fresh;
-    loaded->adapter = fresh;
+    state.put({fresh, loaded->weights});
   });
 }
 
@@ -126,7 +123,7 @@ void Adapters::remove(const std::vector<std::string>& names) {
       auto* loaded = state.find(f.adapter->name);
       return named(f.adapter->name) && loaded && loaded->adapter == f.adapter;
     });
-    std::erase_if(state.loaded, [&](auto& l) { return named(l.adapter->name); });
+    std::erase_if(state.loaded, [&](auto& l) { return named(l->adapter->name); });
     std::erase_if(state.active, named);
   });
 }
@@ -147,12 +144,11 @@ void Adapters::to(const std::string& name, Device device) {
     // What is fused keeps its place in the recipe: the same adapter, elsewhere.
     for (auto& f : state.fused)
       if (f.adapter == loaded->adapter) f.adapter = moved;
-    loaded->adapter = std::move(moved);
+    state.put({std::move(moved), loaded->weights});
   });
 }
 
-// ---- Weights
-// ---------------------------------------------------------------------------------------------------------
+// ---- Weights -------------------------------------------------------------------------------------------------------
 
 void Adapters::State::fuse(const std::vector<std::string>& names, double lora_scale) {
   for (const auto& name : names) {
@@ -259,13 +255,12 @@ std::vector<std::string> Adapters::would_break(const std::vector<std::string>& n
 }
 
 void Adapters::publish() {
-  auto state = std::make_shared<AdapterState>(AdapterState{.base = &base_});
-  for (const auto& l : state_.loaded) state->loaded.push_back({l.adapter, l.weights});
+  auto state = std::make_shared<AdapterState>(AdapterState{.loaded = state_.loaded, .base = &base_});
   if (state_.enabled) {
     for (const auto& f : state_.fused) state->fused.push_back(f.adapter);
     for (const auto& name : state_.active)
       if (auto* loaded = state_.find(name); loaded && !state_.is_fused(loaded->adapter.get()))
-        state->applying.push_back({loaded->adapter, loaded->weights});
+        state->applying.push_back(*loaded);
   }
   auto run = stack_.run(state->applying, *state);
   run->state = std::move(state);

@@ -59,23 +59,20 @@ class Adapters {
   void to(const std::string& name, Device device);
 
  private:
-  struct Loaded {
-    std::shared_ptr<const Adapter> adapter;
-    SiteWeights weights;
-  };
   struct Fused {
     std::shared_ptr<const Adapter> adapter;
     SiteWeights strengths;
     double lora_scale;
   };
   struct State {
-    std::vector<Loaded> loaded;
+    LoadedAdapters loaded;
     std::vector<std::string> active;
     std::vector<Fused> fused;
     bool enabled = true;
 
-    const Loaded* find(const std::string& name) const;
-    Loaded* find(const std::string& name);
+    const StackEntry* find(const std::string& name) const { return lora::find(loaded, name); }
+    // Puts an entry in the place of the one of its name.
+    void put(StackEntry entry);
     bool is_fused(const Adapter* adapter) const;
     void fuse(const std::vector<std::string>& names, double lora_scale);
   };

@@ -106,9 +106,9 @@ std::shared_ptr<const Applied> Stack::apply(const Site& site, const std::vector<
   return applied;
 }
 
-const StackEntry* AdapterState::find(const std::string& name) const {
-  auto it = std::find_if(loaded.begin(), loaded.end(), [&](auto& e) { return e.adapter->name == name; });
-  return it == loaded.end() ? nullptr : &*it;
+const StackEntry* find(const LoadedAdapters& loaded, const std::string& name) {
+  auto it = std::find_if(loaded.begin(), loaded.end(), [&](auto& e) { return e->adapter->name == name; });
+  return it == loaded.end() ? nullptr : it->get();
 }
 
 bool AdapterState::is_fused(const Adapter& adapter) const {

@@ -14,15 +14,18 @@ struct StackEntry {
   Tensor mask;               // [H, W] over the latent image, float32; undefined for everywhere
 };
 
+// What is loaded, in load order, with its weights. States share the entries: a new state costs a pointer for each.
+using LoadedAdapters = std::vector<std::shared_ptr<const StackEntry>>;
+const StackEntry* find(const LoadedAdapters& loaded, const std::string& name);  // nullptr for none of that name
+
 // What was loaded and fused when a run was published: a call of its own adapters reads it inside that run, without the
 // registry's lock, which whoever waits for the run to end may hold.
 struct AdapterState {
-  std::vector<StackEntry> loaded;    // in load order, with their weights
+  LoadedAdapters loaded;
   std::vector<StackEntry> applying;  // the active ones, without those that are fused; nothing while disabled
   std::vector<std::shared_ptr<const Adapter>> fused;  // in the weights now
   const BaseWeights* base = nullptr;
 
-  const StackEntry* find(const std::string& name) const;
   bool is_fused(const Adapter& adapter) const;
   // The base weight of a site that something is fused into, in the model's dtype; undefined for others.
   Tensor restored(const Site& site) const;

@@ -5,9 +5,11 @@
 
 #include <charconv>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "core/check.h"
 #include "core/text.h"
+#include "pipelines/pictures.h"
 
 namespace lora {
 
@@ -15,13 +17,50 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string checked_weight(std::string_view text, const std::string& of) {
-  double weight = 0;
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), weight);
-  bool is_number = error == std::errc() && end == text.data() + text.size() && std::isfinite(weight);
-  check(is_number || text.starts_with('{'), ErrorKind::usage, "the weight \"{}\" of {} is not a number", text, of);
-  if (!is_number) LoraScale::parse(std::string(text));
-  return std::string(text);
+// What is beside the components in a weight's JSON.
+void take_call_part(nlohmann::json& weight, LoraArgument& lora) {
+  auto take = [&](const char* name, bool (nlohmann::json::*is)() const noexcept, const char* wanted) {
+    auto value = weight.value(name, nlohmann::json());
+    weight.erase(name);
+    check(value.is_null() || (value.*is)(), ErrorKind::usage, "the {} of {}: {} was expected", name, lora.file, wanted);
+    return value;
+  };
+  auto schedule = take("schedule", &nlohmann::json::is_object, "an object");
+  for (const auto& [at, factor] : schedule.items()) {
+    double fraction = 0;
+    auto [end, error] = std::from_chars(at.data(), at.data() + at.size(), fraction);
+    check(error == std::errc() && end == at.data() + at.size() && fraction >= 0 && fraction <= 1 && factor.is_number(),
+          ErrorKind::usage, "the schedule of {}: \"{}\": {}; a fraction of the run and a number were expected",
+          lora.file, at, factor.dump());
+    lora.schedule[fraction] = factor;
+  }
+  if (auto mask = take("mask", &nlohmann::json::is_string, "a PNG file"); !mask.is_null()) lora.mask = mask;
+  for (const auto& image : take("images", &nlohmann::json::is_array, "a list of numbers")) {
+    check(image.is_number_integer() && image >= 1, ErrorKind::usage,
+          "the images of {}: {} is no picture of the batch; they count from 1", lora.file, image.dump());
+    lora.images.push_back(image);
+  }
+}
+
+LoraArgument with_weight(const std::string& file, const std::string& text) {
+  LoraArgument lora{.file = file, .text = text};
+  double number = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error == std::errc() && end == text.data() + text.size() && std::isfinite(number)) {
+    lora.weight = number;
+    return lora;
+  }
+  check(text.starts_with('{'), ErrorKind::usage, "the weight \"{}\" of {} is not a number", text, file);
+  auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  check(json.is_object(), ErrorKind::usage, "`{}` is no LoRA's weight: a number or JSON was expected", text);
+  take_call_part(json, lora);
+  if (json.contains("weight")) {
+    check(json.size() == 1, ErrorKind::usage,
+          "the weight of {}: \"weight\" is for all components; leave it out or them", file);
+    json = json["weight"];
+  }
+  if (!json.is_object() || !json.empty()) lora.weight = LoraScale::parse(json.dump());
+  return lora;
 }
 
 // NAME.safetensors somewhere below the folder.
@@ -42,8 +81,8 @@ std::string find_by_name(const std::string& name, const fs::path& folder) {
 
 LoraArgument parse_lora_argument(const std::string& text) {
   auto colon = text.ends_with('}') ? text.find(":{") : text.rfind(':');
-  if (colon == std::string::npos || fs::exists(text)) return {text};
-  return {text.substr(0, colon), checked_weight(std::string_view(text).substr(colon + 1), text.substr(0, colon))};
+  if (colon == std::string::npos || fs::exists(text)) return {.file = text, .text = "1"};
+  return with_weight(text.substr(0, colon), text.substr(colon + 1));
 }
 
 TaggedPrompt take_lora_tags(const std::string& prompt, const std::string& folder) {
@@ -61,8 +100,7 @@ TaggedPrompt take_lora_tags(const std::string& prompt, const std::string& folder
     check(!folder.empty(), ErrorKind::usage,
           "the prompt names the LoRA \"{}\", but no --lora-dir says where to look for it", name);
     result.loras.push_back(
-        {find_by_name(name, folder),
-         colon == std::string::npos ? "1" : checked_weight(std::string_view(tag).substr(colon + 1), name)});
+        with_weight(find_by_name(name, folder), colon == std::string::npos ? "1" : tag.substr(colon + 1)));
     at = close + 1;
   }
   result.prompt += prompt.substr(at);
@@ -101,21 +139,46 @@ std::vector<LoraArgument> ModelArguments::lora_arguments() const {
   return all;
 }
 
-std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraArgument>& loras) {
+std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraArgument>& loras, bool for_a_call) {
   std::vector<LoadReport> reports;
   std::vector<std::string> names;
   std::vector<LoraScale> weights;
-  for (const auto& [file, weight] : loras) {
-    auto path = fs::path(file).has_filename() ? fs::path(file) : fs::path(file).parent_path();
+  for (const auto& lora : loras) {
+    check(for_a_call || !lora.is_of_a_call(), ErrorKind::usage,
+          "{}: schedules, masks and images are for drawing; a weight alone is what can be used here", lora.file);
+    auto path = fs::path(lora.file).has_filename() ? fs::path(lora.file) : fs::path(lora.file).parent_path();
     auto name = path.stem().string();
     for (int i = 2; std::find(names.begin(), names.end(), name) != names.end(); ++i)
       name = fmt::format("{}-{}", path.stem().string(), i);
-    reports.push_back(pipe.load_lora_weights(file, {.adapter_name = name}));
+    reports.push_back(pipe.load_lora_weights(lora.file, {.adapter_name = name}));
     names.push_back(name);
-    weights.push_back(LoraScale::parse(weight));
+    weights.push_back(lora.weight);
   }
   if (!names.empty()) pipe.set_adapters(names, weights);
   return reports;
+}
+
+void set_call_adapters(const std::vector<LoraArgument>& loras, const std::vector<LoadReport>& reports, int images,
+                       CallOptions& options) {
+  if (std::none_of(loras.begin(), loras.end(), [](auto& lora) { return lora.is_of_a_call(); })) return;
+  bool per_image = std::any_of(loras.begin(), loras.end(), [](auto& lora) { return !lora.images.empty(); });
+  options.adapters_per_image.resize(per_image ? size_t(images) : 0);
+  if (!per_image) options.adapters.emplace();
+  for (size_t i = 0; i < loras.size(); ++i) {
+    const auto& lora = loras[i];
+    CallAdapter adapter{.name = reports[i].adapter_name, .weight = lora.weight};
+    if (!lora.schedule.empty()) adapter.schedule = LoraSchedule::by_fraction(lora.schedule);
+    if (!lora.mask.empty()) {
+      auto mask = Image::load(lora.mask);
+      adapter.mask = to_grey({mask}, mask.height, mask.width)[0][0];
+    }
+    if (!per_image) options.adapters->push_back(adapter);
+    for (int image = 1; per_image && image <= images; ++image)
+      if (lora.images.empty() || std::find(lora.images.begin(), lora.images.end(), image) != lora.images.end())
+        options.adapters_per_image[size_t(image - 1)].push_back(adapter);
+    for (int image : lora.images)
+      check(image <= images, ErrorKind::usage, "the images of {}: {} of a batch of {}", lora.file, image, images);
+  }
 }
 
 void Progress::show(int done, int total) {

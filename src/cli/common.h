@@ -10,10 +10,18 @@
 namespace lora {
 
 // One file and how strongly it is to act: "style.safetensors", "style.safetensors:0.6", or by component and block
-// `style.safetensors:{"unet": {"down": 0.5}, "text_encoder": 0}`.
+// `style.safetensors:{"unet": {"down": 0.5}, "text_encoder": 0}`. Beside the components, "weight" is a number for all
+// of them; "schedule" says factors from fractions of the run on, `{"0": 1, "0.5": 0}`; "mask" is a PNG that is white
+// where the adapter acts; "images" are the numbers, from 1, of the pictures of the batch that it is for.
 struct LoraArgument {
-  std::string file;
-  std::string weight = "1";  // as LoraScale::parse takes it
+  std::string file, text;  // as given: text is the weight's
+  LoraScale weight;
+  std::map<double, double> schedule;
+  std::string mask;
+  std::vector<int> images;
+
+  // Whether it can only be said for one call, not set on the pipeline.
+  bool is_of_a_call() const { return !schedule.empty() || !mask.empty() || !images.empty(); }
 };
 
 // Throws Error{usage} where what follows the file is no weight.
@@ -38,8 +46,13 @@ struct ModelArguments {
 };
 
 // Loads the adapters and sets them all active at their weights; their names are the files' stems, numbered where two
-// are alike.
-std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraArgument>& loras);
+// are alike. Throws Error{usage} for those that are of a call, unless `for_a_call`.
+std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraArgument>& loras,
+                                   bool for_a_call = false);
+
+// The adapters of a call of `images` pictures, named as their reports say, into its options, where one needs it.
+void set_call_adapters(const std::vector<LoraArgument>& loras, const std::vector<LoadReport>& reports, int images,
+                       CallOptions& options);
 
 // A bar on stderr with the time a step takes, where stderr is a terminal.
 class Progress {

@@ -4,6 +4,7 @@
 
 #include "cli/common.h"
 #include "core/check.h"
+#include "core/text.h"
 
 namespace lora {
 
@@ -25,7 +26,8 @@ Tensor optional_input(const StateDict& inputs, const std::string& name, const Mo
   return inputs.contains(name) ? input(inputs, name, model) : Tensor();
 }
 
-StateDict forward_unet(const UNet2DConditionModel& unet, const StateDict& in) {
+StateDict forward_unet(const Model& model, const StateDict& in) {
+  const auto& unet = static_cast<const UNet2DConditionModel&>(model);
   UNetOptions options{.text_embeds = optional_input(in, "text_embeds", unet),
                       .time_ids = optional_input(in, "time_ids", unet),
                       .timestep_cond = optional_input(in, "timestep_cond", unet),
@@ -34,7 +36,20 @@ StateDict forward_unet(const UNet2DConditionModel& unet, const StateDict& in) {
                           input(in, "encoder_hidden_states", unet), options)}};
 }
 
-StateDict forward_text_encoder(const CLIPTextModel& text_encoder, const StateDict& in) {
+StateDict forward_sd3_transformer(const Model& model, const StateDict& in) {
+  const auto& transformer = static_cast<const SD3Transformer2DModel&>(model);
+  return {{"sample", transformer(input(in, "hidden_states", model), input(in, "encoder_hidden_states", model),
+                                 input(in, "pooled_projections", model), input(in, "timestep", model))}};
+}
+
+StateDict forward_uvit(const Model& model, const StateDict& in) {
+  const auto& transformer = static_cast<const UVit2DModel&>(model);
+  return {{"logits", transformer(input(in, "input_ids", model), input(in, "encoder_hidden_states", model),
+                                 input(in, "pooled_text_emb", model), input(in, "micro_conds", model))}};
+}
+
+StateDict forward_clip(const Model& model, const StateDict& in) {
+  const auto& text_encoder = static_cast<const CLIPTextModel&>(model);
   auto out = text_encoder(input(in, "input_ids", text_encoder));
   StateDict results{{"last_hidden_state", out.last_hidden_state},
                     {"penultimate_hidden_state", out.hidden_states.at(out.hidden_states.size() - 2)}};
@@ -45,8 +60,23 @@ StateDict forward_text_encoder(const CLIPTextModel& text_encoder, const StateDic
   return results;
 }
 
+StateDict forward_t5(const Model& model, const StateDict& in) {
+  const auto& text_encoder = static_cast<const T5EncoderModel&>(model);
+  return {{"last_hidden_state", text_encoder(input(in, "input_ids", model))}};
+}
+
+// `x` (pixels) is encoded to tokens, `tokens` decoded.
+StateDict forward_vqvae(const Model& model, const StateDict& in) {
+  const auto& vqvae = static_cast<const VQModel&>(model);
+  check(in.contains("x") || in.contains("tokens"), ErrorKind::bad_key,
+        "the VQ model takes x (pixels, to encode) or tokens (to decode)");
+  if (in.contains("tokens")) return {{"sample", vqvae.decode(input(in, "tokens", model))}};
+  return {{"tokens", vqvae.encode(input(in, "x", model))}};
+}
+
 // `x` (pixels) is encoded, `z` (unscaled latents) decoded.
-StateDict forward_vae(const AutoencoderKL& vae, const StateDict& in) {
+StateDict forward_vae(const Model& model, const StateDict& in) {
+  const auto& vae = static_cast<const AutoencoderKL&>(model);
   check(in.contains("x") || in.contains("z"), ErrorKind::bad_key,
         "the VAE takes x (pixels, to encode) or z (latents, to decode)");
   if (in.contains("z")) return {{"sample", vae.decode(input(in, "z", vae))}};
@@ -54,21 +84,31 @@ StateDict forward_vae(const AutoencoderKL& vae, const StateDict& in) {
   return {{"mean", distribution.mean}, {"logvar", distribution.logvar}};
 }
 
+// By Model::class_name().
+const std::map<std::string, StateDict (*)(const Model&, const StateDict&)> kForward = {
+    {"UNet2DConditionModel", forward_unet},
+    {"SD3Transformer2DModel", forward_sd3_transformer},
+    {"UVit2DModel", forward_uvit},
+    {"CLIPTextModel", forward_clip},
+    {"CLIPTextModelWithProjection", forward_clip},
+    {"T5EncoderModel", forward_t5},
+    {"AutoencoderKL", forward_vae},
+    {"VQModel", forward_vqvae},
+};
+
 void run(const Arguments& a) {
   c10::InferenceMode inference;
   auto in = load_state_dict(a.inputs);
-  auto pipe = StableDiffusionPipeline::from_pretrained(a.model.model, a.model.pipeline_options());
-  load_loras(pipe, a.model.lora_arguments());
-  if (a.fuse) pipe.fuse_lora();
-  StateDict out;
-  if (a.component == "unet")
-    out = forward_unet(pipe.unet, in);
-  else if (a.component == "text_encoder")
-    out = forward_text_encoder(pipe.text_encoder, in);
-  else if (a.component == "vae")
-    out = forward_vae(pipe.vae, in);
-  else
-    fail(ErrorKind::usage, "--component {}: this model has unet, text_encoder, vae", a.component);
+  auto pipe = DiffusionPipeline::from_pretrained(a.model.model, a.model.pipeline_options());
+  load_loras(*pipe, a.model.lora_arguments());
+  if (a.fuse) pipe->fuse_lora();
+  auto components = pipe->models();
+  components.push_back(pipe->autoencoder());
+  auto it = std::find_if(components.begin(), components.end(), [&](auto& c) { return c.name == a.component; });
+  std::vector<std::string> names;
+  for (const auto& c : components) names.push_back(c.name);
+  check(it != components.end(), ErrorKind::usage, "--component {}: this model has {}", a.component, join(names, ", "));
+  auto out = kForward.at(it->model->class_name())(*it->model, in);
   save_safetensors(out, a.output);
   for (const auto& [name, tensor] : out)
     fmt::print("{} {} {}\n", name, c10::str(tensor.sizes()), to_string(tensor.scalar_type()));
@@ -81,11 +121,16 @@ void declare_forward(CLI::App& app) {
   auto* command =
       app.add_subcommand("forward", "Runs one component on tensors from a file, to compare with other implementations");
   a->model.declare(*command);
-  command->add_option("--component", a->component, "unet, text_encoder or vae")->required();
+  command
+      ->add_option("--component", a->component,
+                   "unet or transformer, text_encoder, text_encoder_2, text_encoder_3, vae or vqvae")
+      ->required();
   command
       ->add_option("--inputs", a->inputs,
-                   "A safetensors file. unet: sample, timestep, encoder_hidden_states, text_embeds, time_ids; "
-                   "text_encoder: input_ids; vae: x or z")
+                   "A safetensors file of what the model takes, under its names. UNet: sample, timestep, "
+                   "encoder_hidden_states, text_embeds, time_ids; SD 3: hidden_states, encoder_hidden_states, "
+                   "pooled_projections, timestep; aMUSEd: input_ids, encoder_hidden_states, pooled_text_emb, "
+                   "micro_conds; text encoders: input_ids; vae: x or z; vqvae: x or tokens")
       ->required();
   command->add_option("-o,--output", a->output, "The safetensors file to write")->required();
   command->add_flag("--fuse", a->fuse, "Fuses the LoRAs first");

@@ -19,10 +19,10 @@ void run(const Arguments& a) {
   auto options = a.model.pipeline_options();
   // What is written has the dtype of what was read, unless another was asked for.
   if (!options.dtype) options.dtype = stored_dtype(a.model.model, options.variant);
-  auto pipe = StableDiffusionPipeline::from_pretrained(a.model.model, options);
-  for (const auto& report : load_loras(pipe, a.model.lora_arguments())) fmt::print(stderr, "{}", report.text());
-  pipe.fuse_lora({.components = a.components, .safe_fusing = a.safe});
-  pipe.save_pretrained(a.output);
+  auto pipe = DiffusionPipeline::from_pretrained(a.model.model, options);
+  for (const auto& report : load_loras(*pipe, a.model.lora_arguments())) fmt::print(stderr, "{}", report.text());
+  pipe->fuse_lora({.components = a.components, .safe_fusing = a.safe});
+  pipe->save_pretrained(a.output);
   fmt::print("{}\n", a.output);
 }
 
@@ -33,7 +33,10 @@ void declare_fuse(CLI::App& app) {
   auto* command = app.add_subcommand("fuse", "Writes a model with LoRAs baked in");
   a->model.declare(*command);
   command->add_option("-o,--output", a->output, "The diffusers folder to write")->required();
-  command->add_option("--components", a->components, "Fuses into these alone: unet, text_encoder")->delimiter(',');
+  command
+      ->add_option("--components", a->components,
+                   "Fuses into these alone: unet, transformer, text_encoder, text_encoder_2, …")
+      ->delimiter(',');
   command->add_flag("--safe", a->safe, "Checks first that no weight becomes NaN or infinite");
   command->callback([a] { run(*a); });
 }

@@ -14,9 +14,13 @@ namespace {
 
 struct Arguments {
   ModelArguments model;
-  std::string prompt, negative, output = "out.png", size, scheduler, lora_dir;
-  int steps = 20, count = 1, clip_skip = -1;
-  double cfg = 7.5;
+  std::string prompt, output = "out.png", size, scheduler, lora_dir;
+  std::optional<std::string> prompt_2, prompt_3, negative;
+  std::string image, mask, refiner;
+  int count = 1;
+  std::optional<int> steps, clip_skip;
+  std::optional<double> cfg, strength;
+  double refiner_start = 0.8;
   std::optional<uint64_t> seed;
   bool fuse = false, json = false;
 };
@@ -47,52 +51,79 @@ void check_writable(const std::filesystem::path& output) {
         "--output {}: PNG is what can be written; give a name that ends in .png", output.string());
 }
 
+CallOptions call_options(const Arguments& a, uint64_t seed) {
+  auto [width, height] = parse_size(a.size);
+  CallOptions call{.height = height,
+                   .width = width,
+                   .num_inference_steps = a.steps,
+                   .guidance_scale = a.cfg,
+                   .num_images_per_prompt = a.count,
+                   .clip_skip = a.clip_skip,
+                   .strength = a.strength};
+  if (a.prompt_2) call.prompt_2 = *a.prompt_2;
+  if (a.prompt_3) call.prompt_3 = *a.prompt_3;
+  if (a.negative) call.negative_prompt = *a.negative;
+  if (!a.image.empty()) call.image = {Image::load(a.image)};
+  if (!a.mask.empty()) call.mask_image = {Image::load(a.mask)};
+  for (int i = 0; i < a.count; ++i) call.seed.push_back(seed + uint64_t(i));
+  return call;
+}
+
+// The base model to --refiner-start, the refiner from there.
+std::vector<Image> refined(const DiffusionPipeline& pipe, const Arguments& a, const std::string& prompt,
+                           CallOptions call) {
+  auto options = a.model.pipeline_options();
+  auto refiner = DiffusionPipeline::from_pretrained(a.refiner, options);
+  call.denoising_end = a.refiner_start;
+  auto finish = call;
+  finish.latents = pipe.generate_latents(prompt, call);
+  finish.denoising_start = a.refiner_start;
+  finish.denoising_end.reset();
+  finish.adapters.reset();
+  finish.adapters_per_image.clear();
+  return (*refiner)(prompt, finish);
+}
+
 void run(const Arguments& a) {
   check(a.count >= 1, ErrorKind::usage, "--count {}: at least 1 picture is wanted", a.count);
   check_writable(a.output);
-  auto [width, height] = parse_size(a.size);
   auto [prompt, tagged] = take_lora_tags(a.prompt, a.lora_dir);
   auto loras = a.model.lora_arguments();
   loras.insert(loras.end(), tagged.begin(), tagged.end());
+  auto seed = a.seed.value_or(std::random_device()());
+  auto call = call_options(a, seed);
 
   auto options = a.model.pipeline_options();
   options.scheduler = a.scheduler;
-  auto pipe = StableDiffusionPipeline::from_pretrained(a.model.model, options);
-  auto reports = load_loras(pipe, loras);
+  auto pipe = DiffusionPipeline::from_pretrained(a.model.model, options);
+  auto reports = load_loras(*pipe, loras, /*for_a_call=*/!a.fuse);
   for (const auto& report : reports)
     if (!report.unmatched.empty() || !report.notes.empty()) fmt::print(stderr, "{}", report.text());
-  if (a.fuse && !loras.empty()) pipe.fuse_lora();
+  if (a.fuse && !loras.empty()) pipe->fuse_lora();
+  set_call_adapters(loras, reports, a.count, call);
 
-  auto seed = a.seed.value_or(std::random_device()());
   Progress progress;
-  StableDiffusionOptions call{.negative_prompt = a.negative,
-                              .height = height,
-                              .width = width,
-                              .num_inference_steps = a.steps,
-                              .guidance_scale = a.cfg,
-                              .num_images_per_prompt = a.count};
-  for (int i = 0; i < a.count; ++i) call.seed.push_back(seed + uint64_t(i));
-  if (a.clip_skip >= 0) call.clip_skip = a.clip_skip;
+  int steps = 0;
   call.callback_on_step_end = [&](const StepEnd& step) {
-    progress.show(step.step + 1, step.num_steps);
+    progress.show(step.step + 1, steps = step.num_steps);
     return true;
   };
-  auto images = pipe(prompt, call);
+  auto images = a.refiner.empty() ? (*pipe)(prompt, call) : refined(*pipe, a, prompt, call);
 
   nlohmann::json files = nlohmann::json::array();
   for (int i = 0; i < a.count; ++i) {
     auto& image = images[size_t(i)];
     std::vector<std::string> adapters;
-    for (const auto& [file, weight] : loras) adapters.push_back(file + ":" + weight);
+    for (const auto& lora : loras) adapters.push_back(lora.file + ":" + lora.text);
     image.text = {{"prompt", prompt},
-                  {"negative_prompt", a.negative},
+                  {"negative_prompt", a.negative.value_or("")},
                   {"seed", std::to_string(seed + uint64_t(i))},
                   {"model", a.model.model},
                   {"adapters", join(adapters, ", ")},
-                  {"steps", std::to_string(a.steps)},
-                  {"cfg", fmt::format("{:g}", a.cfg)},
-                  {"scheduler", pipe.scheduler->class_name()},
+                  {"steps", std::to_string(a.steps.value_or(steps))},
+                  {"scheduler", pipe->scheduler->class_name()},
                   {"software", "lora.cpp " LORA_VERSION}};
+    if (a.cfg) image.text["cfg"] = fmt::format("{:g}", *a.cfg);
     auto file = file_name(a.output, i, a.count);
     image.save(file);
     files.push_back({{"file", file}, {"seed", seed + uint64_t(i)}});
@@ -104,7 +135,8 @@ void run(const Arguments& a) {
   std::cout << nlohmann::json{{"images", files},
                               {"adapters", loaded},
                               {"seconds", progress.seconds()},
-                              {"dtype", to_string(pipe.dtype())}}
+                              {"pipeline", pipe->class_name()},
+                              {"dtype", to_string(pipe->dtype())}}
                    .dump(2)
             << "\n";
 }
@@ -117,15 +149,22 @@ void declare_generate(CLI::App& app) {
   a->model.declare(*command);
   command->add_option("-p,--prompt", a->prompt, "What to draw; <lora:NAME:WEIGHT> in it loads a LoRA from --lora-dir")
       ->required();
+  command->add_option("--prompt-2", a->prompt_2, "For the second text encoder (SDXL, SD 3); the prompt without it");
+  command->add_option("--prompt-3", a->prompt_3, "For the third text encoder (SD 3); the prompt without it");
   command->add_option("-n,--negative", a->negative, "What to keep away from");
   command->add_option("-o,--output", a->output, "The PNG file; numbered where --count is more than 1")
       ->capture_default_str();
-  command->add_option("--steps", a->steps, "Denoising steps")->capture_default_str();
-  command->add_option("--cfg", a->cfg, "Guidance scale; 1 is none")->capture_default_str();
+  command->add_option("--steps", a->steps, "Denoising steps; without it 50, SD 3 28, aMUSEd 12");
+  command->add_option("--cfg", a->cfg, "Guidance scale, 1 is none; without it SD 7.5, SDXL 5, SD 3 7, aMUSEd 10");
   command->add_option("--seed", a->seed,
                       "Of the first picture; each further one takes the next number. Random without it");
-  command->add_option("--size", a->size, "WIDTHxHEIGHT in pixels; the model's own without it");
+  command->add_option("--size", a->size, "WIDTHxHEIGHT in pixels; without it the image's, or the model's own");
   command->add_option("--count", a->count, "Pictures to draw")->capture_default_str();
+  command->add_option("--image", a->image, "A PNG to start from");
+  command->add_option("--strength", a->strength, "How much of the run the image goes through, more than 0, at most 1");
+  command->add_option("--mask", a->mask, "A PNG: where it is white, the image is drawn anew");
+  command->add_option("--refiner", a->refiner, "An SDXL refiner that draws the end of the run");
+  command->add_option("--refiner-start", a->refiner_start, "From which fraction of the run on")->capture_default_str();
   command->add_option("--scheduler", a->scheduler,
                       fmt::format("{}; the model's own without it", join(Scheduler::names(), ", ")));
   command->add_option("--clip-skip", a->clip_skip, "How many of the text encoder's last layers to leave out");

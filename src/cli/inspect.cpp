@@ -19,7 +19,7 @@ struct Arguments {
 void run(const Arguments& a) {
   auto inspection = inspect_lora(a.file);
   std::optional<LoadReport> match;
-  if (!a.model.empty()) match = StableDiffusionPipeline::from_pretrained(a.model).match_lora(a.file);
+  if (!a.model.empty()) match = DiffusionPipeline::from_pretrained(a.model)->match_lora(a.file);
   if (a.json) {
     auto all = nlohmann::json::parse(inspection.json());
     if (match) all["match"] = nlohmann::json::parse(match->json());

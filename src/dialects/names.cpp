@@ -99,7 +99,7 @@ std::string modern_path(std::string path, bool text_encoder) {
   if (path.ends_with(".processor")) path.resize(path.size() - std::string_view(".processor").size());
   if (path.ends_with(".to_out")) path += ".0";
   if (text_encoder &&
-      (path.starts_with("encoder.") || path.starts_with("embeddings.") || path.starts_with("final_layer_norm")))
+      (path.starts_with("encoder.layers.") || path.starts_with("embeddings.") || path.starts_with("final_layer_norm")))
     path.insert(0, "text_model.");
   return path;
 }

@@ -30,7 +30,7 @@ void CallAdapters::add(const CallAdapter& adapter, const std::string& component,
                        const std::vector<bool>& images) {
   const auto& state = AdapterState::of(*pinned_);
   auto weights = resolve(adapter.weight, component, parts);
-  auto* loaded = state.find(adapter.name);
+  auto* loaded = find(state.loaded, adapter.name);
   if (!loaded || state.is_fused(*loaded->adapter)) return;
   // An adapter that several images take equally is stacked once.
   if (!images.empty() && adapter.schedule.constant() && !adapter.mask.defined())

@@ -75,20 +75,29 @@ bool LoraBaseMixin::saves_safely(const SaveLoraOptions& options) {
   return name == "safetensors";
 }
 
-void LoraBaseMixin::save(const fs::path& save_directory,
-                         const std::map<std::string, std::pair<StateDict, std::string>>& layers,
+void LoraBaseMixin::save(const fs::path& save_directory, const std::map<std::string, StateDict>& layers,
                          const SaveLoraOptions& options) {
+  const std::map<std::string, std::string> given_metadata = {
+      {"unet", options.unet_lora_adapter_metadata},
+      {"transformer", options.transformer_lora_adapter_metadata},
+      {"text_encoder", options.text_encoder_lora_adapter_metadata},
+      {"text_encoder_2", options.text_encoder_2_lora_adapter_metadata},
+  };
+  auto metadata_given = [&](const std::string& component) {
+    auto it = given_metadata.find(component);
+    return it == given_metadata.end() ? std::string() : it->second;
+  };
   bool safe = saves_safely(options);
   StateDict file;
   nlohmann::json adapter_metadata = nlohmann::json::object();
   // Where no layer has an alpha of its own, alpha = r is what readers assume. Otherwise every component needs its
   // fields: a reader that finds some of them infers nothing for the rest.
-  bool says_alphas = std::any_of(layers.begin(), layers.end(), [](auto& component) {
-    return has_alphas(component.second.first) || !component.second.second.empty();
+  bool says_alphas = std::any_of(layers.begin(), layers.end(), [&](auto& component) {
+    return has_alphas(component.second) || !metadata_given(component.first).empty();
   });
-  for (const auto& [component, given] : layers) {
-    const auto& [tensors, metadata] = given;
+  for (const auto& [component, tensors] : layers) {
     if (tensors.empty()) continue;
+    auto metadata = metadata_given(component);
     if (!metadata.empty())
       adapter_metadata.update(nlohmann::json::parse(prefixed_metadata(metadata, component)));
     else if (says_alphas)

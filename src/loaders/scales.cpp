@@ -121,9 +121,10 @@ SiteWeights unet_weights(const LoraScale::Dict& dict, const std::string& compone
   return weights;
 }
 
-// The number in "…layers.3.…" (a text encoder) or "transformer_blocks.3.…" (a transformer).
+// The number in "…layers.3.…" or "encoder.block.3.…" (text encoders), "transformer_blocks.3.…" or
+// "transformer_layers.3.…".
 std::optional<int64_t> layer_number(const std::string& path) {
-  for (std::string_view list : {"encoder.layers.", "transformer_blocks."}) {
+  for (std::string_view list : {"encoder.layers.", "encoder.block.", "transformer_blocks.", "transformer_layers."}) {
     auto at = path.find(list);
     if (at == path.npos) continue;
     auto rest = std::string_view(path).substr(at + list.size());

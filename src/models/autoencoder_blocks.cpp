@@ -1,6 +1,32 @@
 #include "models/autoencoder_blocks.h"
 
+#include "core/check.h"
+
 namespace lora {
+
+namespace {
+
+void check_block_types(ConfigReader& config, const std::string& field, const std::string& supported, size_t n) {
+  auto types = config.words(field, {supported});
+  for (const auto& type : types)
+    if (type != supported) config.refuse(field, "lists of \"" + supported + "\"");
+  if (types.size() != n) config.reject(field, fmt::format("{} texts, as block_out_channels has entries", n));
+}
+
+}  // namespace
+
+AutoencoderSettings AutoencoderSettings::parse(ConfigReader& config) {
+  AutoencoderSettings c;
+  c.channels = config.integers("block_out_channels", {64});
+  c.layers = config.integer("layers_per_block", 1);
+  c.resnet = {.groups = config.integer("norm_num_groups", 32), .act = config.activation("act_fn")};
+  c.mid_attention = config.flag("mid_block_add_attention", true);
+  check_block_types(config, "down_block_types", "DownEncoderBlock2D", c.channels.size());
+  check_block_types(config, "up_block_types", "UpDecoderBlock2D", c.channels.size());
+  for (auto channels : c.channels)
+    if (channels % c.resnet.groups != 0) config.reject("norm_num_groups", "a divisor of all block_out_channels");
+  return c;
+}
 
 Tensor SpatialAttention::operator()(const Tensor& x) const {
   auto h = group_norm(x.flatten(2)).transpose(1, 2).contiguous();
@@ -32,6 +58,12 @@ Tensor Decoder::operator()(const Tensor& latents) const {
   auto h = mid_block(conv_in(latents));
   for (const auto& block : up_blocks) h = block(std::move(h));
   return conv_out(activate(Activation::silu, conv_norm_out(h)));
+}
+
+void check_images(const std::string& name, const Tensor& images, int64_t channels, Dtype dtype) {
+  check(images.defined() && images.dim() == 4 && images.size(1) == channels && images.scalar_type() == dtype,
+        ErrorKind::usage, "{} must be {} [N, {}, H, W]; got {}", name, to_string(dtype), channels,
+        images.defined() ? c10::str(images.scalar_type(), " ", images.sizes()) : "nothing");
 }
 
 }  // namespace lora

@@ -1,5 +1,8 @@
 #pragma once
-// The two halves of an AutoencoderKL.
+// The two halves of an autoencoder.
+#include <string>
+
+#include "models/config_reader.h"
 #include "models/resnet.h"
 #include "nn/attention.h"
 
@@ -10,6 +13,9 @@ struct AutoencoderSettings {
   int64_t layers;                 // residual blocks a stage of the encoder; the decoder has one more
   ResnetSettings resnet;
   bool mid_attention;
+
+  // block_out_channels, layers_per_block, … and the types of the blocks, of which there is one.
+  static AutoencoderSettings parse(ConfigReader& config);
 };
 
 // Attention of every position to every other, with one head.
@@ -100,5 +106,8 @@ struct Decoder {
 
   Tensor operator()(const Tensor& latents) const;
 };
+
+// Throws Error{usage}, where `name` says whose and which, unless `images` is [N, channels, H, W] of that dtype.
+void check_images(const std::string& name, const Tensor& images, int64_t channels, Dtype dtype);
 
 }  // namespace lora

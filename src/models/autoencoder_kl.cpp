@@ -1,9 +1,7 @@
 #include <ATen/ATen.h>
 
-#include "core/check.h"
 #include "lora/autoencoders.h"
 #include "models/autoencoder_blocks.h"
-#include "models/config_reader.h"
 #include "models/factory.h"
 #include "nn/random.h"
 
@@ -20,36 +18,21 @@ struct AutoencoderKLConfig {
   static AutoencoderKLConfig parse(const std::string& text, const std::string& label);
 };
 
-void check_block_types(ConfigReader& config, const std::string& field, const std::string& supported, size_t n) {
-  auto types = config.words(field, {supported});
-  for (const auto& type : types)
-    if (type != supported) config.refuse(field, "lists of \"" + supported + "\"");
-  if (types.size() != n) config.reject(field, fmt::format("{} texts, as block_out_channels has entries", n));
-}
-
 AutoencoderKLConfig AutoencoderKLConfig::parse(const std::string& text, const std::string& label) {
   ConfigReader config(text, label);
   AutoencoderKLConfig c;
   c.in_channels = config.integer("in_channels", 3);
   c.out_channels = config.integer("out_channels", 3);
   c.latent_channels = config.integer("latent_channels", 4);
-  c.blocks.channels = config.integers("block_out_channels", {64});
-  c.blocks.layers = config.integer("layers_per_block", 1);
-  c.blocks.resnet = {.groups = config.integer("norm_num_groups", 32), .act = config.activation("act_fn")};
-  c.blocks.mid_attention = config.flag("mid_block_add_attention", true);
+  c.blocks = AutoencoderSettings::parse(config);
   c.scaling_factor = config.number("scaling_factor", 0.18215);
   c.shift_factor = config.maybe_number("shift_factor").value_or(0);
   c.force_upcast = config.flag("force_upcast", true);
   c.use_quant_conv = config.flag("use_quant_conv", true);
   c.use_post_quant_conv = config.flag("use_post_quant_conv", true);
-
-  check_block_types(config, "down_block_types", "DownEncoderBlock2D", c.blocks.channels.size());
-  check_block_types(config, "up_block_types", "UpDecoderBlock2D", c.blocks.channels.size());
   config.only("latents_mean", {nullptr});
   config.only("latents_std", {nullptr});
   config.ignore({"sample_size"});  // sets the size of tiles, for a decoder in tiles
-  for (auto channels : c.blocks.channels)
-    if (channels % c.blocks.resnet.groups != 0) config.reject("norm_num_groups", "a divisor of all block_out_channels");
   config.finish();
   return c;
 }
@@ -78,25 +61,15 @@ struct PretrainedModel<AutoencoderKL>::Impl {
       if (auto at = name.find(now); at != std::string::npos) return {std::string(name).replace(at, now.size(), then)};
     return {};
   }
-
-  // Throws Error{usage} unless `images` is [N, channels, H, W] in the model's dtype.
-  void check_images(const char* name, const Tensor& images, int64_t channels) const;
 };
 
 template class PretrainedModel<AutoencoderKL>;
 
 // ---- Running it -----------------------------------------------------------------------------------------------------
 
-void AutoencoderKL::Impl::check_images(const char* name, const Tensor& images, int64_t channels) const {
-  const auto dtype = encoder.conv_in.site->weight.scalar_type();
-  check(images.defined() && images.dim() == 4 && images.size(1) == channels && images.scalar_type() == dtype,
-        ErrorKind::usage, "AutoencoderKL: {} must be {} [N, {}, H, W]; got {}", name, to_string(dtype), channels,
-        images.defined() ? c10::str(images.scalar_type(), " ", images.sizes()) : "nothing");
-}
-
 DiagonalGaussian AutoencoderKL::encode(const Tensor& pixels) const {
   const RunScope run(*parts());
-  impl_->check_images("pixels", pixels, impl_->c.in_channels);
+  check_images("AutoencoderKL: pixels", pixels, impl_->c.in_channels, dtype());
   auto moments = impl_->encoder(pixels);
   if (impl_->quant_conv) moments = (*impl_->quant_conv)(moments);
   auto halves = moments.chunk(2, 1);
@@ -105,7 +78,7 @@ DiagonalGaussian AutoencoderKL::encode(const Tensor& pixels) const {
 
 Tensor AutoencoderKL::decode(const Tensor& latents) const {
   const RunScope run(*parts());
-  impl_->check_images("latents", latents, impl_->c.latent_channels);
+  check_images("AutoencoderKL: latents", latents, impl_->c.latent_channels, dtype());
   return impl_->decoder(impl_->post_quant_conv ? (*impl_->post_quant_conv)(latents) : latents);
 }
 

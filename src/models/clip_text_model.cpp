@@ -4,6 +4,7 @@
 #include "lora/text_encoders.h"
 #include "models/clip_config.h"
 #include "models/factory.h"
+#include "models/input_ids.h"
 #include "nn/layers.h"
 
 namespace lora {
@@ -89,16 +90,11 @@ struct PretrainedModel<CLIPTextModel>::Impl {
 
   // The ids on the model's device, once they are what the embeddings can take.
   Tensor checked(const Tensor& ids) const {
-    check(ids.defined() && ids.dim() == 2 && ids.scalar_type() == at::kLong && ids.numel() > 0, ErrorKind::usage,
-          "input_ids must be int64 [images, tokens]");
+    auto here = checked_input_ids(ids, c.vocab_size, final_layer_norm.site->weight.device());
     check(ids.size(1) <= c.max_position_embeddings, ErrorKind::usage,
           "input_ids has {} tokens, the text encoder takes at most {}; truncate the prompt", ids.size(1),
           c.max_position_embeddings);
-    auto [low, high] = at::aminmax(ids);
-    check(low.item<int64_t>() >= 0 && high.item<int64_t>() < c.vocab_size, ErrorKind::usage,
-          "input_ids has values {} to {}, the text encoder's vocabulary 0 to {}; is it another model's tokenizer?",
-          low.item<int64_t>(), high.item<int64_t>(), c.vocab_size - 1);
-    return ids.to(final_layer_norm.site->weight.device());
+    return here;
   }
 
   static constexpr WeightFiles kFiles = kTransformersFiles;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
 
 #include "core/check.h"
 #include "core/text.h"
@@ -99,6 +100,7 @@ uint64_t mix(uint64_t hash, std::string_view text) {  // FNV-1a
 // Drawn in pieces with a generator each, so that it is fast and does not depend on the number of threads.
 Tensor draw(uint64_t seed, const std::string& name, at::IntArrayRef shape) {
   constexpr int64_t kPiece = 1 << 18;
+  const c10::InferenceMode off(false);  // the other threads are not in it, and must be able to write
   auto t = at::empty(shape, at::kFloat);
   auto flat = t.view(-1);
   auto hash = mix(seed ^ 0xcbf29ce484222325, name);

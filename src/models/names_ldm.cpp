@@ -17,6 +17,8 @@ struct Row {
 constexpr Row kUnetEnds[] = {
     {"time_embed.0.", "time_embedding.linear_1."},
     {"time_embed.2.", "time_embedding.linear_2."},
+    {"label_emb.0.0.", "add_embedding.linear_1."},
+    {"label_emb.0.2.", "add_embedding.linear_2."},
     {"input_blocks.0.0.", "conv_in."},
     {"out.0.", "conv_norm_out."},
     {"out.2.", "conv_out."},
@@ -42,9 +44,10 @@ constexpr Row kVaeAttention[] = {
 };
 
 constexpr Row kOpenClipEnds[] = {
-    {"positional_embedding", "embeddings.position_embedding.weight"},
-    {"token_embedding.", "embeddings.token_embedding."},
-    {"ln_final.", "final_layer_norm."},
+    {"positional_embedding", "text_model.embeddings.position_embedding.weight"},
+    {"token_embedding.", "text_model.embeddings.token_embedding."},
+    {"ln_final.", "text_model.final_layer_norm."},
+    {"text_projection", "text_projection.weight"},
 };
 constexpr Row kOpenClipLayer[] = {
     {"ln_1.", "layer_norm1."},
@@ -52,8 +55,40 @@ constexpr Row kOpenClipLayer[] = {
     {"mlp.c_fc.", "mlp.fc1."},
     {"mlp.c_proj.", "mlp.fc2."},
     {"attn.out_proj.", "self_attn.out_proj."},
-    {"attn.in_proj_weight", "self_attn.{}.weight"},
-    {"attn.in_proj_bias", "self_attn.{}.bias"},
+    {"attn.in_proj_weight", "self_attn.{}_proj.weight"},
+    {"attn.in_proj_bias", "self_attn.{}_proj.bias"},
+};
+
+constexpr Row kSd3Ends[] = {
+    {"pos_embed", "pos_embed.pos_embed"},
+    {"x_embedder.proj.", "pos_embed.proj."},
+    {"t_embedder.mlp.0.", "time_text_embed.timestep_embedder.linear_1."},
+    {"t_embedder.mlp.2.", "time_text_embed.timestep_embedder.linear_2."},
+    {"y_embedder.mlp.0.", "time_text_embed.text_embedder.linear_1."},
+    {"y_embedder.mlp.2.", "time_text_embed.text_embedder.linear_2."},
+    {"context_embedder.", "context_embedder."},
+    {"final_layer.linear.", "proj_out."},
+    {"final_layer.adaLN_modulation.1.", "norm_out.linear."},
+};
+constexpr Row kSd3Block[] = {
+    {"x_block.attn.qkv.", "attn.to_{}."},
+    {"x_block.attn.ln_q.", "attn.norm_q."},
+    {"x_block.attn.ln_k.", "attn.norm_k."},
+    {"x_block.attn.proj.", "attn.to_out.0."},
+    {"x_block.attn2.qkv.", "attn2.to_{}."},
+    {"x_block.attn2.ln_q.", "attn2.norm_q."},
+    {"x_block.attn2.ln_k.", "attn2.norm_k."},
+    {"x_block.attn2.proj.", "attn2.to_out.0."},
+    {"x_block.adaLN_modulation.1.", "norm1.linear."},
+    {"x_block.mlp.fc1.", "ff.net.0.proj."},
+    {"x_block.mlp.fc2.", "ff.net.2."},
+    {"context_block.attn.qkv.", "attn.add_{}_proj."},
+    {"context_block.attn.ln_q.", "attn.norm_added_q."},
+    {"context_block.attn.ln_k.", "attn.norm_added_k."},
+    {"context_block.attn.proj.", "attn.to_add_out."},
+    {"context_block.adaLN_modulation.1.", "norm1_context.linear."},
+    {"context_block.mlp.fc1.", "ff_context.net.0.proj."},
+    {"context_block.mlp.fc2.", "ff_context.net.2."},
 };
 
 // A name that is read from its front.
@@ -146,10 +181,18 @@ std::string clip_name_from_ldm(std::string_view name) {
 
 std::string clip_name_from_open_clip(std::string_view name) {
   Reader in(name);
-  if (auto end = in.renamed(kOpenClipEnds); !end.empty()) return "text_model." + end;
+  if (auto end = in.renamed(kOpenClipEnds); !end.empty()) return end;
   if (!in.skip("transformer.resblocks.")) return "";
   auto layer = in.number();
   return layer ? below(fmt::format("text_model.encoder.layers.{}.", *layer), in.renamed(kOpenClipLayer)) : "";
+}
+
+std::string sd3_name_from_original(std::string_view name) {
+  Reader in(name);
+  if (auto end = in.renamed(kSd3Ends); !end.empty()) return end;
+  if (!in.skip("joint_blocks.")) return "";
+  auto layer = in.number();
+  return layer ? below(fmt::format("transformer_blocks.{}.", *layer), in.renamed(kSd3Block)) : "";
 }
 
 }  // namespace lora

@@ -1,5 +1,6 @@
 #pragma once
-// Tensor names of the original Stable Diffusion code ("LDM") and the diffusers names of the same layers.
+// Tensor names of the code that Stable Diffusion was first published with ("LDM", for 1.x, 2.x and XL) and the
+// diffusers names of the same layers.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -7,19 +8,21 @@
 namespace lora {
 
 // Where a tensor goes: "" for a name that is not part of the network. A tensor that holds several of ours, one after
-// the other along its first dimension, names them by `{}`: "….self_attn.{}.weight" stands for q_proj, k_proj, v_proj.
+// the other along its first dimension, names them by `{}`: "….to_{}.weight" stands for to_q, to_k and to_v.
 
 // Below `model.diffusion_model.`; layers_per_block as in the diffusers config.
 std::string unet_name_from_ldm(std::string_view name, int64_t layers_per_block);
 // Below `first_stage_model.`; levels is the number of block_out_channels. The decoder counts its blocks from the other
 // end.
 std::string vae_name_from_ldm(std::string_view name, int64_t levels);
-// Below `cond_stage_model.transformer.`: transformers' own names, in old files without their `text_model.` level.
+// A text encoder under transformers' own names, in old files without their `text_model.` level.
 std::string clip_name_from_ldm(std::string_view name);
-// Below `cond_stage_model.model.`: a text encoder as OpenCLIP has it.
+// A text encoder as OpenCLIP has it.
 std::string clip_name_from_open_clip(std::string_view name);
+// Below `model.diffusion_model.` of Stable Diffusion 3.
+std::string sd3_name_from_original(std::string_view name);
 
 inline constexpr std::string_view kFusedMark = "{}";
-inline constexpr std::string_view kFusedNames[] = {"q_proj", "k_proj", "v_proj"};
+inline constexpr std::string_view kFusedNames[] = {"q", "k", "v"};
 
 }  // namespace lora

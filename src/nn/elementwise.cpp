@@ -33,6 +33,7 @@ Tensor activate(Activation activation, const Tensor& x) {
     case Activation::mish: return at::mish(x);
     case Activation::gelu: return at::gelu(x);
     case Activation::relu: return at::relu(x);
+    case Activation::gelu_tanh: return at::gelu(x, "tanh");
     default: return at::silu(x);
   }
 }
@@ -43,6 +44,7 @@ Tensor activate(Activation activation, Tensor&& x) {
     case Activation::mish: at::mish_(x); break;
     case Activation::gelu: at::gelu_(x); break;
     case Activation::relu: at::relu_(x); break;
+    case Activation::gelu_tanh: at::gelu_(x, "tanh"); break;
     default: at::silu_(x);
   }
   return std::move(x);

@@ -21,9 +21,10 @@ inline bool reusable(const Tensor& x) {
 inline Tensor plus(Tensor&& a, const Tensor& b) { return reusable(a) ? std::move(a.add_(b)) : a + b; }
 inline Tensor times(Tensor&& a, const Tensor& b) { return reusable(a) ? std::move(a.mul_(b)) : a * b; }
 
-enum class Activation { silu, mish, gelu, relu };
+enum class Activation { silu, mish, gelu, relu, gelu_tanh };
 
 // By the name in a config: "silu" or "swish", "mish", "gelu", "relu", in any case; nullopt for another.
+// gelu_tanh, the approximation, is what some networks have without a field that says so.
 std::optional<Activation> activation_named(std::string_view name);
 
 Tensor activate(Activation activation, const Tensor& x);

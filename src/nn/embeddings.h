@@ -22,10 +22,11 @@ struct TimestepEmbedding {
   Activation act = Activation::silu;
   std::optional<Activation> post_act = {};
   int64_t condition = 0;  // the size of a second input; 0 for none
+  bool bias = true;
 
   std::optional<Linear> cond_proj = when<Linear>(condition > 0, s / "cond_proj", condition, in, kNoBias);
-  Linear linear_1{s / "linear_1", in, out};
-  Linear linear_2{s / "linear_2", out, out};
+  Linear linear_1{s / "linear_1", in, out, bias};
+  Linear linear_2{s / "linear_2", out, out, bias};
 
   // x [N, in], c [N, condition] or undefined → [N, out].
   Tensor operator()(const Tensor& x, const Tensor& c = {}) const;

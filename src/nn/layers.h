@@ -20,8 +20,9 @@ struct Conv2d {
   Scope s;
   int64_t in, out, kernel = 3, stride = 1, padding = kernel / 2;
   bool bias = true;
-  Site* site = s.site(SiteKind::conv2d, {out, in, kernel, kernel}, bias,
-                      {.stride = {stride, stride}, .padding = {padding, padding}});
+  int64_t groups = 1;
+  Site* site = s.site(SiteKind::conv2d, {out, in / groups, kernel, kernel}, bias,
+                      {.stride = {stride, stride}, .padding = {padding, padding}, .groups = groups});
 
   Tensor operator()(const Tensor& x) const { return conv2d(*site, x); }
 };
@@ -50,11 +51,26 @@ struct LayerNorm {
   Scope s;
   int64_t channels;
   double eps = 1e-5;
-  Site* site = s.site(SiteKind::norm, {channels}, true);
+  bool bias = true;
+  Site* site = s.site(SiteKind::norm, {channels}, bias);
 
   Tensor operator()(const Tensor& x) const {
-    auto [weight, bias] = norm_weights(*site);
-    return at::layer_norm(x, {channels}, weight, bias, eps);
+    auto [weight, shift] = norm_weights(*site);
+    return at::layer_norm(x, {channels}, weight, shift, eps);
+  }
+};
+
+// A layer norm that neither centres nor shifts. Computed in float32 at least; the result has the weight's dtype,
+// whatever x's is.
+struct RMSNorm {
+  Scope s;
+  int64_t channels;
+  double eps = 1e-6;
+  Site* site = s.site(SiteKind::norm, {channels}, kNoBias);
+
+  Tensor operator()(const Tensor& x) const {
+    const auto& weight = norm_weights(*site).first;
+    return at::rms_norm(x, {channels}, weight.to(x.scalar_type()), eps).to(weight.scalar_type());
   }
 };
 

@@ -13,6 +13,12 @@ Scope Scope::operator/(const std::string& name) const {
   return inner;
 }
 
+Scope Scope::in(Dtype dtype) const {
+  Scope same = *this;
+  same.dtype_ = dtype;
+  return same;
+}
+
 Tensor Scope::original(const std::string& name, at::IntArrayRef shape) const {
   auto t = source_->get(full(name), shape);
   if (t.defined() && t.sizes() == shape) return t;
@@ -29,7 +35,7 @@ Tensor Scope::original(const std::string& name, at::IntArrayRef shape) const {
 Tensor Scope::keep(const std::string& name, const Tensor& original) const {
   Tensor t;
   try {
-    t = original.to(source_->device, source_->dtype).contiguous();
+    t = original.to(source_->device, dtype()).contiguous();
   } catch (const c10::Error& e) {  // no memory for it, mostly; see TensorSource::problems
     source_->problems.emplace_back(ErrorKind::io, fmt::format("tensor \"{}\" cannot be brought to {}: {}", full(name),
                                                               c10::str(source_->device), e.what_without_backtrace()));

@@ -33,8 +33,11 @@ class Scope {
 
   Scope operator/(const std::string& name) const;
   Scope operator/(int64_t i) const { return *this / std::to_string(i); }
+  // The same place, its tensors in that dtype whatever the model's is.
+  Scope in(Dtype dtype) const;
+  Dtype dtype() const { return dtype_.value_or(source_->dtype); }
 
-  // The tensor `<path>.<name>` in the model's dtype and on its device: the file's own memory where it already is both.
+  // The tensor `<path>.<name>` in dtype() and on the model's device: the file's own memory where it already is both.
   // Where it is missing or its sizes are not `shape`, that is one of the source's problems, and an empty tensor stands
   // in.
   Tensor tensor(const std::string& name, at::IntArrayRef shape) const;
@@ -47,6 +50,7 @@ class Scope {
   std::shared_ptr<Parts> parts_;
   std::shared_ptr<const TensorSource> source_;
   std::string path_;
+  std::optional<Dtype> dtype_;
 
   std::string full(const std::string& name) const { return path_.empty() ? name : path_ + "." + name; }
   Tensor original(const std::string& name, at::IntArrayRef shape) const;

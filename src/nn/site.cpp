@@ -73,7 +73,7 @@ Tensor Shares::of(const Tensor& x, bool is_image) const {
   each = each.unsqueeze(1);
   if (!masks.defined()) return each;
   auto count = x.size(1);
-  bool is_text = count == tokens && x.size(2) == width;
+  bool is_text = count == tokens && (width == 0 || x.size(2) == width);
   for (auto h = masks.size(1), w = masks.size(2); !is_text; h = (h + 1) / 2, w = (w + 1) / 2) {
     if (h * w == count) return each * resized(masks, h, w).flatten(1).t();
     if (h * w < count || h * w == 1) break;

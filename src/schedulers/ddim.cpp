@@ -24,7 +24,8 @@ class DDIMScheduler final : public Scheduler {
         final_alpha_cumprod_(config_.flag("set_alpha_to_one") ? at::scalar_tensor(1.0f, at::kFloat)
                                                               : alphas_cumprod_[0]) {}
 
-  void set_timesteps(int num_inference_steps) override {
+  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
+    check_set_timesteps_options(config_, options);
     check_num_inference_steps(config_, num_inference_steps, trained_);
     timesteps_ = table_timesteps(config_, num_inference_steps);
     stride_ = trained_ / num_inference_steps;

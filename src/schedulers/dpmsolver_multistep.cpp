@@ -58,7 +58,8 @@ class DPMSolverMultistepScheduler final : public Scheduler {
         schedule_(sigma_schedule(config_)),
         table_(alphas_cumprod) {}
 
-  void set_timesteps(int num_inference_steps) override {
+  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
+    check_set_timesteps_options(config_, options);
     check_num_inference_steps(config_, num_inference_steps, trained_);
     auto sigmas = choose_sigmas(num_inference_steps);
     auto timesteps = sigmas.empty() ? spaced(num_inference_steps) : table_.to_timesteps(sigmas);

@@ -23,7 +23,8 @@ class EulerAncestralDiscreteScheduler final : public Scheduler {
         table_(alphas_cumprod_above_zero(config_)),
         sigmas_(to_float32({table_.most()})) {}
 
-  void set_timesteps(int num_inference_steps) override {
+  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
+    check_set_timesteps_options(config_, options);
     check_num_inference_steps(config_, num_inference_steps, config_.integer("num_train_timesteps"));
     auto timesteps = to_float32(spaced_timesteps(config_, num_inference_steps));
     const auto* t = timesteps.const_data_ptr<float>();

@@ -31,7 +31,8 @@ class LCMScheduler final : public Scheduler {
   }
 
   // Evenly spaced picks from the timesteps that the model was distilled on.
-  void set_timesteps(int num_inference_steps) override {
+  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
+    check_set_timesteps_options(config_, options);
     check_num_inference_steps(config_, num_inference_steps, original_steps_);
     auto stride = trained_ / original_steps_;
     auto gap = static_cast<double>(original_steps_) / num_inference_steps;

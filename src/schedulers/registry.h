@@ -14,10 +14,12 @@ struct SchedulerClass {
   std::unique_ptr<Scheduler> (*create)(SchedulerConfig);
 };
 
+SchedulerClass amused_scheduler();
 SchedulerClass ddim_scheduler();
 SchedulerClass dpmsolver_multistep_scheduler();
 SchedulerClass euler_ancestral_discrete_scheduler();
 SchedulerClass euler_discrete_scheduler();
+SchedulerClass flow_match_euler_discrete_scheduler();
 SchedulerClass lcm_scheduler();
 SchedulerClass pndm_scheduler();
 

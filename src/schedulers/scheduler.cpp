@@ -29,15 +29,18 @@ static const std::vector<ShortName>& short_names() {
       {"dpmpp_2m_karras",
        "DPMSolverMultistepScheduler",
        {{"algorithm_type", "dpmsolver++"}, {"solver_order", 2}, {"use_karras_sigmas", true}}},
-      {"lcm", "LCMScheduler"}};
+      {"lcm", "LCMScheduler"},
+      {"flow_match_euler", "FlowMatchEulerDiscreteScheduler"}};
   return names;
 }
 
 static const std::vector<SchedulerClass>& scheduler_classes() {
-  static const std::vector<SchedulerClass> classes{ddim_scheduler(),
+  static const std::vector<SchedulerClass> classes{amused_scheduler(),
+                                                   ddim_scheduler(),
                                                    dpmsolver_multistep_scheduler(),
                                                    euler_ancestral_discrete_scheduler(),
                                                    euler_discrete_scheduler(),
+                                                   flow_match_euler_discrete_scheduler(),
                                                    lcm_scheduler(),
                                                    pndm_scheduler()};
   return classes;

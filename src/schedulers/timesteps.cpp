@@ -35,6 +35,15 @@ std::vector<double> rounded(std::vector<double> values) {
   return values;
 }
 
+void check_set_timesteps_options(const SchedulerConfig& config, const SetTimestepsOptions& options,
+                                 const std::set<std::string>& taken) {
+  const std::pair<const char*, bool> rows[] = {{"mu", options.mu.has_value()},
+                                               {"sigmas", !options.sigmas.empty()},
+                                               {"temperature", options.temperature.has_value()}};
+  for (const auto& [name, given] : rows)
+    check(!given || taken.contains(name), ErrorKind::usage, "{}: set_timesteps takes no {}", config.class_name(), name);
+}
+
 void check_num_inference_steps(const SchedulerConfig& config, int64_t steps, int64_t most) {
   check(steps >= 1 && steps <= most, ErrorKind::usage, "{}: num_inference_steps is {}, allowed: 1 to {}",
         config.class_name(), steps, most);

@@ -1,9 +1,11 @@
 #pragma once
 // Which training timesteps a run visits ("timestep_spacing"), in numpy's float64 arithmetic so that they are the
 // reference's to the last bit.
+#include <set>
+#include <string>
 #include <vector>
 
-#include "lora/tensor.h"
+#include "lora/scheduler.h"
 #include "schedulers/config.h"
 
 namespace lora {
@@ -16,6 +18,10 @@ std::vector<double> numpy_linspace(double start, double stop, int64_t count);
 std::vector<double> numpy_arange(double start, double stop, double step);
 // numpy.round of each.
 std::vector<double> rounded(std::vector<double> values);
+
+// Throws Error{usage} naming an option that was given and is none of `taken`.
+void check_set_timesteps_options(const SchedulerConfig& config, const SetTimestepsOptions& options,
+                                 const std::set<std::string>& taken = {});
 
 // Throws Error{usage} where `steps` is not in 1 … most.
 void check_num_inference_steps(const SchedulerConfig& config, int64_t steps, int64_t most);

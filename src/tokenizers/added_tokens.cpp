@@ -6,10 +6,11 @@
 
 namespace lora {
 
-AddedTokens::AddedTokens(const std::map<int64_t, AddedToken>& by_id, bool split_special) {
+AddedTokens::AddedTokens(const std::map<int64_t, AddedToken>& by_id, bool split_special, Normalize normalize)
+    : normalize_(std::move(normalize)) {
   for (const auto& [id, token] : by_id) {
     auto text = from_utf8(token.content);
-    if (token.normalized) text = normalized(text);
+    if (token.normalized) text = normalize_(text);
     contents_[id] = to_utf8(text);
     if (text.empty()) continue;
     auto& patterns = token.normalized ? normalized_ : raw_;
@@ -30,7 +31,7 @@ std::vector<TextPiece> AddedTokens::split(const std::u32string& text) const {
       pieces.push_back(std::move(outer));
       continue;
     }
-    for (auto& inner : split(normalized(outer.text), normalized_)) pieces.push_back(std::move(inner));
+    for (auto& inner : split(normalize_(outer.text), normalized_)) pieces.push_back(std::move(inner));
   }
   return pieces;
 }

@@ -2,6 +2,7 @@
 // Tokens that are recognised as a whole wherever they stand in a text, before words are looked for: the special tokens,
 // and those added to a vocabulary later.
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -32,8 +33,11 @@ struct TextPiece {
 
 class AddedTokens {
  public:
+  // How text is normalised before it is taken apart.
+  using Normalize = std::function<std::u32string(const std::u32string&)>;
+
   // `split_special` leaves special tokens in the text as other text.
-  AddedTokens(const std::map<int64_t, AddedToken>& by_id, bool split_special);
+  AddedTokens(const std::map<int64_t, AddedToken>& by_id, bool split_special, Normalize normalize);
 
   std::vector<TextPiece> split(const std::u32string& text) const;
   // What a token is decoded to: its normalised form where that is looked for. Nothing where `id` is no added token.
@@ -47,6 +51,7 @@ class AddedTokens {
   };
   static std::vector<TextPiece> split(const std::u32string& text, const std::vector<Pattern>& patterns);
 
+  Normalize normalize_;
   std::map<int64_t, std::string> contents_;
   std::vector<Pattern> raw_, normalized_;
 };

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <map>
 
 #include "core/check.h"
 #include "lora/tokenizer.h"
@@ -16,21 +15,7 @@ using std::filesystem::path;
 
 namespace {
 
-// The added tokens by id: a token's own in the vocabulary, else the next one after it.
-std::map<int64_t, AddedToken> number(const std::vector<TokenizerConfig::Addition>& additions,
-                                     const Vocabulary& vocabulary) {
-  std::map<int64_t, AddedToken> by_id;
-  std::map<std::string, int64_t> ids;
-  for (const auto& [token, stated] : additions) {
-    auto next = by_id.empty() ? vocabulary.size() : std::max(vocabulary.size(), by_id.rbegin()->first + 1);
-    auto id = ids.try_emplace(token.content, vocabulary.id(token.content).value_or(next)).first->second;
-    check(!stated || *stated == id, ErrorKind::bad_file,
-          "{}: the added token `{}` comes to the id {}, but the files beside it say {}", vocabulary.source(),
-          token.content, id, stated.value_or(0));
-    by_id.insert_or_assign(id, token);
-  }
-  return by_id;
-}
+constexpr auto kBegin = "<|startoftext|>", kEnd = "<|endoftext|>";
 
 // Ends of words as spaces.
 std::string spaced(std::string_view text) {
@@ -60,7 +45,7 @@ struct CLIPTokenizer::Impl {
 };
 
 CLIPTokenizer CLIPTokenizer::make(TokenizerFiles files, const TokenizerConfig& config) {
-  auto added = number(config.added, files.vocabulary);
+  auto added = number_added_tokens(config.added, files.vocabulary);
   auto unknown = config.unk_token ? files.vocabulary.id(*config.unk_token) : std::nullopt;
   BytePair byte_pair(files.vocabulary, std::move(files.merges), unknown);
 
@@ -79,24 +64,25 @@ CLIPTokenizer CLIPTokenizer::make(TokenizerFiles files, const TokenizerConfig& c
       .model_max_length = config.model_max_length,
       .vocabulary = std::move(files.vocabulary),
       .byte_pair = std::move(byte_pair),
-      .added = AddedTokens(added, config.split_special_tokens),
+      .added = AddedTokens(added, config.split_special_tokens, normalized),
   });
   return clip;
 }
 
 CLIPTokenizer CLIPTokenizer::from_pretrained(const path& folder) {
   auto files = read_tokenizer_files(folder);
-  auto config = read_tokenizer_config(folder, files.rest);
+  auto config = read_tokenizer_config(
+      folder, files.rest, {{"bos_token", kBegin}, {"eos_token", kEnd}, {"unk_token", kEnd}, {"pad_token", kEnd}});
   auto clip = make(std::move(files), config);
   clip.folder_ = folder;
   return clip;
 }
 
 CLIPTokenizer CLIPTokenizer::openai(const std::string& pad_token) {
-  const std::string bos = "<|startoftext|>", eos = "<|endoftext|>";
   TokenizerConfig config{
-      .bos_token = bos, .eos_token = eos, .pad_token = pad_token, .unk_token = eos, .model_max_length = 77};
-  for (const auto& token : {bos, eos, pad_token}) config.added.push_back({{.content = token}, {}});
+      .bos_token = kBegin, .eos_token = kEnd, .pad_token = pad_token, .unk_token = kEnd, .model_max_length = 77};
+  for (const std::string& token : {std::string(kBegin), std::string(kEnd), pad_token})
+    config.added.push_back({{.content = token}, {}});
   auto clip = make(openai_tokenizer_files(), config);
   clip.pad_token_ = pad_token;
   return clip;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "core/check.h"
 #include "tokenizers/unicode.h"
@@ -119,6 +120,18 @@ int64_t JsonCursor::integer() {
   bool whole = error == std::errc() &&
                (end == text_.data() + text_.size() || std::string_view(".eE").find(*end) == std::string_view::npos);
   if (!whole) wrong("a whole number");
+  at_ += static_cast<size_t>(end - begin);
+  return value;
+}
+
+double JsonCursor::number() {
+  peek();
+  double value = 0;
+  auto begin = text_.data() + at_;
+  auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), value);
+  // What is no JSON, "inf" and "nan" above all, is not taken for a number.
+  bool starts = at_ < text_.size() && (*begin == '-' || (*begin >= '0' && *begin <= '9'));
+  if (!starts || error != std::errc() || !std::isfinite(value)) wrong("a number");
   at_ += static_cast<size_t>(end - begin);
   return value;
 }

@@ -33,6 +33,7 @@ class JsonCursor {
   }
   std::string_view string();
   int64_t integer();
+  double number();
   // Any value, as it is written; no more of it is checked than needed to find its end.
   std::string_view raw();
   // The first character of the value at the cursor, or 0 at the end of the text.

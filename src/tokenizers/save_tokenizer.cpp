@@ -39,17 +39,29 @@ void write_openai(const fs::path& folder, const std::string& pad_token) {
 
 }  // namespace
 
-void CLIPTokenizer::save_pretrained(const fs::path& folder) const {
+void make_tokenizer_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
   check(!error, ErrorKind::io, "{}: the folder cannot be made: {}", folder.string(), error.message());
-  if (folder_.empty()) return write_openai(folder, pad_token_);
-  for (auto name : {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
-                    "added_tokens.json"}) {
-    if (!fs::exists(folder_ / name)) continue;
-    fs::copy_file(folder_ / name, folder / name, fs::copy_options::overwrite_existing, error);
-    check(!error, ErrorKind::io, "{}: cannot be written: {}", (folder / name).string(), error.message());
+}
+
+void copy_tokenizer_files(const fs::path& from, const fs::path& to, const std::vector<std::string>& names) {
+  make_tokenizer_folder(to);
+  for (const auto& name : names) {
+    if (!is_there(from / name)) continue;
+    std::error_code error;
+    fs::copy_file(from / name, to / name, fs::copy_options::overwrite_existing, error);
+    check(!error, ErrorKind::io, "{}: cannot be written: {}", (to / name).string(), error.message());
   }
+}
+
+void CLIPTokenizer::save_pretrained(const fs::path& folder) const {
+  if (!folder_.empty())
+    return copy_tokenizer_files(folder_, folder,
+                                {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
+                                 "special_tokens_map.json", "added_tokens.json"});
+  make_tokenizer_folder(folder);
+  write_openai(folder, pad_token_);
 }
 
 }  // namespace lora

@@ -19,7 +19,6 @@ namespace {
 // In the order in which the reference adds them.
 constexpr std::array kNamedTokens{"bos_token", "eos_token", "unk_token", "sep_token",
                                   "pad_token", "cls_token", "mask_token"};
-constexpr auto kBegin = "<|startoftext|>", kEnd = "<|endoftext|>";
 // A prompt is padded to its limit: what a file may make this library allocate for one.
 constexpr int64_t kLongestLimit = 1 << 20;
 // From here on the reference takes a number to mean that there is no limit.
@@ -124,17 +123,19 @@ void check_side(const json& config, const json& tokenizer, const std::string& wh
         what, side);
 }
 
-std::string required(const json& config, const char* key, const std::string& where) {
+// "" for a token that the tokenizer has no use for.
+std::string required(const json& config, const json& defaults, const char* key, const std::string& where) {
+  if (!defaults.contains(key)) return "";
   check(!config.at(key).is_null(), ErrorKind::bad_file, "{}: {} is null; a token was expected", where, key);
   return content(config.at(key));
 }
 
 }  // namespace
 
-TokenizerConfig read_tokenizer_config(const path& folder, const json& tokenizer) {
+TokenizerConfig read_tokenizer_config(const path& folder, const json& tokenizer, const json& defaults) {
   auto file = folder / "tokenizer_config.json";
   auto where = file.string();
-  json config{{"bos_token", kBegin}, {"eos_token", kEnd}, {"unk_token", kEnd}, {"pad_token", kEnd}};
+  auto config = defaults;
   config.update(read_optional_json(file));
   // The map is of old; the reference reads it, and lets it win, where the config has no list of added tokens.
   if (!config.contains("added_tokens_decoder")) config.update(read_optional_json(folder / "special_tokens_map.json"));
@@ -144,15 +145,31 @@ TokenizerConfig read_tokenizer_config(const path& folder, const json& tokenizer)
     check_side(config, tokenizer, "padding", where);
     check_side(config, tokenizer, "truncation", where);
     return {
-        .bos_token = required(config, "bos_token", where),
-        .eos_token = required(config, "eos_token", where),
-        .pad_token = required(config, "pad_token", where),
+        .bos_token = required(config, defaults, "bos_token", where),
+        .eos_token = required(config, defaults, "eos_token", where),
+        .pad_token = required(config, defaults, "pad_token", where),
         .unk_token = config.at("unk_token").is_null() ? std::nullopt : std::optional(content(config.at("unk_token"))),
         .added = additions(config, stated_tokens(config, added, tokenizer, where)),
         .model_max_length = model_max_length(config, where),
         .split_special_tokens = config.value("split_special_tokens", false),
+        .clean_up_tokenization_spaces = config.value("clean_up_tokenization_spaces", false),
     };
   });
+}
+
+std::map<int64_t, AddedToken> number_added_tokens(const std::vector<TokenizerConfig::Addition>& additions,
+                                                  const Vocabulary& vocabulary) {
+  std::map<int64_t, AddedToken> by_id;
+  std::map<std::string, int64_t> ids;
+  for (const auto& [token, stated] : additions) {
+    auto next = by_id.empty() ? vocabulary.size() : std::max(vocabulary.size(), by_id.rbegin()->first + 1);
+    auto id = ids.try_emplace(token.content, vocabulary.id(token.content).value_or(next)).first->second;
+    check(!stated || *stated == id, ErrorKind::bad_file,
+          "{}: the added token `{}` comes to the id {}, but the files beside it say {}", vocabulary.source(),
+          token.content, id, stated.value_or(0));
+    by_id.insert_or_assign(id, token);
+  }
+  return by_id;
 }
 
 }  // namespace lora

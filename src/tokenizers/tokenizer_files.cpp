@@ -21,23 +21,6 @@ struct WrittenMerge {
   std::string_view left, right;
 };
 
-bool is_there(const path& file) {
-  std::error_code ignored;
-  return exists(file, ignored);
-}
-
-std::string read_text(const path& file) {
-  std::ifstream in(file, std::ios::binary | std::ios::ate);
-  std::streamoff size = in.is_open() ? std::streamoff(in.tellg()) : -1;
-  check(size >= 0, ErrorKind::io, "{}: cannot be read", file.string());
-  check(size <= kLargestFile, ErrorKind::bad_file, "{}: {} bytes; a tokenizer's file has at most {}", file.string(),
-        size, kLargestFile);
-  std::string text(static_cast<size_t>(size), '\0');
-  in.seekg(0).read(text.data(), size);
-  check(in.gcount() == size, ErrorKind::io, "{}: cannot be read", file.string());
-  return text;
-}
-
 std::vector<VocabularyEntry> read_vocabulary(JsonCursor& at) {
   std::vector<VocabularyEntry> entries;
   at.object([&](std::string_view token) { entries.push_back({token, at.integer()}); });
@@ -175,6 +158,23 @@ TokenizerFiles read_tokenizer_files(const path& folder) {
   check(has_vocab && has_merges, ErrorKind::not_found, "{}: not found, though {} is there; a tokenizer needs both",
         (has_vocab ? merges : vocab).string(), (has_vocab ? vocab : merges).filename().string());
   return read_vocab_and_merges(vocab, merges);
+}
+
+bool is_there(const path& file) {
+  std::error_code ignored;
+  return exists(file, ignored);
+}
+
+std::string read_text(const path& file) {
+  std::ifstream in(file, std::ios::binary | std::ios::ate);
+  std::streamoff size = in.is_open() ? std::streamoff(in.tellg()) : -1;
+  check(size >= 0, ErrorKind::io, "{}: cannot be read", file.string());
+  check(size <= kLargestFile, ErrorKind::bad_file, "{}: {} bytes; a tokenizer's file has at most {}", file.string(),
+        size, kLargestFile);
+  std::string text(static_cast<size_t>(size), '\0');
+  in.seekg(0).read(text.data(), size);
+  check(in.gcount() == size, ErrorKind::io, "{}: cannot be read", file.string());
+  return text;
 }
 
 json read_optional_json(const path& file) {

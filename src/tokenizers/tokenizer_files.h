@@ -2,6 +2,7 @@
 // Reads a tokenizer's folder: vocabulary and merges, from either of the two forms they are kept in.
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <vector>
 
 #include "core/check.h"
@@ -26,8 +27,16 @@ std::string_view openai_merges();
 // The text of merges.txt as ids. `source` names it in messages.
 std::vector<Merge> parse_merges(std::string_view text, const Vocabulary& vocabulary, const std::string& source);
 
+bool is_there(const std::filesystem::path& file);
+// Throws Error{io}, and Error{bad_file} for a file of absurd size.
+std::string read_text(const std::filesystem::path& file);
 // An empty object where there is no such file.
 nlohmann::json read_optional_json(const std::filesystem::path& file);
+
+// Copies those of the files `names` that are there. Throws Error{io}.
+void copy_tokenizer_files(const std::filesystem::path& from, const std::filesystem::path& to,
+                          const std::vector<std::string>& names);
+void make_tokenizer_folder(const std::filesystem::path& folder);
 
 // `read()`, with what JSON of an unexpected kind throws turned into Error{bad_file} naming `path`.
 template <class Read>

@@ -32,8 +32,9 @@ Vocabulary::Vocabulary(std::vector<VocabularyEntry> entries, std::string source)
   for (const auto& [name, id] : entries) {
     check(id >= 0 && id <= kMost, ErrorKind::bad_file, "{}: the token `{}` has the id {}; ids are from 0 to {}",
           source_, name, id, kMost);
-    check(records_.empty() || records_.back().id < id, ErrorKind::bad_file,
-          "{}: the tokens `{}` and `{}` have the same id, {}", source_, token(records_.back()), name, id);
+    if (!records_.empty() && records_.back().id == id)
+      fail(ErrorKind::bad_file, "{}: the tokens `{}` and `{}` have the same id, {}", source_, token(records_.back()),
+           name, id);
     auto& slot = by_token_.slot(hash(name), [&](uint32_t at) { return token(records_[at]) == name; });
     check(slot == FlatIndex::kNone, ErrorKind::bad_file, "{}: the token `{}` is there twice", source_, name);
     slot = static_cast<uint32_t>(records_.size());

@@ -1,6 +1,6 @@
 // The command as a user runs it: what it prints, what it leaves, what it exits with.
-#include <array>
-#include <fstream>
+#include "cli/command.h"
+
 #include <nlohmann/json.hpp>
 
 #include "lora/image.h"
@@ -13,33 +13,8 @@ namespace {
 
 using nlohmann::json;
 
-struct Result {
-  int code;
-  std::string out, err;
-};
-
-std::string read(const std::filesystem::path& file) {
-  return {std::istreambuf_iterator<char>(std::ifstream(file).rdbuf()), {}};
-}
-
-// `arguments` as a shell takes them.
-Result lora_command(const std::string& arguments) {
-  TemporaryFolder folder;
-  auto command = std::string(LORA_COMMAND) + " " + arguments + " >" + (folder / "out").string() + " 2>" +
-                 (folder / "err").string() + " </dev/null";
-  int status = std::system(command.c_str());
-  return {WEXITSTATUS(status), read(folder / "out"), read(folder / "err")};
-}
-
 const auto kModel = (embedded_models() / "tiny").string();
 std::string style(const std::string& name) { return (embedded_models() / "loras" / (name + ".safetensors")).string(); }
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-void expect_error(const std::string& arguments, int code, const std::string& part) {
-  auto result = lora_command(arguments);
-  EXPECT_EQ(result.code, code) << arguments << "\n" << result.err;
-  EXPECT_TRUE(contains(result.err + result.out, part)) << arguments << "\n" << result.err << result.out;
-}
 
 }  // namespace
 

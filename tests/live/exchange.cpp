@@ -1,7 +1,9 @@
 // What live_test.py asks of the library:
 //   live_exchange IN MODEL OUT [--pickle]          loads the LoRA file IN and saves it into the folder OUT
 //   live_exchange forward MODEL INPUTS OUT SPEC    what the models give with the adapters of SPEC, a JSON file
-// MODEL is a folder with `unet` and `text_encoder`.
+// MODEL is a folder with `unet` and `text_encoder`. And of whole pipelines, what live_pipelines.py asks:
+//   live_exchange pipeline MODEL LORA OUT          the pipeline as it is into OUT/pipeline; with the LoRA (a file, or
+//                                                  "none") what it draws, OUT/latents.safetensors, and it into OUT/lora
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
@@ -10,8 +12,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "lora/error.h"
-#include "lora/loaders.h"
+#include "lora/lora.h"
 
 namespace lora {
 
@@ -86,13 +87,36 @@ void forward(const std::string& model, const std::string& inputs, const std::str
   save_safetensors(results, out);
 }
 
+void pipeline(const std::string& model, const std::string& file, const std::filesystem::path& out) {
+  auto pipe = DiffusionPipeline::from_pretrained(model, {.dtype = at::kFloat});
+  pipe->save_pretrained(out / "pipeline");
+  if (file != "none") {
+    auto name = pipe->load_lora_weights(file, {.strict = true}).adapter_name;
+    auto of = [&](const char* component) {
+      for (const auto& c : pipe->models())
+        if (c.name == component) return pipe->get_lora_layers(component, name);
+      return StateDict();
+    };
+    auto text = of("text_encoder"), text_2 = of("text_encoder_2");
+    if (dynamic_cast<StableDiffusionXLPipeline*>(pipe.get()))
+      StableDiffusionXLPipeline::save_lora_weights(out / "lora", of("unet"), text, text_2);
+    else
+      StableDiffusion3Pipeline::save_lora_weights(out / "lora", of("transformer"), text, text_2);
+  }
+  auto latents = pipe->generate_latents("red apple", {.num_inference_steps = 2, .seed = {5}});
+  save_safetensors({{"latents", latents}}, out / "latents.safetensors");
+}
+
 int run(const std::vector<std::string>& a) {
-  if (a.size() == 5 && a[0] == "forward")
+  if (a.size() == 4 && a[0] == "pipeline")
+    pipeline(a[1], a[2], a[3]);
+  else if (a.size() == 5 && a[0] == "forward")
     forward(a[1], a[2], a[3], a[4]);
   else if (a.size() == 3 || (a.size() == 4 && a[3] == "--pickle"))
     resave(a[0], a[1], a[2], a.size() == 4);
   else
-    throw Error(ErrorKind::usage, "live_exchange IN MODEL OUT [--pickle], or forward MODEL INPUTS OUT SPEC");
+    throw Error(ErrorKind::usage,
+                "live_exchange IN MODEL OUT [--pickle], forward MODEL INPUTS OUT SPEC, or pipeline MODEL LORA OUT");
   return 0;
 }
 

@@ -1,4 +1,6 @@
 // The same for hotswap, devices and training.
+#include <fstream>
+
 #include "loaders/behaviour.h"
 
 namespace lora {
@@ -399,6 +401,34 @@ TEST(Schedule, TablesHoldUntilTheirNextRow) {
   EXPECT_EQ(by_fraction, (std::vector<double>{0.8, 0.8, 0.8, 0, 0, 0}));
   EXPECT_TRUE(LoraSchedule().constant());
   EXPECT_FALSE(half.constant());
+}
+
+// Adapters are their mapped files: what they took comes back.
+TEST(Behaviour, MemoryComesBackAfterUnloading) {
+  auto resident = [] {
+    std::ifstream file("/proc/self/status");
+    for (std::string line; std::getline(file, line);)
+      if (line.starts_with("VmRSS:")) return std::stod(line.substr(6));
+    return 0.0;
+  };
+  TinyPipeline pipe;
+  TemporaryFolder folder;
+  auto name = pipe.create_adapter(
+      "unet", {.r = 4096, .target_modules_regex = ".*(attn|ff).*", .init_lora_weights = Init::random});
+  Mixin::save_lora_weights(folder.path(), pipe.get_lora_layers("unet", name));
+  pipe.unload_lora_weights();
+  auto file = folder / "pytorch_lora_weights.safetensors";
+  auto load_all = [&] {
+    for (int i = 0; i < 8; ++i) pipe.load_lora_weights(file, {.adapter_name = std::to_string(i)});
+    run(pipe);
+  };
+  load_all();
+  pipe.unload_lora_weights();
+  auto before = resident();
+  load_all();
+  EXPECT_GT(resident(), before + double(std::filesystem::file_size(file)) / 1024) << "kB";
+  pipe.unload_lora_weights();
+  EXPECT_LT(resident(), 1.02 * before);
 }
 
 }  // namespace lora

@@ -214,7 +214,7 @@ TEST(Fuse, ChecksComponentsAndNames) {
   for (size_t i = 0; i < after.size(); ++i) {
     bool same = same_bits(after[i].second, weights[i].second);
     changed += !same;
-    if (after[i].first.starts_with("unet.")) EXPECT_TRUE(same) << after[i].first;
+    EXPECT_TRUE(same || !after[i].first.starts_with("unet.")) << after[i].first;
   }
   EXPECT_GT(changed, 0u);
 }

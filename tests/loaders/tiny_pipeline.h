@@ -2,7 +2,9 @@
 // The loaders' mixin over the smallest pair of models, without the rest of a pipeline.
 #include <c10/core/InferenceMode.h>
 
+#include "lora/denoisers.h"
 #include "lora/loaders.h"
+#include "lora/text_encoders.h"
 #include "support/compare.h"
 
 namespace lora {

@@ -42,6 +42,10 @@ inline Tensor input(const std::string& name, at::IntArrayRef shape) {
   return (noise(name, shape) * 1.7).to(at::kFloat);
 }
 
+inline Tensor tokens(const std::string& name, at::IntArrayRef shape, int64_t count) {
+  return ((noise(name, shape) + 1) / 2 * count).to(at::kLong);
+}
+
 inline Tensor weight(const std::string& name, at::IntArrayRef shape) {
   auto u = noise(name, shape);
   if (shape.size() > 1) return (u * std::sqrt(3.0 / (u.numel() / shape[0]))).to(at::kFloat);
@@ -50,12 +54,17 @@ inline Tensor weight(const std::string& name, at::IntArrayRef shape) {
 
 using Make = Tensor (*)(const std::string& name, at::IntArrayRef shape);
 
-// The tensors of a tree of layers, each [weight shape] or [weight shape, bias shape].
+// The tensors of a tree of layers, each [weight shape] or [weight shape, bias shape], and of parameters of other names,
+// each its shape.
 inline void add_tensors(const json& tree, const std::string& path, Make make, StateDict& tensors) {
   for (const auto& [name, node] : tree.items()) {
     auto inner = path.empty() ? name : path + "." + name;
     if (node.is_object()) {
       add_tensors(node, inner, make, tensors);
+      continue;
+    }
+    if (node[0].is_number()) {
+      tensors.set(inner, make(inner, node.get<std::vector<int64_t>>()));
       continue;
     }
     const char* kinds[] = {".weight", ".bias"};

@@ -4,7 +4,7 @@
 
 #include <thread>
 
-#include "lora/pipeline.h"
+#include "lora/pipelines.h"
 #include "support/compare.h"
 
 namespace lora {
@@ -19,11 +19,9 @@ StableDiffusionPipeline with_loras() {
   return pipe;
 }
 
-StableDiffusionOptions options() { return {.num_inference_steps = 4, .guidance_scale = 4, .seed = {3}}; }
+CallOptions options() { return {.num_inference_steps = 4, .guidance_scale = 4, .seed = {3}}; }
 
-Tensor draw(const StableDiffusionPipeline& pipe, const StableDiffusionOptions& o) {
-  return pipe.generate_latents("red apple", o);
-}
+Tensor draw(const StableDiffusionPipeline& pipe, const CallOptions& o) { return pipe.generate_latents("red apple", o); }
 
 Tensor draw_with(const StableDiffusionPipeline& pipe, std::vector<CallAdapter> adapters) {
   auto o = options();
@@ -78,7 +76,7 @@ TEST(CallAdapters, TheRuntimeScaleMultipliesWeights) {
 TEST(CallAdapters, SchedulesChangeTheWeightAtTheirSteps) {
   auto pipe = with_loras();
   // Without guidance and from given embeddings, so that each step is one call of the UNet with what applies then.
-  StableDiffusionOptions o{.num_inference_steps = 4, .guidance_scale = 1, .seed = {5}};
+  CallOptions o{.num_inference_steps = 4, .guidance_scale = 1, .seed = {5}};
   o.prompt_embeds = pipe.encode_prompt("red apple");
   auto at_steps = [&](LoraSchedule schedule) {
     auto call = o;

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "lora/pipeline.h"
+#include "lora/pipelines.h"
 #include "support/compare.h"
 
 namespace lora {
@@ -40,8 +40,8 @@ std::vector<uint64_t> seeds(const json& value) {
   return {value.get<uint64_t>()};
 }
 
-StableDiffusionOptions options_of(const json& row) {
-  StableDiffusionOptions options;
+CallOptions options_of(const json& row) {
+  CallOptions options;
   if (row.contains("negative_prompt")) options.negative_prompt = prompts(row["negative_prompt"]);
   options.height = row.value("height", 0);
   options.width = row.value("width", 0);
@@ -112,7 +112,7 @@ TEST(StableDiffusion, DrawsWhatDiffusersDraws) {
 
 TEST(StableDiffusion, EveryImageIsTheOneItsSeedGivesAlone) {
   auto pipe = embedded();
-  StableDiffusionOptions options{.num_inference_steps = 3, .num_images_per_prompt = 2, .seed = {7, 8}};
+  CallOptions options{.num_inference_steps = 3, .num_images_per_prompt = 2, .seed = {7, 8}};
   auto both = pipe.generate_latents("rocket", options);
   options.num_images_per_prompt = 1;
   options.seed = {8};
@@ -122,7 +122,7 @@ TEST(StableDiffusion, EveryImageIsTheOneItsSeedGivesAlone) {
 TEST(StableDiffusion, CallbackSeesEveryStepAndCanCancel) {
   auto pipe = embedded();
   int steps = 0;
-  StableDiffusionOptions options{.num_inference_steps = 4, .seed = {0}};
+  CallOptions options{.num_inference_steps = 4, .seed = {0}};
   options.callback_on_step_end = [&](const StepEnd& end) {
     EXPECT_EQ(end.step, steps++);
     EXPECT_EQ(end.num_steps, 4);
@@ -136,7 +136,7 @@ TEST(StableDiffusion, CallbackSeesEveryStepAndCanCancel) {
 TEST(StableDiffusion, CallsFromSeveralThreadsAreIndependent) {
   auto pipe = embedded();
   pipe.load_lora_weights(embedded_models() / "loras/ink.safetensors", {.adapter_name = "ink"});
-  StableDiffusionOptions options{.num_inference_steps = 2, .seed = {0}};
+  CallOptions options{.num_inference_steps = 2, .seed = {0}};
   auto with = pipe.generate_latents("rocket", options);
   pipe.disable_lora();
   auto without = pipe.generate_latents("rocket", options);
@@ -156,7 +156,7 @@ TEST(StableDiffusion, CallsFromSeveralThreadsAreIndependent) {
 
 TEST(StableDiffusion, ArgumentsOutOfRangeAreUsageErrors) {
   auto pipe = embedded();
-  auto message = [&](StableDiffusionOptions options, ErrorKind kind = ErrorKind::usage) {
+  auto message = [&](CallOptions options, ErrorKind kind = ErrorKind::usage) {
     return error_of(kind, [&] { pipe("rocket", options); });
   };
   EXPECT_NE(message({.height = 65}).find("multiples of 4"), std::string::npos);
@@ -197,7 +197,7 @@ TEST(StableDiffusion, SavedFoldersLoadToTheSamePicture) {
   pipe.fuse_lora();
   TemporaryFolder folder;
   pipe.save_pretrained(folder / "fused");
-  StableDiffusionOptions options{.num_inference_steps = 2, .seed = {0}};
+  CallOptions options{.num_inference_steps = 2, .seed = {0}};
   auto again = StableDiffusionPipeline::from_pretrained(folder / "fused", {.dtype = at::kHalf});
   for (const auto& [name, tensor] : pipe.unet.state_dict())
     EXPECT_TRUE(same_bits(tensor, again.unet.state_dict().at(name))) << name;

@@ -35,13 +35,15 @@ void expect_error(const std::string& json, ErrorKind kind, const Matcher& messag
 }  // namespace
 
 TEST(SchedulerConfig, NamesEveryClassAndShortName) {
-  for (const auto* name : {"DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler",
-                           "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "LCMScheduler"}) {
+  for (const auto* name :
+       {"DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+        "DPMSolverMultistepScheduler", "LCMScheduler", "FlowMatchEulerDiscreteScheduler"}) {
     EXPECT_EQ(Scheduler::from_config(config(name))->class_name(), name);
     EXPECT_EQ(Scheduler::from_config("{}", name)->class_name(), name);
   }
-  EXPECT_THAT(Scheduler::names(),
-              testing::ElementsAre("ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "lcm"));
+  EXPECT_EQ(Scheduler::from_config(config("AmusedScheduler", {{"mask_token_id", 9}}))->class_name(), "AmusedScheduler");
+  EXPECT_THAT(Scheduler::names(), testing::ElementsAre("ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m",
+                                                       "dpmpp_2m_karras", "lcm", "flow_match_euler"));
   for (const auto& name : Scheduler::names())
     EXPECT_THAT(Scheduler::from_config("{}", name)->class_name(), testing::EndsWith("Scheduler"));
 }
@@ -110,6 +112,7 @@ TEST(SchedulerConfig, RefusesUnsupportedValues) {
     const char* named;
   };
   auto dpm = "DPMSolverMultistepScheduler", euler = "EulerDiscreteScheduler";
+  auto flow = "FlowMatchEulerDiscreteScheduler", amused = "AmusedScheduler";
   for (const auto& [class_name, fields, named] : std::vector<Case>{
            {"DDIMScheduler", {{"prediction_type", "flow"}}, "\"v_prediction\""},
            {"PNDMScheduler", {{"prediction_type", "sample"}}, "prediction_type"},
@@ -134,7 +137,15 @@ TEST(SchedulerConfig, RefusesUnsupportedValues) {
            {dpm,
             {{"algorithm_type", "sde-dpmsolver"}, {"final_sigmas_type", "sigma_min"}, {"solver_order", 3}},
             "solver_order"},
-           {"LCMScheduler", {{"original_inference_steps", 2000}}, "original_inference_steps"}})
+           {"LCMScheduler", {{"original_inference_steps", 2000}}, "original_inference_steps"},
+           {flow, {{"use_beta_sigmas", true}}, "use_beta_sigmas"},
+           {flow, {{"use_karras_sigmas", true}, {"use_exponential_sigmas", true}}, "use_exponential_sigmas"},
+           {flow, {{"time_shift_type", "cubic"}}, "time_shift_type"},
+           {flow, {{"shift", 0}}, "shift"},
+           {flow, {{"shift_terminal", 1}}, "shift_terminal"},
+           {flow, {{"shfit", 3}}, "shfit"},
+           {amused, {{"mask_token_id", 9}, {"masking_schedule", "sigmoid"}}, "masking_schedule"},
+           {amused, {{"mask_token_id", -1}}, "mask_token_id"}})
     expect_error(config(class_name, fields), ErrorKind::unsupported, AllOf(HasSubstr(class_name), HasSubstr(named)));
 }
 
@@ -162,7 +173,10 @@ TEST(SchedulerConfig, RefusesWhatIsNoConfig) {
                                 ddim({{"trained_betas", {0.1, "x"}}}),
                                 ddim({{"trained_betas", {0.1, 0.2}}}),
                                 ddim({{"_use_default_values", 1}}),
-                                ddim({{"_use_default_values", {1}}})})
+                                ddim({{"_use_default_values", {1}}}),
+                                config("AmusedScheduler"),
+                                config("AmusedScheduler", {{"mask_token_id", "last"}}),
+                                config("FlowMatchEulerDiscreteScheduler", {{"shift", "twice"}})})
     expect_error(text, ErrorKind::bad_file, testing::_);
 }
 

@@ -1,4 +1,4 @@
-// Every run of tests/data/schedulers/runs.json again, beside what the reference made of it (see
+// Every run of tests/data/schedulers/*runs.json again, beside what the reference made of it (see
 // tools/reference/make_schedulers.py). With the same libtorch most numbers are equal bit for bit; the tolerances leave
 // room for other CPUs, whose vector units round some functions differently.
 #include <ATen/ATen.h>
@@ -18,8 +18,6 @@ namespace {
 using Json = nlohmann::json;
 
 const std::string kData = LORA_SOURCE_DIR "/tests/data/schedulers/";
-
-Json listed_runs() { return Json::parse(std::ifstream(kData + "runs.json")); }
 
 // One step of rounding, carried through a run, stays below this share of the run's largest value.
 double tolerance(Dtype dtype) {
@@ -49,7 +47,9 @@ class ReferenceRun {
       : run_(run), data_(data), dtype_(dtype_of(run)), scheduler_(make(run)) {
     for (const auto& seed : run.value("seeds", Json::array())) options_.generators.push_back(make_generator(seed));
     options_.eta = run.value("eta", 0.0);
-    scheduler_->set_timesteps(run.at("steps"));
+    SetTimestepsOptions options{.sigmas = run.value("sigmas", std::vector<double>())};
+    if (run.contains("mu")) options.mu = run.at("mu");
+    scheduler_->set_timesteps(run.at("steps"), options);
   }
 
   void check() {
@@ -123,17 +123,21 @@ class ReferenceRun {
   SchedulerStepOptions options_;
 };
 
-}  // namespace
-
-TEST(SchedulerRuns, AreTheReferences) {
-  auto data = load_state_dict(kData + "runs.safetensors");
-  auto runs = listed_runs();
-  ASSERT_GT(runs.size(), 100u);
+void check_runs(const std::string& stem, size_t least) {
+  auto data = load_state_dict(kData + stem + ".safetensors");
+  auto runs = Json::parse(std::ifstream(kData + stem + ".json"));
+  ASSERT_GT(runs.size(), least);
   for (const auto& run : runs) {
     SCOPED_TRACE(run.at("name").get<std::string>());
     ReferenceRun(run, data).check();
   }
 }
+
+}  // namespace
+
+TEST(SchedulerRuns, AreTheReferences) { check_runs("runs", 100); }
+
+TEST(SchedulerRuns, OfFlowMatchingAreTheReferences) { check_runs("flow_match_runs", 25); }
 
 TEST(SchedulerRuns, AreTheSameFromAClonesOrAConfigsCopy) {
   auto x = at::randn({1, 4, 2, 2}, make_generator(1));

@@ -57,6 +57,38 @@ TEST(SchedulerSteps, CountsAreChecked) {
   });
 }
 
+TEST(SchedulerSteps, OptionsAreChecked) {
+  for (const auto& name : Scheduler::names()) {
+    SCOPED_TRACE(name);
+    auto scheduler = make(name);
+    expect_error(ErrorKind::usage, AllOf(HasSubstr(scheduler->class_name()), HasSubstr("temperature")),
+                 [&] { scheduler->set_timesteps(5, {.temperature = std::pair(2.0, 0.0)}); });
+    if (name == "flow_match_euler") continue;
+    expect_error(ErrorKind::usage, HasSubstr("takes no mu"), [&] { scheduler->set_timesteps(5, {.mu = 1.0}); });
+    expect_error(ErrorKind::usage, HasSubstr("takes no sigmas"), [&] { scheduler->set_timesteps(1, {.sigmas = {1}}); });
+  }
+  auto flow = make("flow_match_euler");
+  expect_error(ErrorKind::usage, AllOf(HasSubstr("2 sigmas"), HasSubstr("3 steps")), [&] {
+    flow->set_timesteps(3, {.sigmas = {1, 0.5}});
+  });
+  for (double sigma : {0.0, -0.5, 1.5, std::nan("")})
+    expect_error(ErrorKind::usage, HasSubstr("above 0 and up to 1"), [&] {
+      flow->set_timesteps(2, {.sigmas = {1, sigma}});
+    });
+  expect_error(ErrorKind::usage, HasSubstr("wants mu"), [] {
+    make("flow_match_euler", {{"use_dynamic_shifting", true}})->set_timesteps(5);
+  });
+  for (double mu : {0.0, -1.0, std::nan("")})
+    expect_error(ErrorKind::usage, HasSubstr("above 0"), [&] {
+      make("flow_match_euler", {{"use_dynamic_shifting", true}, {"time_shift_type", "linear"}})
+          ->set_timesteps(5, {.mu = mu});
+    });
+  // One step ends where it begins, at sigma 1: the reference divides 0 by 0.
+  expect_error(ErrorKind::usage, HasSubstr("more steps"), [] {
+    make("flow_match_euler", {{"shift_terminal", 0.1}})->set_timesteps(1);
+  });
+}
+
 TEST(SchedulerSteps, EveryCountThatIsAllowedGivesARun) {
   for (const auto& name : Scheduler::names())
     for (const auto* spacing : {"linspace", "leading", "trailing"}) {
@@ -88,7 +120,7 @@ TEST(SchedulerSteps, NeedARun) {
 }
 
 TEST(SchedulerSteps, EndWithTheRun) {
-  for (const auto* name : {"euler", "euler_ancestral", "dpmpp_2m", "lcm"}) {
+  for (const auto* name : {"euler", "euler_ancestral", "dpmpp_2m", "lcm", "flow_match_euler"}) {
     SCOPED_TRACE(name);
     auto scheduler = make(name);
     scheduler->set_timesteps(2);

@@ -1,5 +1,5 @@
 #pragma once
-// A copy of the tiny model's tokenizer to change files in; gone with the object.
+// A copy of a tokenizer's folder to change files in; gone with the object.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -22,10 +22,10 @@ inline std::filesystem::path source_path(const std::string& path) {
 
 class TokenizerFolder {
  public:
-  TokenizerFolder() {
+  explicit TokenizerFolder(const std::string& original = "models/tiny/tokenizer") {
     static std::atomic<int> count = 0;
     path_ = std::filesystem::temp_directory_path() / fmt::format("lora-tokenizer-{}-{}", getpid(), count++);
-    std::filesystem::copy(source_path("models/tiny/tokenizer"), path_);
+    std::filesystem::copy(source_path(original), path_);
   }
   ~TokenizerFolder() { std::filesystem::remove_all(path_); }
   TokenizerFolder(const TokenizerFolder&) = delete;
@@ -52,9 +52,10 @@ class TokenizerFolder {
   }
 
   // What from_pretrained() throws, or "nothing".
+  template <class Tokenizer = CLIPTokenizer>
   std::string error(ErrorKind kind) const {
     try {
-      CLIPTokenizer::from_pretrained(path_);
+      Tokenizer::from_pretrained(path_);
     } catch (const Error& e) {
       EXPECT_EQ(to_string(e.kind()), std::string(to_string(kind)));
       return e.what();

@@ -43,12 +43,21 @@ ANCESTRAL = {**BETAS, "_class_name": "EulerAncestralDiscreteScheduler"}
 DPM = {**BETAS, "_class_name": "DPMSolverMultistepScheduler"}
 LCM = {**BETAS, "_class_name": "LCMScheduler"}
 
+# As published with Stable Diffusion 3 and 3.5, FLUX.1 dev and LTX-Video.
+SD3 = {"_class_name": "FlowMatchEulerDiscreteScheduler", "_diffusers_version": "0.29.0.dev0",
+       "num_train_timesteps": 1000, "shift": 3.0}
+SD35 = {**SD3, "base_image_seq_len": 256, "base_shift": 0.5, "invert_sigmas": False, "max_image_seq_len": 4096,
+        "max_shift": 1.15, "shift_terminal": None, "time_shift_type": "exponential", "use_beta_sigmas": False,
+        "use_dynamic_shifting": False, "use_exponential_sigmas": False, "use_karras_sigmas": False}
+FLUX = {**SD35, "use_dynamic_shifting": True}
+LTX = {**FLUX, "shift": 1.0, "base_shift": 0.95, "max_shift": 2.05, "shift_terminal": 0.1}
+
 
 def runs():
     """Yields (name, config, options).
 
     Options: steps, class_name, seeds (one for the batch or one an image), eta, dtype, begin (image-to-image: the index
-    of the first timestep, told to the scheduler), middle (the same, not told).
+    of the first timestep, told to the scheduler), middle (the same, not told), mu, sigmas.
     """
     for steps in (1, 2, 3, 5, 20, 50):
         yield f"sd15-pndm-{steps}", SD15, {"steps": steps}
@@ -163,6 +172,37 @@ def runs():
     yield "ddim-threshold-bfloat16", {**DDIM, "thresholding": True}, {"steps": 5, "dtype": "bfloat16"}
 
 
+def flow_runs():
+    """The same for flow matching."""
+    for steps in (1, 2, 5, 28, 1000):
+        yield f"sd3-{steps}", SD3, {"steps": steps}
+    yield "sd35", SD35, {"steps": 28}
+    yield "defaults", {"_class_name": "FlowMatchEulerDiscreteScheduler"}, {"steps": 7}
+    yield "trained", {**SD3, "num_train_timesteps": 250, "shift": 0.4}, {"steps": 7}
+    yield "flux", FLUX, {"steps": 12, "mu": 0.9}
+    yield "flux-sigmas", FLUX, {"steps": 4, "mu": 1.15, "sigmas": [1.0, 0.75, 0.5, 0.25]}
+    yield "flux-linear", {**FLUX, "time_shift_type": "linear"}, {"steps": 12, "mu": 1.7}
+    yield "flux-linear-sigmas", {**FLUX, "time_shift_type": "linear"}, {"steps": 3, "mu": 1.7, "sigmas": [0.9, 0.6, 0.1]}
+    yield "ltx", LTX, {"steps": 9, "mu": 1.3}
+    yield "ltx-sigmas", LTX, {"steps": 5, "mu": 1.3, "sigmas": [1.0, 0.8, 0.6, 0.4, 0.2]}
+    yield "sd3-terminal", {**SD3, "shift_terminal": 0.05}, {"steps": 6}
+    yield "sd3-mu", SD3, {"steps": 6, "mu": 0.9}
+    yield "sd3-sigmas", SD3, {"steps": 3, "sigmas": [1.0, 0.7, 0.3]}
+    yield "sd3-karras", {**SD3, "use_karras_sigmas": True}, {"steps": 7}
+    yield "sd3-karras-limits", {**SD3, "use_karras_sigmas": True, "sigma_min": 0.02, "sigma_max": 0.9}, {"steps": 7}
+    yield "sd3-karras-sigmas", {**SD3, "use_karras_sigmas": True}, {"steps": 3, "sigmas": [0.95, 0.7, 0.3]}
+    yield "sd3-exponential", {**SD3, "use_exponential_sigmas": True}, {"steps": 7}
+    yield "sd3-inverted", {**SD3, "invert_sigmas": True}, {"steps": 7}
+    yield "sd3-stochastic", {**SD3, "stochastic_sampling": True}, {"steps": 7, "seeds": [23]}
+    yield "sd3-stochastic-each", {**SD3, "stochastic_sampling": True}, {"steps": 7, "seeds": [23, 24]}
+    yield "sd3-begin", SD3, {"steps": 20, "begin": 8}
+    yield "sd3-middle", SD3, {"steps": 20, "middle": 8}
+    for dtype in ("bfloat16", "float16"):
+        yield f"sd3-{dtype}", SD3, {"steps": 12, "dtype": dtype}
+        stochastic = {**SD3, "stochastic_sampling": True}
+        yield f"sd3-stochastic-{dtype}", stochastic, {"steps": 6, "dtype": dtype, "seeds": [25]}
+
+
 def model(x, t):
     return 0.7 * x * torch.cos(t / 100) + 0.1 * torch.sin(3 * x)
 
@@ -182,7 +222,7 @@ def run(config, options, sample, noise):
     """Gives what is written of the run: a dict for the JSON file, and tensors."""
     cls = getattr(diffusers, options.get("class_name", config["_class_name"]))
     scheduler = cls.from_config(config)
-    scheduler.set_timesteps(options["steps"])
+    scheduler.set_timesteps(options["steps"], **{key: options[key] for key in ("mu", "sigmas") if key in options})
     dtype = getattr(torch, options.get("dtype", "float32"))
     sample, noise = sample.to(dtype), noise.to(dtype)
     generator = make_generator(options.get("seeds"))
@@ -224,34 +264,105 @@ def run(config, options, sample, noise):
 
 
 def as_json(value):
-    """JSON has no infinities: they become texts."""
+    """JSON has no infinities: they become texts. The names of defaults come from a set, in another order each time."""
     if isinstance(value, dict):
-        return {key: as_json(item) for key, item in value.items()}
+        return {key: sorted(item) if key == "_use_default_values" else as_json(item) for key, item in value.items()}
     if isinstance(value, float) and math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     return value
 
 
-def main():
-    assert diffusers.__version__ == "0.42.1", diffusers.__version__
+# The calls that the other classes have.
+FLOW_MATCH = diffusers.FlowMatchEulerDiscreteScheduler
+FLOW_MATCH.init_noise_sigma = 1.0
+FLOW_MATCH.scale_model_input = lambda self, sample, timestep: sample
+FLOW_MATCH.add_noise = lambda self, samples, noise, timesteps: self.scale_noise(samples, timesteps, noise)
+
+# Each run is of masked tokens: the mask is 40, above the codebook.
+AMUSED_SHAPE = (2, 3, 4)
+AMUSED_CODES = 12
+AMUSED_RUNS = {
+    "cosine": {"steps": 6},
+    "linear": {"steps": 6, "given": {"masking_schedule": "linear"}},
+    "one": {"steps": 1},
+    "many": {"steps": 20, "temperature": [4.5, 1.0]},
+    "number": {"steps": 5, "temperature": 3.0},
+    "known": {"steps": 6, "known": [[0, 0, 1], [0, 2, 3], [1, 1, 1]]},
+    "all-known": {"steps": 3, "known": "all"},
+    "bfloat16": {"steps": 6, "dtype": "bfloat16"},
+    "float16": {"steps": 6, "dtype": "float16"},
+}
+
+
+def amused_logits(logits, tokens, t):
+    """A model that looks at what it is given and at the time, exactly alike in any language."""
+    return logits.roll(t, 1) * (1 + tokens % 3).unsqueeze(1)
+
+
+def amused_run(options, logits):
+    scheduler = diffusers.AmusedScheduler.from_config({"mask_token_id": 40, **options.get("given", {})})
+    scheduler.set_timesteps(options["steps"], **{k: options[k] for k in ("temperature",) if k in options})
+    logits = logits.to(getattr(torch, options.get("dtype", "float32")))
+    clean = torch.arange(24).reshape(AMUSED_SHAPE) % AMUSED_CODES
+    tokens = torch.full(AMUSED_SHAPE, 40)
+    if options.get("known") == "all":
+        tokens = clean.clone()
+    else:
+        for place in options.get("known", []):
+            tokens[tuple(place)] = clean[tuple(place)]
+
+    generator = torch.Generator().manual_seed(options["steps"])
+    first = scheduler.timesteps[0]
+    made = {"timesteps": scheduler.timesteps, "noised": scheduler.add_noise(clean, first, generator)}
+    samples, predicted = [], []
+    for t in scheduler.timesteps:
+        output = amused_logits(logits, tokens, int(t))
+        step = scheduler.step(output, t, tokens, generator=generator)
+        tokens = step.prev_sample
+        samples.append(tokens)
+        predicted.append(step.pred_original_sample)
+    return {**made, "samples": torch.stack(samples), "predicted": torch.stack(predicted)}
+
+
+def make_amused():
+    logits = 2 * torch.randn((2, AMUSED_CODES, 3, 4), generator=torch.Generator().manual_seed(1))
+    tensors = {"logits": logits}
+    for name, options in AMUSED_RUNS.items():
+        tensors.update({f"{name}/{key}": value.contiguous() for key, value in amused_run(options, logits).items()})
+    save_file(tensors, OUT / "amused.safetensors")
+    (OUT / "amused.json").write_text(json.dumps(AMUSED_RUNS, indent=1) + "\n")
+
+
+def make_runs(stem, runs, **more):
+    """Writes the runs, and whatever else goes with them."""
     torch.manual_seed(0)
     inputs = {"sample": 0.8 * torch.randn(SHAPE), "noise": torch.randn(SHAPE)}
-    tensors, listed = dict(inputs), []
-    for name, config, options in runs():
+    tensors, listed = {**inputs, **more}, []
+    for name, config, options in runs:
         facts, made = run(config, options, **inputs)
         listed.append({"name": name, "given": config, **options, **facts})
         tensors.update({f"{name}/{key}": tensor.contiguous() for key, tensor in made.items()})
+    save_file(tensors, OUT / f"{stem}.safetensors")
+    lines = ",\n".join(json.dumps(as_json(item), sort_keys=True) for item in listed)
+    (OUT / f"{stem}.json").write_text("[\n" + lines + "\n]\n")
+
+
+def numbers():
+    """What the runs rest on: torch's random numbers and numpy's logarithm."""
     random = {"one": torch.randn((2, 3), generator=torch.Generator().manual_seed(2**40 + 7)),
               "long": torch.randn((2, 20), generator=torch.Generator().manual_seed(7))}
     half = torch.randn((2, 20), generator=torch.Generator().manual_seed(7), dtype=torch.bfloat16)
-    tensors.update({f"random/{key}": tensor for key, tensor in random.items()}, **{"random/bfloat16": half})
     levels = numpy.exp(numpy.linspace(-7, 9, 500)).astype(numpy.float32)
-    tensors.update({"log/x": torch.from_numpy(levels), "log/y": torch.from_numpy(numpy.log(levels))})
+    return {**{f"random/{key}": tensor for key, tensor in random.items()}, "random/bfloat16": half,
+            "log/x": torch.from_numpy(levels), "log/y": torch.from_numpy(numpy.log(levels))}
 
+
+def main():
+    assert diffusers.__version__ == "0.42.1", diffusers.__version__
     OUT.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, OUT / "runs.safetensors")
-    lines = ",\n".join(json.dumps(as_json(item), sort_keys=True) for item in listed)
-    (OUT / "runs.json").write_text("[\n" + lines + "\n]\n")
+    make_runs("runs", runs(), **numbers())
+    make_runs("flow_match_runs", flow_runs())
+    make_amused()
 
 
 if __name__ == "__main__":

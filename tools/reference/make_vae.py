@@ -49,7 +49,12 @@ CASES = {
     },
 }
 
-SD = config([128, 256, 512, 512], layers_per_block=2, norm_num_groups=32, sample_size=512)
+FULL = {"channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32}
+FULL_SIZE = {
+    "sd": config(**FULL, sample_size=512),
+    "sd3": config(**FULL, sample_size=1024, latent_channels=16, use_quant_conv=False, use_post_quant_conv=False,
+                  shift_factor=0.0609, scaling_factor=1.5305, force_upcast=True, latents_mean=None, latents_std=None),
+}
 
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
@@ -94,7 +99,7 @@ def main():
     save_file({old_name(k): v for k, v in weights.items()}, folder / "diffusion_pytorch_model.safetensors")
 
     with torch.device("meta"):
-        trees = {"sd": {"config": SD, "layers": shape_tree(AutoencoderKL(**SD))}}
+        trees = {name: {"config": c, "layers": shape_tree(AutoencoderKL(**c))} for name, c in FULL_SIZE.items()}
     (DATA / "vae_full_size.json").write_text(json.dumps(trees, separators=(",", ":")) + "\n")
 
 

@@ -6,10 +6,15 @@ import torch
 MASK = np.uint64(0xFFFFFFFF)
 
 
-def name_hash(name):
+def name_hash64(name):
     h = 0xCBF29CE484222325
     for byte in name.encode():
         h = ((h ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    return h
+
+
+def name_hash(name):
+    h = name_hash64(name)
     return (h ^ (h >> 32)) & 0xFFFFFFFF
 
 
@@ -28,6 +33,11 @@ def input_tensor(name, shape):
     return (noise(name, shape) * 1.7).float()
 
 
+def tokens(name, shape, count):
+    """Whole numbers below `count`."""
+    return ((noise(name, shape) + 1) / 2 * count).long()
+
+
 def weight(name, shape):
     """Sized so that activations keep their variance, attention is not even and every bias shows."""
     u = noise(name, shape)
@@ -42,13 +52,17 @@ def fill(model):
 
 
 def shape_tree(model):
-    """Names and shapes without repeated prefixes; a layer is [weight] or [weight, bias]."""
+    """Names and shapes of the parameters without repeated prefixes; a layer is [weight] or [weight, bias], a parameter
+    of another name its shape."""
     tree = {}
-    for key, value in model.state_dict().items():
+    for key, value in model.named_parameters():
         *path, kind = key.split(".")
         node = tree
         for part in path[:-1]:
             node = node.setdefault(part, {})
+        if kind not in ("weight", "bias"):
+            node.setdefault(path[-1], {})[kind] = list(value.shape)
+            continue
         layer = node.setdefault(path[-1], [])
         assert kind == ("bias" if layer else "weight"), key
         layer.append(list(value.shape))

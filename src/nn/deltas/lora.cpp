@@ -10,6 +10,9 @@ LoraFactors LoraFactors::fit(const Site& site, const Tensor& A, const Tensor& B,
                              const std::string& label) {
   auto wanted = site.weight.sizes();  // linear [out, in]; conv [out, in/groups, kh, kw]; embedding [num, dim]
   check(site.kind != SiteKind::norm, ErrorKind::unsupported, "{}: low-rank factors on a norm", label);
+  // Their product would join the groups: no weight of the layer's shape could say it.
+  check(site.geometry.groups == 1, ErrorKind::unsupported, "{}: low-rank factors on a convolution in {} groups", label,
+        site.geometry.groups);
   check(A.dim() >= 2 && B.dim() >= 2, ErrorKind::bad_shape, "{}: factors of shapes {} and {} are no matrices", label,
         c10::str(A.sizes()), c10::str(B.sizes()));
   check(A.size(0) == B.size(1), ErrorKind::bad_shape,

@@ -1,0 +1,163 @@
+#pragma once
+// diffusers' pipelines, under its names. Image-to-image and inpainting are calls with an image, and with a mask.
+#include "lora/autoencoders.h"
+#include "lora/denoisers.h"
+#include "lora/pipeline.h"
+#include "lora/t5_tokenizer.h"
+#include "lora/text_encoders.h"
+#include "lora/tokenizer.h"
+
+namespace lora {
+
+class PipelineFiles;
+
+struct TextEmbeddings {
+  Tensor prompt_embeds;  // [prompts, tokens, width]
+  Tensor pooled;         // [prompts, width]; undefined for models that take none
+};
+
+// What the pipelines over latents of an AutoencoderKL share: one loop for all.
+class LatentDiffusionPipeline : public DiffusionPipeline {
+ public:
+  Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const final;
+  std::vector<Image> decode_latents(const Tensor& latents) const final;
+
+  Component autoencoder() const final { return {"vae", &vae}; }
+
+  AutoencoderKL vae;
+
+ protected:
+  // What a run needs to know of the model, and what each pipeline does in its own way
+  // (src/pipelines/latent_diffusion.h).
+  struct Traits;
+  struct Texts;
+  struct Conditions;
+  virtual Traits traits() const = 0;
+  virtual TextEmbeddings embed(const Texts& texts) const = 0;
+  virtual Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+                         const std::vector<int64_t>& skip_layers = {}) const = 0;
+  virtual TextEmbeddings no_text(const TextEmbeddings& prompts, const CallOptions& options) const;
+  virtual Tensor time_ids(const CallOptions& options, int height, int width, bool negative) const;
+  virtual std::optional<double> mu(int64_t image_tokens) const;
+
+ private:
+  class Call;
+};
+
+// SD 1.x and 2.x.
+class StableDiffusionPipeline : public LatentDiffusionPipeline, public StableDiffusionLoraLoaderMixin {
+ public:
+  // As DiffusionPipeline::from_pretrained; Error{unsupported} for another pipeline's model.
+  static StableDiffusionPipeline from_pretrained(const std::filesystem::path& path,
+                                                 const PipelineOptions& options = {});
+
+  // [prompts, tokens, width] on the model's device.
+  Tensor encode_prompt(const Prompts& prompt, std::optional<int> clip_skip = {}) const;
+
+  void save_pretrained(const std::filesystem::path& folder) const override;
+  const char* class_name() const override { return "StableDiffusionPipeline"; }
+  std::vector<Component> models() const override;
+
+  UNet2DConditionModel unet;
+  CLIPTextModel text_encoder;
+  CLIPTokenizer tokenizer;
+
+ private:
+  friend class DiffusionPipeline;
+  static StableDiffusionPipeline open(const PipelineFiles& files);
+  Traits traits() const override;
+  TextEmbeddings embed(const Texts& texts) const override;
+  Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+                 const std::vector<int64_t>& skip_layers) const override;
+};
+
+// SDXL, base and refiner (which has no first text encoder).
+class StableDiffusionXLPipeline : public LatentDiffusionPipeline, public StableDiffusionXLLoraLoaderMixin {
+ public:
+  static StableDiffusionXLPipeline from_pretrained(const std::filesystem::path& path,
+                                                   const PipelineOptions& options = {});
+
+  // The second prompt is the first where it is empty.
+  TextEmbeddings encode_prompt(const Prompts& prompt, const Prompts& prompt_2 = {},
+                               std::optional<int> clip_skip = {}) const;
+
+  void save_pretrained(const std::filesystem::path& folder) const override;
+  const char* class_name() const override { return "StableDiffusionXLPipeline"; }
+  std::vector<Component> models() const override;
+
+  UNet2DConditionModel unet;
+  std::optional<CLIPTextModel> text_encoder;
+  CLIPTextModel text_encoder_2;
+  std::optional<CLIPTokenizer> tokenizer;
+  CLIPTokenizer tokenizer_2;
+  bool force_zeros_for_empty_prompt = true;  // no negative prompt is zeros, not the text ""
+  bool requires_aesthetics_score = false;    // the refiner
+
+ private:
+  friend class DiffusionPipeline;
+  static StableDiffusionXLPipeline open(const PipelineFiles& files);
+  Traits traits() const override;
+  TextEmbeddings embed(const Texts& texts) const override;
+  Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+                 const std::vector<int64_t>& skip_layers) const override;
+  TextEmbeddings no_text(const TextEmbeddings& prompts, const CallOptions& options) const override;
+  Tensor time_ids(const CallOptions& options, int height, int width, bool negative) const override;
+};
+
+// Stable Diffusion 3 and 3.5, with the third text encoder or without.
+class StableDiffusion3Pipeline : public LatentDiffusionPipeline, public SD3LoraLoaderMixin {
+ public:
+  static StableDiffusion3Pipeline from_pretrained(const std::filesystem::path& path,
+                                                  const PipelineOptions& options = {});
+
+  TextEmbeddings encode_prompt(const Prompts& prompt, const Prompts& prompt_2 = {}, const Prompts& prompt_3 = {},
+                               std::optional<int> clip_skip = {}, int max_sequence_length = 256) const;
+
+  void save_pretrained(const std::filesystem::path& folder) const override;
+  const char* class_name() const override { return "StableDiffusion3Pipeline"; }
+  std::vector<Component> models() const override;
+
+  SD3Transformer2DModel transformer;
+  CLIPTextModel text_encoder, text_encoder_2;
+  std::optional<T5EncoderModel> text_encoder_3;
+  CLIPTokenizer tokenizer, tokenizer_2;
+  std::optional<T5Tokenizer> tokenizer_3;
+
+ private:
+  friend class DiffusionPipeline;
+  static StableDiffusion3Pipeline open(const PipelineFiles& files);
+  Traits traits() const override;
+  TextEmbeddings embed(const Texts& texts) const override;
+  Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+                 const std::vector<int64_t>& skip_layers) const override;
+  std::optional<double> mu(int64_t image_tokens) const override;
+};
+
+// aMUSEd: tokens of a codebook that are unmasked step by step.
+class AmusedPipeline : public DiffusionPipeline, public AmusedLoraLoaderMixin {
+ public:
+  static AmusedPipeline from_pretrained(const std::filesystem::path& path, const PipelineOptions& options = {});
+
+  // [prompts, tokens, width] of the last layer but one, and [prompts, width].
+  TextEmbeddings encode_prompt(const Prompts& prompt) const;
+
+  // int64 [images, h, w].
+  Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const override;
+  std::vector<Image> decode_latents(const Tensor& latents) const override;
+
+  void save_pretrained(const std::filesystem::path& folder) const override;
+  const char* class_name() const override { return "AmusedPipeline"; }
+  std::vector<Component> models() const override;
+  Component autoencoder() const override { return {"vqvae", &vqvae}; }
+
+  UVit2DModel transformer;
+  VQModel vqvae;
+  CLIPTextModel text_encoder;
+  CLIPTokenizer tokenizer;
+
+ private:
+  friend class DiffusionPipeline;
+  static AmusedPipeline open(const PipelineFiles& files);
+};
+
+}  // namespace lora

@@ -1,0 +1,122 @@
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/check.h"
+#include "lora/pipelines.h"
+#include "pipelines/call_options.h"
+#include "pipelines/call_scope.h"
+#include "pipelines/latent_diffusion.h"
+#include "pipelines/pipeline_files.h"
+
+namespace lora {
+
+AmusedPipeline AmusedPipeline::open(const PipelineFiles& files) {
+  AmusedPipeline pipe;
+  auto tokenizer = files.tokenizer("tokenizer");
+  pipe.transformer = files.model<UVit2DModel>("transformer");
+  pipe.text_encoder = files.model<CLIPTextModel>("text_encoder");
+  pipe.vqvae = files.model<VQModel>("vqvae");
+  pipe.scheduler = files.scheduler();
+  pipe.tokenizer = tokenizer.get();
+  return pipe;
+}
+
+void AmusedPipeline::save_pretrained(const std::filesystem::path& folder) const {
+  PipelineFolder out(folder);
+  for (const auto& c : models()) out.add(c.name, *c.model);
+  out.add("vqvae", vqvae);
+  out.add("tokenizer", tokenizer);
+  out.add(*scheduler);
+  out.finish(class_name());
+}
+
+std::vector<LoraBaseMixin::Component> AmusedPipeline::models() const {
+  return {{"transformer", &transformer}, {"text_encoder", &text_encoder}};
+}
+
+TextEmbeddings AmusedPipeline::encode_prompt(const Prompts& prompt) const {
+  return penultimate(text_encoder, tokenize(tokenizer, prompt).to(device()), {});
+}
+
+Tensor AmusedPipeline::generate_latents(const Prompts& prompt, const CallOptions& o) const {
+  check_adapters(o);
+  check_taken(o,
+              {"pooled_prompt_embeds", "negative_pooled_prompt_embeds", "micro_conditioning_aesthetic_score",
+               "micro_conditioning_crop_coord", "temperature", "cross_attention_kwargs"},
+              class_name());
+  c10::InferenceMode inference;
+  auto prompts = count_prompts(prompt, o), images = prompts * o.num_images_per_prompt;
+  auto factor = vqvae.scale_factor();
+  auto height = o.height ? o.height : transformer.sample_size() * factor;
+  auto width = o.width ? o.width : transformer.sample_size() * factor;
+  check(height > 0 && width > 0 && height % factor == 0 && width % factor == 0, ErrorKind::usage,
+        "the size is {}x{}; width and height must be multiples of {}", width, height, factor);
+  check(o.seed.size() <= 1, ErrorKind::usage, "{} seeds: aMUSEd's scheduler draws for the whole batch, from one seed",
+        o.seed.size());
+
+  auto run = scheduler->clone();
+  run->set_timesteps(o.num_inference_steps.value_or(12), {.temperature = o.temperature});
+  auto timesteps = run->timesteps();
+  auto count = int(timesteps.size(0));
+  CallScope scope(models(), o, images, o.cross_attention_kwargs.scale);
+
+  // Text.
+  auto repeats = o.adapters_per_image.empty() ? 1 : int64_t(o.num_images_per_prompt);
+  auto embed = [&](const Prompts& texts, const char* name) {
+    auto all = spread(texts, {""}, prompts, repeats, name);
+    auto pass = scope.on("text_encoder", 0, count);
+    return encode_prompt(Prompts(all.begin(), all.end()));
+  };
+  auto given = [&](const Tensor& embeds, const Tensor& pooled) {
+    check(pooled.defined(), ErrorKind::usage, "prompt_embeds are given without pooled_prompt_embeds");
+    return TextEmbeddings{embeds.to(device(), dtype()), pooled.to(device(), dtype())};
+  };
+  // Each prompt's images together, as in every other pipeline; diffusers' AmusedPipeline repeats the whole batch.
+  auto each_image = [&](const Tensor& t) {
+    return t.size(0) == images ? t : t.repeat_interleave(images / t.size(0), 0);
+  };
+  auto text = o.prompt_embeds.defined() ? given(o.prompt_embeds, o.pooled_prompt_embeds) : embed(prompt, "prompt");
+  auto states = each_image(text.prompt_embeds), pooled = each_image(text.pooled);
+  auto guidance_scale = o.guidance_scale.value_or(10);
+  bool guided = guidance_scale > 1;
+  if (guided) {
+    auto without = o.negative_prompt_embeds.defined() ? given(o.negative_prompt_embeds, o.negative_pooled_prompt_embeds)
+                                                      : embed(o.negative_prompt, "negative_prompt");
+    states = at::cat({each_image(without.prompt_embeds), states});
+    pooled = at::cat({each_image(without.pooled), pooled});
+  }
+  auto [top, left] = o.micro_conditioning_crop_coord;
+  auto micro = at::tensor(std::vector<double>{double(width), double(height), double(top), double(left),
+                                              o.micro_conditioning_aesthetic_score});
+  auto micro_conds = micro.to(device(), dtype()).expand({states.size(0), -1});
+
+  // Tokens.
+  std::vector<int64_t> shape{images, height / factor, width / factor};
+  check(!o.latents.defined() || (o.latents.sizes() == shape && o.latents.scalar_type() == at::kLong),
+        ErrorKind::bad_shape, "latents must be int64 tokens {}", c10::str(shape));
+  auto mask_token = nlohmann::json::parse(run->config()).at("mask_token_id").get<int64_t>();
+  auto tokens = o.latents.defined() ? o.latents.to(device())
+                                    : at::full(shape, mask_token, at::TensorOptions(device()).dtype(at::kLong));
+  SchedulerStepOptions step_options{.generators = generators(o.seed, images)};
+  scope.set_picture("transformer", shape[1], shape[2], states.size(1), /*text_width=*/0);
+  for (int i = 0; i < count; ++i) {
+    auto pass = scope.on("transformer", i, count);
+    auto logits = transformer(guided ? at::cat({tokens, tokens}) : tokens, states, pooled, micro_conds);
+    if (guided) {
+      auto halves = logits.chunk(2);
+      logits = halves[0] + guidance_scale * (halves[1] - halves[0]);
+    }
+    tokens = run->step(logits, timesteps[i], tokens, step_options).prev_sample;
+    report_step(o, i, count, timesteps[i], tokens);
+  }
+  return tokens;
+}
+
+std::vector<Image> AmusedPipeline::decode_latents(const Tensor& latents) const {
+  c10::InferenceMode inference;
+  return to_images(vqvae.decode(latents.to(device())).clamp(0, 1));
+}
+
+}  // namespace lora

@@ -1,0 +1,54 @@
+#pragma once
+// What a pipeline over latents says of its model, and is told in a run.
+#include <functional>
+
+#include "lora/pipelines.h"
+#include "pipelines/call_options.h"
+#include "pipelines/call_scope.h"
+
+namespace lora {
+
+struct LatentDiffusionPipeline::Traits {
+  const char* denoiser;            // its component's name
+  int64_t sample_size = 0;         // of latents, where no size is given
+  int64_t in_channels = 4;         // of the denoiser: the latents', and those of a mask and a masked picture
+  int64_t patch_size = 1;          // latents' sides are multiples of it
+  int64_t time_cond_proj_dim = 0;  // where the model was distilled with guidance
+  int64_t text_width = 0;          // by which text tokens are told from a picture's places; 0: by their number
+  int steps = 50;                  // the defaults of a call
+  double guidance_scale = 7.5, inpaint_guidance_scale = 7.5, strength = 0.8, inpaint_strength = 1;
+  bool rounds_strength_down = true;  // to whole steps; else what it leaves out is
+  bool pooled = false;               // its text embeddings have a pooled part
+  Taken takes;                       // the arguments that not every pipeline takes
+};
+
+// What is to be embedded: a text for each prompt and encoder.
+struct LatentDiffusionPipeline::Texts {
+  std::vector<std::string> by_encoder[3];
+  std::optional<int> clip_skip;
+  int max_sequence_length = 256;
+  CallScope* call = nullptr;  // the call that this is part of
+  int steps = 1;
+
+  // What f gives inside the call's run of that component.
+  template <class F>
+  auto inside(const char* component, F f) const {
+    if (!call) return f();
+    auto run = call->on(component, 0, steps);
+    return f();
+  }
+};
+
+// What the denoiser is given at every step, for the whole batch: with guidance, the negative half first.
+struct LatentDiffusionPipeline::Conditions {
+  Tensor embeds, pooled, time_ids, timestep_cond;
+};
+
+// The ids of padded texts, [texts, tokens].
+Tensor tokenize(const CLIPTokenizer& tokenizer, const std::vector<std::string>& texts);
+
+// A CLIP encoder's states before its last layer, or `clip_skip` layers before that, without the final norm, and the
+// projection of the end token.
+TextEmbeddings penultimate(const CLIPTextModel& model, const Tensor& ids, std::optional<int> clip_skip);
+
+}  // namespace lora

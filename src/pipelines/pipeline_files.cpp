@@ -1,0 +1,206 @@
+#include "pipelines/pipeline_files.h"
+
+#include "core/check.h"
+#include "core/text.h"
+#include "io/atomic_file.h"
+#include "io/json_file.h"
+#include "models/single_file.h"
+
+namespace lora {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+// The first row whose prefix a class name has: image-to-image and inpainting classes are calls of the same pipeline.
+constexpr std::pair<const char*, PipelineFamily> kFamilies[] = {
+    {"StableDiffusionXL", PipelineFamily::stable_diffusion_xl},
+    {"StableDiffusion3", PipelineFamily::stable_diffusion_3},
+    {"StableDiffusion", PipelineFamily::stable_diffusion},
+    {"LatentConsistencyModel", PipelineFamily::stable_diffusion},
+    {"Amused", PipelineFamily::amused},
+};
+
+const char* name_of(PipelineFamily family) {
+  switch (family) {
+    case PipelineFamily::stable_diffusion: return "StableDiffusionPipeline";
+    case PipelineFamily::stable_diffusion_xl: return "StableDiffusionXLPipeline";
+    case PipelineFamily::stable_diffusion_3: return "StableDiffusion3Pipeline";
+    case PipelineFamily::amused: return "AmusedPipeline";
+  }
+  return "";
+}
+
+// The classes that each component may be of.
+const std::map<std::string, std::vector<std::string>>& classes(PipelineFamily family) {
+  using Classes = std::map<std::string, std::vector<std::string>>;
+  static const std::map<PipelineFamily, Classes> all = {
+      {PipelineFamily::stable_diffusion,
+       {{"unet", {"UNet2DConditionModel"}}, {"text_encoder", {"CLIPTextModel"}}, {"vae", {"AutoencoderKL"}}}},
+      {PipelineFamily::stable_diffusion_xl,
+       {{"unet", {"UNet2DConditionModel"}},
+        {"text_encoder", {"CLIPTextModel"}},
+        {"text_encoder_2", {"CLIPTextModelWithProjection"}},
+        {"vae", {"AutoencoderKL"}}}},
+      {PipelineFamily::stable_diffusion_3,
+       {{"transformer", {"SD3Transformer2DModel"}},
+        {"text_encoder", {"CLIPTextModelWithProjection"}},
+        {"text_encoder_2", {"CLIPTextModelWithProjection"}},
+        {"text_encoder_3", {"T5EncoderModel"}},
+        {"vae", {"AutoencoderKL"}}}},
+      {PipelineFamily::amused,
+       {{"transformer", {"UVit2DModel"}}, {"text_encoder", {"CLIPTextModelWithProjection"}}, {"vqvae", {"VQModel"}}}},
+  };
+  return all.at(family);
+}
+
+// A config as our schedulers write it, with Python's infinities as texts, which they read as well.
+json parse_written(const std::string& config) {
+  return json::parse(replace_all(config, ": -Infinity", ": \"-Infinity\""));
+}
+
+// Schedulers of early repositories are corrected by the pipeline, whatever their file says or leaves out.
+std::string corrected_scheduler(const std::string& text) {
+  auto config = parse_written(Scheduler::from_config(text)->config());
+  if (config.contains("steps_offset")) config["steps_offset"] = 1;
+  if (config.contains("clip_sample")) config["clip_sample"] = false;
+  return config.dump();
+}
+
+}  // namespace
+
+PipelineFamily family_of(const std::string& class_name, const std::string& label) {
+  for (auto [prefix, family] : kFamilies)
+    if (class_name.starts_with(prefix)) return family;
+  fail(ErrorKind::unsupported,
+       "{}: the pipeline is of class {}; pipelines of Stable Diffusion 1, 2, XL and 3, and of aMUSEd can be run", label,
+       class_name);
+}
+
+PipelineFiles::PipelineFiles(fs::path path, const PipelineOptions& options, std::optional<PipelineFamily> wanted)
+    : path_(std::move(path)), options_(options) {
+  auto label = path_.string();
+  check(fs::exists(path_), ErrorKind::not_found, "{}: there is no such model folder or checkpoint", label);
+  std::string class_name;
+  if (fs::is_directory(path_)) {
+    check(fs::exists(path_ / "model_index.json"), ErrorKind::not_found,
+          "{}: no model_index.json in this folder, so it is no diffusers pipeline", label);
+    index_ = read_json(path_ / "model_index.json");
+    class_name = index_.value("_class_name", "");
+  } else {
+    auto file = open_single_file(path_);
+    class_name = file.pipeline_class;
+    single_ = std::move(file.components);
+    scheduler_config_ = std::move(file.scheduler_config);
+  }
+  family_ = family_of(class_name, label);
+  check(!wanted || family_ == *wanted, ErrorKind::unsupported,
+        "{}: the pipeline is of class {}; {} is what was asked for", label, class_name,
+        name_of(wanted.value_or(family_)));
+}
+
+bool PipelineFiles::has(const std::string& component) const {
+  if (!is_folder()) return single_.contains(component);
+  auto entry = index_.find(component);
+  return entry != index_.end() && entry->is_array() && entry->size() == 2 && !entry->at(1).is_null();
+}
+
+void PipelineFiles::check_class(const std::string& component) const {
+  check(has(component), ErrorKind::bad_file, "{}: {} no {}", path_.string(),
+        is_folder() ? "model_index.json names" : "the checkpoint has", component);
+  if (!is_folder()) return;
+  const auto& known = classes(family_).at(component);
+  auto given = index_[component].at(1).get<std::string>();
+  check(std::find(known.begin(), known.end(), given) != known.end(), ErrorKind::unsupported,
+        "{}: {} is of class {}; {} is what can be run", path_.string(), component, given, join(known, " or "));
+}
+
+AutoencoderKL PipelineFiles::vae_in_float32() const {
+  auto vae = model<AutoencoderKL>("vae");
+  if (!vae.force_upcast() || vae.dtype() == at::kFloat) return vae;
+  auto options = model_options();
+  options.dtype = at::kFloat;
+  return open<AutoencoderKL>("vae", options);
+}
+
+std::future<CLIPTokenizer> PipelineFiles::tokenizer(const std::string& component, const std::string& pad_token) const {
+  auto folder = is_folder() ? path_ / component : fs::path();
+  return std::async(std::launch::async, [folder, pad_token] {
+    return folder.empty() ? CLIPTokenizer::openai(pad_token) : CLIPTokenizer::from_pretrained(folder);
+  });
+}
+
+T5Tokenizer PipelineFiles::t5_tokenizer(const std::string& component) const {
+  if (is_folder()) return T5Tokenizer::from_pretrained(path_ / component);
+  auto beside = path_.parent_path() / component;
+  check(fs::is_directory(beside), ErrorKind::not_found,
+        "{}: the checkpoint has a T5 text encoder, but checkpoints hold no tokenizer for it; put the folder {} of the "
+        "model's repository beside the file",
+        path_.string(), component);
+  return T5Tokenizer::from_pretrained(beside);
+}
+
+std::unique_ptr<Scheduler> PipelineFiles::scheduler() const {
+  auto config = is_folder() ? Scheduler::from_pretrained(path_ / "scheduler")->config() : scheduler_config_;
+  if (family_ == PipelineFamily::stable_diffusion) config = corrected_scheduler(config);
+  return Scheduler::from_config(config, options_.scheduler);
+}
+
+bool PipelineFiles::flag(const std::string& name, bool fallback) const {
+  auto value = index_.value(name, json());
+  return value.is_boolean() ? value.get<bool>() : fallback;
+}
+
+Dtype stored_dtype(const fs::path& path, const std::string& variant) {
+  if (!fs::is_directory(path)) {
+    auto file = open_single_file(path);
+    for (const char* denoiser : {"unet", "transformer"})
+      if (auto it = file.components.find(denoiser); it != file.components.end())
+        return it->second.tensors.begin()->second.scalar_type();
+  }
+  for (const char* denoiser : {"unet", "transformer"})
+    if (fs::is_directory(path / denoiser))
+      return open_component(path / denoiser, kDiffusersFiles, variant).tensors.begin()->second.scalar_type();
+  fail(ErrorKind::bad_file, "{}: no denoiser (unet or transformer) in it", path.string());
+}
+
+// ---- Writing --------------------------------------------------------------------------------------------------------
+
+PipelineFolder::PipelineFolder(fs::path folder) : folder_(std::move(folder)) {
+  check(!fs::exists(folder_) || fs::is_directory(folder_), ErrorKind::io, "{}: is a file; a folder is wanted",
+        folder_.string());
+  std::error_code error;
+  fs::create_directories(folder_ / "scheduler", error);
+  check(!error, ErrorKind::io, "{}: the folder cannot be made: {}", folder_.string(), error.message());
+}
+
+void PipelineFolder::add(const std::string& component, const Model& model) {
+  model.save_pretrained(folder_ / component);
+  bool text = component.starts_with("text_encoder");
+  index_[component] = {text ? "transformers" : "diffusers", model.class_name()};
+}
+
+void PipelineFolder::add(const std::string& component, const CLIPTokenizer& tokenizer) {
+  tokenizer.save_pretrained(folder_ / component);
+  index_[component] = {"transformers", "CLIPTokenizer"};
+}
+
+void PipelineFolder::add(const std::string& component, const T5Tokenizer& tokenizer) {
+  tokenizer.save_pretrained(folder_ / component);
+  index_[component] = {"transformers", "T5TokenizerFast"};
+}
+
+void PipelineFolder::add(const Scheduler& scheduler) {
+  write_text(folder_ / "scheduler" / "scheduler_config.json", scheduler.config() + "\n");
+  index_["scheduler"] = {"diffusers", scheduler.class_name()};
+}
+
+void PipelineFolder::add_nothing(const std::string& component) { index_[component] = {nullptr, nullptr}; }
+
+void PipelineFolder::finish(const std::string& class_name) {
+  index_["_class_name"] = class_name;
+  write_text(folder_ / "model_index.json", index_.dump(2) + "\n");
+}
+
+}  // namespace lora

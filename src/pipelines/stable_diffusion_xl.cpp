@@ -1,0 +1,131 @@
+#include <ATen/ATen.h>
+
+#include "core/check.h"
+#include "lora/pipelines.h"
+#include "pipelines/latent_diffusion.h"
+#include "pipelines/pipeline_files.h"
+
+namespace lora {
+
+StableDiffusionXLPipeline StableDiffusionXLPipeline::open(const PipelineFiles& files) {
+  StableDiffusionXLPipeline pipe;
+  auto tokenizer_2 = files.tokenizer("tokenizer_2", "!");
+  pipe.unet = files.model<UNet2DConditionModel>("unet");
+  if (files.has("text_encoder")) {
+    pipe.text_encoder = files.model<CLIPTextModel>("text_encoder");
+    pipe.tokenizer = files.tokenizer("tokenizer").get();
+  }
+  pipe.text_encoder_2 = files.model<CLIPTextModel>("text_encoder_2");
+  pipe.vae = files.vae_in_float32();
+  pipe.scheduler = files.scheduler();
+  bool refiner = !files.has("text_encoder");  // where there is no index to say it
+  pipe.force_zeros_for_empty_prompt = files.flag("force_zeros_for_empty_prompt", !refiner);
+  pipe.requires_aesthetics_score = files.flag("requires_aesthetics_score", refiner);
+  pipe.tokenizer_2 = tokenizer_2.get();
+  return pipe;
+}
+
+void StableDiffusionXLPipeline::save_pretrained(const std::filesystem::path& folder) const {
+  PipelineFolder out(folder);
+  for (const auto& c : models()) out.add(c.name, *c.model);
+  out.add("vae", vae);
+  if (tokenizer) out.add("tokenizer", *tokenizer);
+  out.add("tokenizer_2", tokenizer_2);
+  out.add(*scheduler);
+  if (!text_encoder) out.add_nothing("text_encoder");
+  if (!tokenizer) out.add_nothing("tokenizer");
+  for (const char* absent : {"feature_extractor", "image_encoder"}) out.add_nothing(absent);
+  out.set("force_zeros_for_empty_prompt", force_zeros_for_empty_prompt);
+  if (requires_aesthetics_score) out.set("requires_aesthetics_score", true);
+  out.finish(unet.in_channels() > vae.latent_channels() ? "StableDiffusionXLInpaintPipeline"
+             : requires_aesthetics_score                ? "StableDiffusionXLImg2ImgPipeline"
+                                                        : class_name());
+}
+
+std::vector<LoraBaseMixin::Component> StableDiffusionXLPipeline::models() const {
+  std::vector<Component> all{{"unet", &unet}};
+  if (text_encoder) all.push_back({"text_encoder", &*text_encoder});
+  all.push_back({"text_encoder_2", &text_encoder_2});
+  return all;
+}
+
+TextEmbeddings StableDiffusionXLPipeline::encode_prompt(const Prompts& prompt, const Prompts& prompt_2,
+                                                        std::optional<int> clip_skip) const {
+  return embed({.by_encoder = {prompt, prompt_2.empty() ? prompt : prompt_2}, .clip_skip = clip_skip});
+}
+
+LatentDiffusionPipeline::Traits StableDiffusionXLPipeline::traits() const {
+  return {.denoiser = "unet",
+          .sample_size = unet.sample_size(),
+          .in_channels = unet.in_channels(),
+          .time_cond_proj_dim = unet.time_cond_proj_dim(),
+          .text_width = (text_encoder ? text_encoder->hidden_size() : 0) + text_encoder_2.hidden_size(),
+          .guidance_scale = 5,
+          .strength = 0.3,
+          .inpaint_strength = 0.9999,
+          .pooled = true,
+          .takes = {"prompt_2",
+                    "negative_prompt_2",
+                    "guidance_rescale",
+                    "eta",
+                    "clip_skip",
+                    "pooled_prompt_embeds",
+                    "negative_pooled_prompt_embeds",
+                    "image",
+                    "strength",
+                    "mask_image",
+                    "original_size",
+                    "target_size",
+                    "negative_original_size",
+                    "negative_target_size",
+                    "crops_coords_top_left",
+                    "negative_crops_coords_top_left",
+                    "aesthetic_score",
+                    "negative_aesthetic_score",
+                    "denoising_start",
+                    "denoising_end",
+                    "cross_attention_kwargs"}};
+}
+
+TextEmbeddings StableDiffusionXLPipeline::embed(const Texts& texts) const {
+  std::vector<Tensor> states;
+  auto encode = [&](const char* name, const CLIPTextModel& model, const CLIPTokenizer& tokens, int of) {
+    auto ids = tokenize(tokens, texts.by_encoder[of]).to(device());
+    auto out = texts.inside(name, [&] { return penultimate(model, ids, texts.clip_skip); });
+    states.push_back(out.prompt_embeds);
+    return out.pooled;
+  };
+  if (text_encoder) encode("text_encoder", *text_encoder, *tokenizer, 0);
+  auto pooled = encode("text_encoder_2", text_encoder_2, tokenizer_2, text_encoder ? 1 : 0);
+  return {at::cat(states, -1), pooled};
+}
+
+TextEmbeddings StableDiffusionXLPipeline::no_text(const TextEmbeddings& prompts, const CallOptions& options) const {
+  if (!options.negative_prompt.empty() || !force_zeros_for_empty_prompt) return {};
+  return {at::zeros_like(prompts.prompt_embeds), at::zeros_like(prompts.pooled)};
+}
+
+Tensor StableDiffusionXLPipeline::time_ids(const CallOptions& o, int height, int width, bool negative) const {
+  CallOptions::Pair size{height, width};
+  auto original = o.original_size.value_or(size), target = o.target_size.value_or(size);
+  auto crops = o.crops_coords_top_left;
+  if (negative && (o.negative_original_size || o.negative_target_size || requires_aesthetics_score)) {
+    original = o.negative_original_size.value_or(original);
+    target = o.negative_target_size.value_or(target);
+    crops = o.negative_crops_coords_top_left;
+  }
+  std::vector<double> ids{double(original.first), double(original.second), double(crops.first), double(crops.second)};
+  if (requires_aesthetics_score)
+    ids.push_back(negative ? o.negative_aesthetic_score : o.aesthetic_score);
+  else
+    ids.insert(ids.end(), {double(target.first), double(target.second)});
+  return at::tensor(ids, at::kFloat).unsqueeze(0);
+}
+
+Tensor StableDiffusionXLPipeline::predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+                                          const std::vector<int64_t>&) const {
+  return unet(input, timestep, given.embeds,
+              {.text_embeds = given.pooled, .time_ids = given.time_ids, .timestep_cond = given.timestep_cond});
+}
+
+}  // namespace lora

@@ -1,0 +1,166 @@
+// Euler's method for flow matching (Lipman et al. 2022, arXiv:2210.02747; Esser et al. 2024, arXiv:2403.03206): the
+// sample is (1 - sigma) · clean + sigma · noise, the model predicts its velocity.
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "core/check.h"
+#include "nn/random.h"
+#include "schedulers/noise.h"
+#include "schedulers/registry.h"
+#include "schedulers/sigmas.h"
+#include "schedulers/steps.h"
+#include "schedulers/timesteps.h"
+
+namespace lora {
+
+namespace {
+
+class FlowMatchEulerDiscreteScheduler final : public Scheduler {
+ public:
+  explicit FlowMatchEulerDiscreteScheduler(SchedulerConfig config)
+      : config_(std::move(config)),
+        trained_(config_.integer("num_train_timesteps")),
+        schedule_(sigma_schedule(config_)) {}
+
+  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
+    check_set_timesteps_options(config_, options, {"mu", "sigmas"});
+    check_num_inference_steps(config_, num_inference_steps, trained_);
+    check(options.mu || !config_.flag("use_dynamic_shifting"), ErrorKind::usage,
+          "FlowMatchEulerDiscreteScheduler: use_dynamic_shifting wants mu, the shift for the picture's size");
+    check_sigmas(options.sigmas, num_inference_steps);
+
+    auto mu = options.mu.value_or(0);
+    // The reference keeps the levels that it is given in float32, and its own in float64.
+    auto sigmas = options.sigmas.empty() ? shift(even_sigmas(num_inference_steps), mu)
+                                         : shift(std::vector<float>(options.sigmas.begin(), options.sigmas.end()), mu);
+    sigmas_ = to_float32(choose(sigmas));
+    if (config_.flag("invert_sigmas")) sigmas_ = 1 - sigmas_;
+    steps_.start(sigmas_ * trained_);
+    sigmas_ = at::cat({sigmas_, at::full({1}, config_.flag("invert_sigmas") ? 1.0f : 0.0f)});
+  }
+
+  const Tensor& timesteps() const override { return steps_.timesteps(); }
+  void set_begin_index(int begin_index) override { steps_.begin_at(begin_index); }
+  double init_noise_sigma() const override { return 1; }
+  Tensor scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
+
+  SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                       const SchedulerStepOptions& options) override {
+    check_step_inputs(model_output, sample);
+    auto i = steps_.index(timestep);
+    auto sigma = sigmas_[i], next = sigmas_[i + 1];
+    auto x = sample.to(at::kFloat);
+    Tensor prev_sample;
+    if (config_.flag("stochastic_sampling")) {
+      auto noise = randn_tensor(x.sizes(), options.generators, x.scalar_type(), x.device());
+      prev_sample = (1 - next) * (x - sigma * model_output) + next * noise;
+    } else {
+      prev_sample = x + (next - sigma) * model_output;
+    }
+    steps_.advance();
+    return {prev_sample.to(model_output.scalar_type()), {}};
+  }
+
+  Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
+    check_noise_inputs({original_samples, noise, timesteps});
+    auto sigma = per_image(sigmas_.index_select(0, steps_.indices_for_noise(timesteps)), original_samples);
+    return sigma * noise + (1 - sigma) * original_samples;
+  }
+
+  std::string class_name() const override { return config_.class_name(); }
+  std::string config() const override { return config_.dump(); }
+  std::unique_ptr<Scheduler> clone() const override {
+    return std::make_unique<FlowMatchEulerDiscreteScheduler>(config_);
+  }
+
+ private:
+  void check_sigmas(const std::vector<double>& sigmas, int64_t count) const {
+    check(sigmas.empty() || static_cast<int64_t>(sigmas.size()) == count, ErrorKind::usage,
+          "FlowMatchEulerDiscreteScheduler: there are {} sigmas for {} steps; give one a step", sigmas.size(), count);
+    for (auto sigma : sigmas)
+      check(sigma > 0 && sigma <= 1, ErrorKind::usage,
+            "FlowMatchEulerDiscreteScheduler: sigmas holds {}, wanted numbers above 0 and up to 1", sigma);
+  }
+
+  // From the highest to the lowest trained level, evenly. The levels of training are shifted already: as in the
+  // reference, these will be shifted once more.
+  std::vector<double> even_sigmas(int64_t count) const {
+    auto trained = static_cast<double>(trained_);
+    auto most = 1.0f, least = 1.0f / static_cast<float>(trained_);
+    if (!config_.flag("use_dynamic_shifting")) most = shifted(most), least = shifted(least);
+    auto sigmas = numpy_linspace(most * trained, least * trained, count);
+    for (auto& sigma : sigmas) sigma /= trained;
+    return sigmas;
+  }
+
+  // By the config's factor. The operations are the reference's, in its precision.
+  template <class T>
+  T shifted(T sigma) const {
+    auto shift = config_.number("shift");
+    return static_cast<T>(shift) * sigma / (1 + static_cast<T>(shift - 1) * sigma);
+  }
+
+  // More of the run for the high levels: by the config's factor, or by mu.
+  template <class T>
+  std::vector<double> shift(std::vector<T> sigmas, double mu) const {
+    if (config_.flag("use_dynamic_shifting")) {
+      auto weight = static_cast<T>(config_.text("time_shift_type") == "exponential" ? std::exp(mu) : mu);
+      check(weight > 0 && std::isfinite(weight), ErrorKind::usage,
+            "FlowMatchEulerDiscreteScheduler: mu is {}, which shifts by {}; wanted a shift above 0", mu, weight);
+      for (auto& sigma : sigmas) sigma = weight / (weight + (1 / sigma - 1));
+    } else {
+      for (auto& sigma : sigmas) sigma = shifted(sigma);
+    }
+    if (auto terminal = config_.maybe_number("shift_terminal").value_or(0); terminal != 0) stretch(sigmas, terminal);
+    return {sigmas.begin(), sigmas.end()};
+  }
+
+  // So that the last level is `terminal`.
+  template <class T>
+  static void stretch(std::vector<T>& sigmas, double terminal) {
+    check(sigmas.back() < 1, ErrorKind::usage,
+          "FlowMatchEulerDiscreteScheduler: shift_terminal wants a run that ends below sigma 1; ask for more steps");
+    auto scale = (1 - sigmas.back()) / static_cast<T>(1 - terminal);
+    for (auto& sigma : sigmas) sigma = 1 - (1 - sigma) / scale;
+  }
+
+  std::vector<double> choose(const std::vector<double>& sigmas) const {
+    if (schedule_ == SigmaSchedule::from_timesteps) return sigmas;
+    auto range = sigma_range(config_, {.most = sigmas.front(), .least = sigmas.back()});
+    auto count = static_cast<int64_t>(sigmas.size());
+    return schedule_ == SigmaSchedule::karras ? karras_sigmas(range, count) : exponential_sigmas(range, count);
+  }
+
+  SchedulerConfig config_;
+  int64_t trained_;
+  SigmaSchedule schedule_;
+  Tensor sigmas_;  // float32, on the CPU: the run's, and the one after its last step
+  Steps steps_;
+};
+
+}  // namespace
+
+SchedulerClass flow_match_euler_discrete_scheduler() {
+  SchedulerFields fields{
+      {.name = "num_train_timesteps", .fallback = 1000, .least = 1, .most = 1e5},
+      {.name = "shift", .fallback = 1.0, .least = 1e-3, .most = 1e3},
+      {.name = "use_dynamic_shifting", .fallback = false},
+      // From these four a pipeline works out mu.
+      {.name = "base_shift", .fallback = 0.5},
+      {.name = "max_shift", .fallback = 1.15},
+      {.name = "base_image_seq_len", .fallback = 256},
+      {.name = "max_image_seq_len", .fallback = 4096},
+      {.name = "invert_sigmas", .fallback = false},
+      {.name = "shift_terminal", .fallback = nullptr, .type = Json::value_t::number_float, .least = 0, .most = 0.999},
+      {.name = "use_karras_sigmas", .fallback = false},
+      {.name = "use_exponential_sigmas", .fallback = false},
+      {.name = "use_beta_sigmas", .fallback = false, .supported = {false}},
+      {.name = "time_shift_type", .fallback = "exponential", .supported = {"exponential", "linear"}},
+      {.name = "stochastic_sampling", .fallback = false}};
+  return {"FlowMatchEulerDiscreteScheduler", fields, [](SchedulerConfig config) -> std::unique_ptr<Scheduler> {
+            return std::make_unique<FlowMatchEulerDiscreteScheduler>(std::move(config));
+          }};
+}
+
+}  // namespace lora

@@ -1,0 +1,26 @@
+#pragma once
+// SentencePiece's precompiled map of characters: T5's normalisation, a variant of NFKC.
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lora {
+
+class Charsmap {
+ public:
+  // `compiled` is a trie of what is replaced and the replacements, as SentencePiece keeps them; "" replaces nothing.
+  // Throws Error{bad_file} naming `source`.
+  Charsmap(std::string_view compiled, const std::string& source);
+
+  std::u32string operator()(const std::u32string& text) const;
+
+ private:
+  // The replacement of the shortest key that `text` begins with; nullptr where there is none.
+  const char* find(std::string_view text) const;
+
+  std::vector<uint32_t> trie_;  // a double array, in the format of Darts
+  std::string replacements_;    // each with a NUL behind it
+};
+
+}  // namespace lora

@@ -1,0 +1,145 @@
+#include "lora/t5_tokenizer.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "tokenizers/added_tokens.h"
+#include "tokenizers/charsmap.h"
+#include "tokenizers/t5_files.h"
+#include "tokenizers/tokenizer_config.h"
+#include "tokenizers/tokenizer_files.h"
+#include "tokenizers/unicode.h"
+#include "tokenizers/unigram.h"
+
+namespace lora {
+
+using nlohmann::json;
+using std::filesystem::path;
+
+namespace {
+
+// Stands for the space before a word.
+constexpr char32_t kSpaceMark = U'\u2581';
+constexpr std::string_view kSpaceMarkBytes = "\u2581";
+
+constexpr int64_t kMostExtraIds = 1 << 16;
+
+int64_t extra_ids_of(const path& folder) {
+  auto file = folder / "tokenizer_config.json";
+  auto count = read_optional_json(file).value("extra_ids", json(100));
+  check(count.is_number_integer() && count >= 0 && count <= kMostExtraIds, ErrorKind::bad_file,
+        "{}: extra_ids is {}; a whole number from 0 to {} was expected", file.string(), count.dump(), kMostExtraIds);
+  return count;
+}
+
+// The words of a normalised text: each begins with a mark, and has no other.
+std::vector<std::u32string> split_words(const std::u32string& text) {
+  std::vector<std::u32string> words;
+  bool after_space = true;
+  for (char32_t c : text) {
+    if (!is_space(c)) {
+      if (after_space || c == kSpaceMark) words.push_back({kSpaceMark});
+      if (c != kSpaceMark) words.back() += c;
+    }
+    after_space = is_space(c);
+  }
+  return words;
+}
+
+// What transformers does where a config has clean_up_tokenization_spaces.
+std::string without_spaces_before_marks(std::string text) {
+  for (std::string_view mark : {" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"})
+    text = replace_all(std::move(text), mark, mark == " ' " ? "'" : mark.substr(1));
+  return text;
+}
+
+}  // namespace
+
+struct T5Tokenizer::Impl {
+  int64_t eos, pad;
+  Unigram unigram;
+  AddedTokens added;
+  bool clean_up;
+};
+
+T5Tokenizer T5Tokenizer::from_pretrained(const path& folder) {
+  auto extra_ids = reading(folder, [&] { return extra_ids_of(folder); });
+  auto files = read_t5_files(folder, extra_ids);
+  auto config = read_tokenizer_config(folder, files.rest,
+                                      {{"eos_token", "</s>"},
+                                       {"unk_token", "<unk>"},
+                                       {"pad_token", "<pad>"},
+                                       {"additional_special_tokens", t5_extra_tokens(extra_ids)}});
+  auto by_id = number_added_tokens(config.added, files.vocabulary);
+  auto id_of = [&](const std::string& token) {
+    return std::ranges::find_if(by_id, [&](const auto& item) { return item.second.content == token; })->first;
+  };
+  Charsmap normalize(files.charsmap, files.vocabulary.source());
+  T5Tokenizer t5;
+  t5.folder_ = folder;
+  t5.impl_ = std::make_shared<const Impl>(Impl{
+      .eos = id_of(config.eos_token),
+      .pad = id_of(config.pad_token),
+      .unigram = Unigram(std::move(files.vocabulary), std::move(files.scores), kT5Unknown),
+      .added = AddedTokens(by_id, config.split_special_tokens, std::move(normalize)),
+      .clean_up = config.clean_up_tokenization_spaces,
+  });
+  return t5;
+}
+
+std::vector<int64_t> T5Tokenizer::encode(const std::string& text) const {
+  std::vector<int64_t> ids;
+  for (const auto& piece : impl_->added.split(from_utf8(text))) {
+    if (piece.id) ids.push_back(*piece.id);
+    for (const auto& word : split_words(piece.text)) {
+      auto tokens = impl_->unigram.encode(to_utf8(word));
+      ids.insert(ids.end(), tokens.begin(), tokens.end());
+    }
+  }
+  ids.push_back(impl_->eos);
+  return ids;
+}
+
+std::vector<int64_t> T5Tokenizer::encode_padded(const std::string& text, int64_t max_length) const {
+  check(max_length > 0, ErrorKind::usage, "max_length is {}; it must be positive", max_length);
+  auto ids = encode(text);
+  auto length = static_cast<size_t>(max_length);
+  if (ids.size() > length) ids[length - 1] = impl_->eos;
+  ids.resize(length, impl_->pad);
+  return ids;
+}
+
+std::string T5Tokenizer::truncated_part(const std::string& text, int64_t max_length) const {
+  check(max_length > 0, ErrorKind::usage, "max_length is {}; it must be positive", max_length);
+  auto ids = encode(text);
+  if (static_cast<int64_t>(ids.size()) <= max_length) return "";
+  return decode({ids.begin() + max_length - 1, ids.end() - 1});
+}
+
+std::string T5Tokenizer::decode(const std::vector<int64_t>& ids) const {
+  std::string text;
+  bool first = true;
+  for (int64_t id : ids) {
+    auto token = impl_->added.token(id);
+    if (!token) token = impl_->unigram.vocabulary().token(id);
+    if (!token) continue;
+    text += replace_all(std::string(*token), kSpaceMarkBytes, first ? "" : " ");
+    first = false;
+  }
+  return impl_->clean_up ? without_spaces_before_marks(std::move(text)) : text;
+}
+
+void T5Tokenizer::save_pretrained(const path& folder) const {
+  copy_tokenizer_files(
+      folder_, folder,
+      {"tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"});
+}
+
+int64_t T5Tokenizer::pad_token_id() const { return impl_->pad; }
+
+int64_t T5Tokenizer::eos_token_id() const { return impl_->eos; }
+
+int64_t T5Tokenizer::vocab_size() const { return impl_->unigram.vocabulary().size(); }
+
+}  // namespace lora

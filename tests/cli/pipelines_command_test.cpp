@@ -1,0 +1,139 @@
+// The command on every kind of model, and what a LoRA's weight can say beside a number.
+#include "cli/command.h"
+#include "lora/image.h"
+#include "pipelines/tiny_pipelines.h"
+
+namespace lora {
+
+namespace {
+
+const auto kModel = (embedded_models() / "tiny").string();
+const auto kInk = (embedded_models() / "loras" / "ink.safetensors").string();
+
+std::vector<uint8_t> pixels(const std::filesystem::path& file) { return Image::load(file).pixels; }
+
+// Draws on the embedded model; what was drawn lies in out.png, or out-1.png and so on.
+void draw(const TemporaryFolder& folder, const std::string& arguments) {
+  auto result = lora_command("generate " + kModel + " -p rocket --steps 3 --cfg 4 --seed 5 -o " +
+                             (folder / "out.png").string() + " " + arguments);
+  ASSERT_EQ(result.code, 0) << result.err;
+}
+
+std::string lora_with(const std::string& weight) { return "--lora '" + kInk + ":" + weight + "'"; }
+
+}  // namespace
+
+TEST(LoraWeight, SchedulesMasksAndPictures) {
+  TemporaryFolder folder;
+  auto drawn = [&](const std::string& arguments, const char* file = "out.png") {
+    draw(folder, arguments);
+    return pixels(folder / file);
+  };
+  auto base = drawn(""), ink = drawn(lora_with("0.8"));
+  EXPECT_NE(ink, base);
+  EXPECT_EQ(drawn(lora_with(R"({"weight": 0.8})")), ink);
+  EXPECT_EQ(drawn(lora_with(R"({"weight": 0.8, "schedule": {"0": 1}})")), ink);
+  EXPECT_EQ(drawn(lora_with(R"({"schedule": {"0": 0}})")), base);
+  auto half = drawn(lora_with(R"({"unet": 0.8, "text_encoder": 0.8, "schedule": {"0": 1, "0.5": 0}})"));
+  EXPECT_NE(half, base);
+  EXPECT_NE(half, ink);
+
+  Image mask{8, 8, std::vector<uint8_t>(8 * 8 * 3, 255), {}};
+  mask.save(folder / "white.png");
+  std::fill(mask.pixels.begin(), mask.pixels.end(), 0);
+  mask.save(folder / "black.png");
+  EXPECT_EQ(drawn(lora_with(R"({"mask": ")" + (folder / "black.png").string() + "\"}")), base);
+  EXPECT_NE(drawn(lora_with(R"({"weight": 0.8, "mask": ")" + (folder / "white.png").string() + "\"}")), base);
+
+  drawn("--count 2 " + lora_with(R"({"weight": 0.8, "images": [2]})"), "out-1.png");
+  auto first = pixels(folder / "out-1.png"), second = pixels(folder / "out-2.png");
+  drawn("--count 2", "out-1.png");
+  EXPECT_EQ(first, pixels(folder / "out-1.png"));
+  EXPECT_NE(second, pixels(folder / "out-2.png"));
+}
+
+TEST(LoraWeight, MistakesAreNamed) {
+  auto call = "generate " + kModel + " -p rocket --steps 1 ";
+  expect_error(call + lora_with(R"({"schedule": {"half": 1}})"), 2, "a fraction of the run");
+  expect_error(call + lora_with(R"({"schedule": 1})"), 2, "an object was expected");
+  expect_error(call + lora_with(R"({"images": [0]})"), 2, "count from 1");
+  expect_error(call + lora_with(R"({"images": [3]})"), 2, "3 of a batch of 1");
+  expect_error(call + lora_with(R"({"weight": 1, "unet": 0.5})"), 2, "for all components");
+  expect_error(call + "--fuse " + lora_with(R"({"schedule": {"0": 1}})"), 2, "a weight alone");
+  expect_error(call + lora_with(R"({"mask": "nowhere.png"})"), 1, "nowhere.png");
+}
+
+TEST(Generate, StartsFromAPictureAndDrawsAPartAnew) {
+  TemporaryFolder folder;
+  draw(folder, "");
+  auto base = folder / "base.png";
+  std::filesystem::copy(folder / "out.png", base);
+  draw(folder, "--image " + base.string() + " --strength 0.7");
+  EXPECT_NE(pixels(folder / "out.png"), pixels(base));
+  Image mask{64, 64, std::vector<uint8_t>(64 * 64 * 3, 0), {}};
+  mask.save(folder / "black.png");
+  draw(folder, "--image " + base.string() + " --mask " + (folder / "black.png").string());
+  // Nothing is drawn anew: what the VAE makes of the picture.
+  auto kept = pixels(folder / "out.png"), was = pixels(base);
+  double difference = 0;
+  for (size_t i = 0; i < kept.size(); ++i) difference += std::abs(int(kept[i]) - int(was[i]));
+  EXPECT_LT(difference / double(kept.size()), 16);
+
+  auto call = "generate " + kModel + " -p rocket --steps 2 ";
+  expect_error(call + "--mask " + base.string(), 2, "without an image");
+  expect_error(call + "--image " + base.string() + " --strength 1.5", 2, "strength is 1.5");
+  expect_error(call + "--prompt-2 owl", 2, "StableDiffusionPipeline does not take prompt_2");
+}
+
+TEST(Generate, TakesEveryKindOfModel) {
+  for (const auto& name : tiny::names()) {
+    if (name == "sd-inpaint") continue;  // which draws nothing without a picture
+    SCOPED_TRACE(name);
+    TemporaryFolder folder;
+    auto model = tiny::folder(name).string();
+    auto pipe = tiny::open(name);
+    save_safetensors(tiny::factors(*pipe, "one", {"to_q", "query", "q_proj"}, 2), folder / "one.safetensors");
+    auto lora = " --lora " + (folder / "one.safetensors").string();
+    auto out = (folder / "out.png").string();
+    auto result = lora_command("generate " + model + " -p owl --steps 2 --json -o " + out + lora);
+    ASSERT_EQ(result.code, 0) << result.err;
+    auto report = nlohmann::json::parse(result.out);
+    EXPECT_EQ(report["pipeline"], pipe->class_name());
+    EXPECT_EQ(report["adapters"][0]["components"].size(), pipe->models().size() - (name == "sd35"));
+    EXPECT_GT(Image::load(out).width, 0);
+
+    EXPECT_EQ(lora_command("inspect " + (folder / "one.safetensors").string() + " --model " + model).code, 0);
+    auto fused = lora_command("fuse " + model + lora + " -o " + (folder / "fused").string());
+    ASSERT_EQ(fused.code, 0) << fused.err;
+    EXPECT_EQ(lora_command("generate " + (folder / "fused").string() + " -p owl --steps 1 -o " + out).code, 0);
+  }
+}
+
+TEST(Generate, ARefinerEndsTheRun) {
+  TemporaryFolder folder;
+  auto out = folder / "out.png";
+  auto call = "generate " + tiny::folder("sdxl").string() + " -p owl --steps 4 --seed 1 -o " + out.string();
+  ASSERT_EQ(lora_command(call).code, 0);
+  auto alone = pixels(out);
+  auto result = lora_command(call + " --refiner " + tiny::folder("sdxl-refiner").string() + " --refiner-start 0.5");
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(pixels(out), alone);
+}
+
+TEST(Forward, RunsAnyComponent) {
+  TemporaryFolder folder;
+  save_safetensors({{"input_ids", at::tensor(std::vector<int64_t>{5517, 7, 9, 5518}).unsqueeze(0)}},
+                   folder / "in.safetensors");
+  for (const char* component : {"text_encoder", "text_encoder_2"}) {
+    auto result = lora_command("forward " + tiny::folder("sdxl").string() + " --component " + component + " --inputs " +
+                               (folder / "in.safetensors").string() + " -o " + (folder / "out.safetensors").string());
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_EQ(load_state_dict(folder / "out.safetensors").contains("text_embeds"),
+              component == std::string("text_encoder_2"));
+  }
+  expect_error("forward " + tiny::folder("sd3").string() + " --component unet --inputs " +
+                   (folder / "in.safetensors").string() + " -o " + (folder / "out.safetensors").string(),
+               2, "transformer, text_encoder, text_encoder_2, vae");
+}
+
+}  // namespace lora
