@@ -1,8 +1,6 @@
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
-#include <nlohmann/json.hpp>
-
 #include "core/check.h"
 #include "lora/pipelines.h"
 #include "pipelines/call_options.h"
@@ -96,7 +94,7 @@ Tensor AmusedPipeline::generate_latents(const Prompts& prompt, const CallOptions
   std::vector<int64_t> shape{images, height / factor, width / factor};
   check(!o.latents.defined() || (o.latents.sizes() == shape && o.latents.scalar_type() == at::kLong),
         ErrorKind::bad_shape, "latents must be int64 tokens {}", c10::str(shape));
-  auto mask_token = nlohmann::json::parse(run->config()).at("mask_token_id").get<int64_t>();
+  auto mask_token = config_of(*run).at("mask_token_id").get<int64_t>();
   auto tokens = o.latents.defined() ? o.latents.to(device())
                                     : at::full(shape, mask_token, at::TensorOptions(device()).dtype(at::kLong));
   SchedulerStepOptions step_options{.generators = generators(o.seed, images)};

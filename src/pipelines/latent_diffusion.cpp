@@ -5,12 +5,12 @@
 #include <c10/core/InferenceMode.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "core/check.h"
 #include "core/text.h"
 #include "nn/random.h"
 #include "pipelines/pictures.h"
+#include "pipelines/pipeline_files.h"
 
 namespace lora {
 
@@ -130,7 +130,7 @@ void LatentDiffusionPipeline::Call::set_timesteps() {
   end_ = int(timesteps.size(0));
 
   auto cutoff = [&](double fraction) {
-    auto trained = nlohmann::json::parse(scheduler_->config()).value("num_train_timesteps", 1000);
+    auto trained = config_of(*scheduler_).value("num_train_timesteps", 1000);
     return double(std::lround(trained - fraction * trained));
   };
   if (within(o_.denoising_start)) {

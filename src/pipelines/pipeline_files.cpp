@@ -55,20 +55,19 @@ const std::map<std::string, std::vector<std::string>>& classes(PipelineFamily fa
   return all.at(family);
 }
 
-// A config as our schedulers write it, with Python's infinities as texts, which they read as well.
-json parse_written(const std::string& config) {
-  return json::parse(replace_all(config, ": -Infinity", ": \"-Infinity\""));
-}
-
 // Schedulers of early repositories are corrected by the pipeline, whatever their file says or leaves out.
 std::string corrected_scheduler(const std::string& text) {
-  auto config = parse_written(Scheduler::from_config(text)->config());
+  auto config = config_of(*Scheduler::from_config(text));
   if (config.contains("steps_offset")) config["steps_offset"] = 1;
   if (config.contains("clip_sample")) config["clip_sample"] = false;
   return config.dump();
 }
 
 }  // namespace
+
+json config_of(const Scheduler& scheduler) {
+  return json::parse(replace_all(scheduler.config(), ": -Infinity", ": \"-Infinity\""));
+}
 
 PipelineFamily family_of(const std::string& class_name, const std::string& label) {
   for (auto [prefix, family] : kFamilies)
@@ -117,10 +116,10 @@ void PipelineFiles::check_class(const std::string& component) const {
 }
 
 AutoencoderKL PipelineFiles::vae_in_float32() const {
-  auto vae = model<AutoencoderKL>("vae");
-  if (!vae.force_upcast() || vae.dtype() == at::kFloat) return vae;
+  check_class("vae");
+  auto config = is_folder() ? read_json(path_ / "vae" / "config.json") : json::parse(single_.at("vae").config);
   auto options = model_options();
-  options.dtype = at::kFloat;
+  if (config.value("force_upcast", true)) options.dtype = at::kFloat;
   return open<AutoencoderKL>("vae", options);
 }
 
@@ -148,7 +147,7 @@ std::unique_ptr<Scheduler> PipelineFiles::scheduler() const {
 }
 
 bool PipelineFiles::flag(const std::string& name, bool fallback) const {
-  auto value = index_.value(name, json());
+  auto value = is_folder() ? index_.value(name, json()) : json();
   return value.is_boolean() ? value.get<bool>() : fallback;
 }
 

@@ -14,6 +14,9 @@ enum class PipelineFamily { stable_diffusion, stable_diffusion_xl, stable_diffus
 // Throws Error{unsupported} for a class that is none of ours, with those that are.
 PipelineFamily family_of(const std::string& class_name, const std::string& label);
 
+// A scheduler's config, with Python's infinities as texts, which schedulers read as well.
+nlohmann::json config_of(const Scheduler& scheduler);
+
 // A diffusers folder, or a single-file checkpoint.
 class PipelineFiles {
  public:
@@ -51,7 +54,6 @@ class PipelineFiles {
   ModelOptions model_options() const {
     return {.dtype = options_.dtype, .device = options_.device, .variant = options_.variant};
   }
-  std::string config_of(const std::string& component) const;
   void check_class(const std::string& component) const;
 
   template <class M>

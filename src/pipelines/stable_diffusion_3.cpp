@@ -1,7 +1,5 @@
 #include <ATen/ATen.h>
 
-#include <nlohmann/json.hpp>
-
 #include "core/check.h"
 #include "lora/pipelines.h"
 #include "pipelines/latent_diffusion.h"
@@ -104,7 +102,7 @@ Tensor StableDiffusion3Pipeline::predict(const Tensor& input, const Tensor& time
 }
 
 std::optional<double> StableDiffusion3Pipeline::mu(int64_t image_tokens) const {
-  auto config = nlohmann::json::parse(scheduler->config());
+  auto config = config_of(*scheduler);
   if (!config.value("use_dynamic_shifting", false)) return std::nullopt;
   double from = config.value("base_image_seq_len", 256), to = config.value("max_image_seq_len", 4096);
   double low = config.value("base_shift", 0.5), high = config.value("max_shift", 1.16);

@@ -286,6 +286,7 @@ def cases():
             negative_crops_coords_top_left=[1, 2])  # fmt: skip
         add(pipe, "to 0.6", denoising_end=0.6, num_inference_steps=8)
         add(pipe, "from 0.6", "image", latents="sdxl: to 0.6", denoising_start=0.6, num_inference_steps=8)
+        add(pipe, "to 0.6, DPM++", denoising_end=0.6, num_inference_steps=8, scheduler=scheduler("DPMSolverMultistepScheduler"))
         add(pipe, "LCM", scheduler=scheduler("LCMScheduler"), guidance_scale=1.5, adapters=TWO[:1])
         add(pipe, "DPM++", scheduler=scheduler("DPMSolverMultistepScheduler", use_karras_sigmas=True))
     add("sdxl-refiner", "image", "image", image=[32, 32], strength=0.5)

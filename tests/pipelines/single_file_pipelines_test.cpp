@@ -1,0 +1,77 @@
+// Whole pipelines from single-file checkpoints (tests/data/models/single_file).
+#include "pipelines/tiny_pipelines.h"
+
+namespace lora {
+
+namespace {
+
+// A checkpoint of that kind in the folder.
+std::filesystem::path checkpoint(const std::string& kind, const TemporaryFolder& folder) {
+  StateDict file;
+  auto listed = reference::read("single_file/" + kind + ".json");
+  for (const auto& item : listed["file"]) {
+    auto name = item[0].get<std::string>();
+    file.set(name, reference::weight(name, item[1].get<std::vector<int64_t>>()));
+  }
+  save_safetensors(file, folder / (kind + ".safetensors"));
+  return folder / (kind + ".safetensors");
+}
+
+std::vector<std::string> names(const DiffusionPipeline& pipe) {
+  std::vector<std::string> all;
+  for (const auto& c : pipe.models()) all.push_back(c.name);
+  return all;
+}
+
+}  // namespace
+
+TEST(SingleFilePipelines, AreThoseThatTheFileIsFor) {
+  TemporaryFolder folder;
+  std::filesystem::copy(test_data() / "tokenizers" / "t5", folder / "tokenizer_3");
+  struct Row {
+    const char *kind, *class_name;
+    std::vector<std::string> models;
+  };
+  for (const auto& row : std::vector<Row>{
+           {"sd1", "StableDiffusionPipeline", {"unet", "text_encoder"}},
+           {"sd2", "StableDiffusionPipeline", {"unet", "text_encoder"}},
+           {"sdxl", "StableDiffusionXLPipeline", {"unet", "text_encoder", "text_encoder_2"}},
+           {"sdxl_refiner", "StableDiffusionXLPipeline", {"unet", "text_encoder_2"}},
+           {"sd3", "StableDiffusion3Pipeline", {"transformer", "text_encoder", "text_encoder_2", "text_encoder_3"}}}) {
+    SCOPED_TRACE(row.kind);
+    auto pipe = DiffusionPipeline::from_pretrained(checkpoint(row.kind, folder), {.dtype = at::kFloat});
+    EXPECT_STREQ(pipe->class_name(), row.class_name);
+    EXPECT_EQ(names(*pipe), row.models);
+    EXPECT_EQ(stored_dtype(folder / (std::string(row.kind) + ".safetensors")), at::kFloat);
+
+    // The folder of it holds the same weights.
+    pipe->save_pretrained(folder / row.kind);
+    auto again = DiffusionPipeline::from_pretrained(folder / row.kind, {.dtype = at::kFloat});
+    EXPECT_STREQ(again->class_name(), row.class_name);
+    for (size_t i = 0; i < row.models.size(); ++i)
+      for (const auto& [name, tensor] : pipe->models()[i].model->state_dict())
+        EXPECT_TRUE(same_bits(again->models()[i].model->state_dict().at(name), tensor)) << row.models[i] << "." << name;
+  }
+}
+
+TEST(SingleFilePipelines, TheRefinerIsToldByItsParts) {
+  TemporaryFolder folder;
+  auto base = StableDiffusionXLPipeline::from_pretrained(checkpoint("sdxl", folder));
+  EXPECT_TRUE(base.force_zeros_for_empty_prompt && !base.requires_aesthetics_score);
+  auto refiner = StableDiffusionXLPipeline::from_pretrained(checkpoint("sdxl_refiner", folder));
+  EXPECT_TRUE(!refiner.force_zeros_for_empty_prompt && refiner.requires_aesthetics_score);
+}
+
+TEST(SingleFilePipelines, WhatIsMissingIsNamed) {
+  TemporaryFolder folder;
+  auto open = [](const std::filesystem::path& file) { DiffusionPipeline::from_pretrained(file); };
+  auto no_tokenizer = error_of(ErrorKind::not_found, [&] { open(checkpoint("sd3", folder)); });
+  EXPECT_NE(no_tokenizer.find("put the folder tokenizer_3"), std::string::npos) << no_tokenizer;
+  auto no_text = error_of(ErrorKind::bad_file, [&] { open(checkpoint("sd35", folder)); });
+  EXPECT_NE(no_text.find("the checkpoint has no text_encoder"), std::string::npos) << no_text;
+  auto other =
+      error_of(ErrorKind::unsupported, [&] { StableDiffusionPipeline::from_pretrained(checkpoint("sdxl", folder)); });
+  EXPECT_NE(other.find("StableDiffusionPipeline is what was asked for"), std::string::npos) << other;
+}
+
+}  // namespace lora
