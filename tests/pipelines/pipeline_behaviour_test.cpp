@@ -173,6 +173,47 @@ TEST_P(PipelineBehaviour, SavedAdaptersComeBack) {
   EXPECT_TRUE(at::equal(draw(*pipe), second));
 }
 
+// The mixins' calls for one component, each its part of one adapter.
+TEST_P(PipelineBehaviour, OneComponentAtATimeWithAlphas) {
+  auto pipe = tiny::open(GetParam());
+  auto tensors = one(*pipe);
+  pipe->load_lora_weights(tensors, {.adapter_name = "whole"});
+  pipe->set_adapters({"whole"}, {0.5});
+  auto wanted = draw(*pipe);
+  pipe->unload_lora_weights();
+
+  std::map<std::string, double> alphas;  // half the rank
+  constexpr std::string_view kDown = ".lora_A.weight";
+  for (const auto& [key, tensor] : tensors)
+    if (key.ends_with(kDown)) alphas[key.substr(0, key.size() - kDown.size()) + ".alpha"] = 1;
+  auto alphas_of = [&](const std::string& component) {
+    auto own = alphas;
+    std::erase_if(own, [&](auto& row) { return !row.first.starts_with(component + "."); });
+    return own;
+  };
+  LoadIntoOptions into{.adapter_name = "parts"};
+  if (auto* sd = dynamic_cast<StableDiffusionPipeline*>(pipe.get()))
+    sd->load_lora_into_unet(tensors, alphas_of("unet"), sd->unet, into);
+  if (auto* xl = dynamic_cast<StableDiffusionXLPipeline*>(pipe.get()))
+    xl->load_lora_into_unet(tensors, alphas_of("unet"), xl->unet, into);
+  if (auto* amused = dynamic_cast<AmusedPipeline*>(pipe.get()))
+    amused->load_lora_into_transformer(tensors, alphas_of("transformer"), amused->transformer, into);
+  if (auto* sd3 = dynamic_cast<StableDiffusion3Pipeline*>(pipe.get())) {
+    sd3->load_lora_into_transformer(tensors, sd3->transformer, into);  // diffusers' takes no alphas
+    sd3->set_adapters({"parts"}, {0.5});
+  }
+  for (const auto& [component, model] : pipe->models()) {
+    if (!component.starts_with("text_encoder")) continue;
+    LoadIntoTextEncoderOptions text;
+    text.adapter_name = "parts";
+    text.prefix = component;
+    auto report = pipe->load_lora_into_text_encoder(tensors, alphas_of(component), *model, text);
+    EXPECT_EQ(report.components[0].name, component);
+  }
+  EXPECT_EQ(pipe->get_list_adapters().size(), pipe->models().size());
+  expect_near(draw(*pipe), wanted);
+}
+
 TEST_P(PipelineBehaviour, AFailedLoadLeavesEverythingAsItWas) {
   auto pipe = tiny::open(GetParam());
   pipe->load_lora_weights(one(*pipe), {.adapter_name = "one"});
