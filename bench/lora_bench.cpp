@@ -1,5 +1,5 @@
 // The work that bench/reference.py times, under the same names, a line of JSON each: lora_bench CACHE [--threads N]
-// [--runs N].
+// [--runs N] [--only sd15|sdxl].
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
@@ -239,19 +239,22 @@ int main(int argc, char** argv) {
   app.add_option("CACHE", bench.cache)->required();
   app.add_option("--threads", threads);
   app.add_option("--runs", bench.runs);
+  std::string only;
+  app.add_option("--only", only)->check(CLI::IsMember({"sd15", "sdxl"}));
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(threads);
 
-  bench.opening();
-  auto pipe = bench.open(at::kFloat);
-  bench.loading(pipe);
-  bench.stepping(pipe);
-  bench.batch(pipe);
-  bench.fusing(pipe, "float32");
-  pipe = bench.open(at::kHalf);
-  bench.many(pipe);
-  pipe = bench.open(at::kBFloat16);
-  bench.fusing(pipe, "bfloat16");
-  pipe = {};
-  bench.sdxl();
+  if (only != "sdxl") {
+    bench.opening();
+    auto pipe = bench.open(at::kFloat);
+    bench.loading(pipe);
+    bench.stepping(pipe);
+    bench.batch(pipe);
+    bench.fusing(pipe, "float32");
+    pipe = bench.open(at::kHalf);
+    bench.many(pipe);
+    pipe = bench.open(at::kBFloat16);
+    bench.fusing(pipe, "bfloat16");
+  }
+  if (only != "sd15") bench.sdxl();
 }
