@@ -23,4 +23,5 @@ for ((round = 1; round <= ${ROUNDS:-2}; ++round)); do
   echo "diffusers, round $round"
   "$python" bench/reference.py "$cache" --threads "$threads" --runs "$runs" | tee -a "$cache/reference.jsonl"
 done
+"$python" bench/full_size.py "$cache" build/lora
 "$python" bench/report.py "$cache/ours.jsonl" "$cache/reference.jsonl" build/bench.json
