@@ -1,5 +1,5 @@
 // The work that bench/reference.py times, under the same names, a line of JSON each: lora_bench CACHE [--threads N]
-// [--runs N] [--only sd15|sdxl].
+// [--runs N] [--only sd15|sdxl|files].
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
@@ -10,7 +10,10 @@
 #include <chrono>
 #include <fstream>
 
+#include "io/atomic_file.h"
 #include "lora/lora.h"
+#include "tools/convert.h"
+#include "tools/inspect.h"
 
 using namespace lora;
 namespace fs = std::filesystem;
@@ -54,6 +57,17 @@ void measure(const std::string& name, Timing timing, Action&& action, Before&& b
 }
 
 void nothing() {}
+
+// Reads LoRA files without a model.
+class FileReader : public LoraBaseMixin {
+  std::vector<Component> lora_components() const override { return {{"unet", nullptr}}; }
+};
+
+std::string content(const fs::path& file) {
+  std::string bytes(fs::file_size(file), '\0');
+  std::ifstream(file, std::ios::binary).read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  return bytes;
+}
 
 struct Bench {
   fs::path cache;
@@ -187,6 +201,30 @@ struct Bench {
     pipe.unload_lora_weights();
   }
 
+  // One large LoRA file for SDXL, without a model: against reading its bytes, and against a synced copy of it.
+  void files() const {
+    auto file = cache / "loras" / "sdxl-kohya.safetensors", out = cache / "loras" / "out.safetensors";
+    measure(
+        "file.read", {.runs = runs, .warm = 1}, [&] { content(file); }, nothing, nothing);
+    measure(
+        "file.parse", {.runs = runs, .warm = 1}, [&] { FileReader().lora_state_dict(file); }, nothing, nothing);
+    measure(
+        "file.inspect", {.runs = runs, .warm = 1}, [&] { inspect_lora(file); }, nothing, nothing);
+    measure(
+        "file.copy", {.runs = runs, .warm = 1},
+        [&] {
+          auto bytes = content(file);
+          AtomicFile copy(out);
+          copy.write(bytes.data(), bytes.size());
+          copy.commit();
+        },
+        nothing, nothing);
+    measure(
+        "file.convert", {.runs = runs, .warm = 1}, [&] { convert_lora(file, out, {.to = "diffusers"}); }, nothing,
+        nothing);
+    fs::remove(out);
+  }
+
   // SDXL's 2.6 billion parameters in bfloat16.
   void sdxl() const {
     auto open_xl = [&] {
@@ -240,11 +278,12 @@ int main(int argc, char** argv) {
   app.add_option("--threads", threads);
   app.add_option("--runs", bench.runs);
   std::string only;
-  app.add_option("--only", only)->check(CLI::IsMember({"sd15", "sdxl"}));
+  app.add_option("--only", only)->check(CLI::IsMember({"sd15", "sdxl", "files"}));
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(threads);
 
-  if (only != "sdxl") {
+  if (only.empty() || only == "files") bench.files();
+  if (only.empty() || only == "sd15") {
     bench.opening();
     auto pipe = bench.open(at::kFloat);
     bench.loading(pipe);
@@ -256,5 +295,5 @@ int main(int argc, char** argv) {
     pipe = bench.open(at::kBFloat16);
     bench.fusing(pipe, "bfloat16");
   }
-  if (only != "sd15") bench.sdxl();
+  if (only.empty() || only == "sdxl") bench.sdxl();
 }

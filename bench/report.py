@@ -55,6 +55,9 @@ def main():
     add("memory after unload", seconds("memory.unloaded"), 1.0, "before the loads", 1.02)
     for what in ("fuse", "unfuse"):
         add(f"SDXL {what} over copy", seconds(f"xl.{what}"), seconds("xl.copy"), "copying its weights", None)
+    add("file: names", seconds("file.parse"), seconds("file.read"), "reading its bytes", 2)
+    add("file: inspect", seconds("file.inspect"), seconds("file.read"), "reading its bytes", None)
+    add("file: convert", seconds("file.convert"), seconds("file.copy"), "a synced copy", None)
     with open(sys.argv[3], "w") as out:
         json.dump(rows, out, indent=1)
 

@@ -91,6 +91,7 @@ struct LoadReport {
   std::string source;   // the file, or "state dict"
   std::string dialect;  // "kohya", "peft", "diffusers", …; several are joined by " + "
   std::vector<Component> components;
+  std::vector<std::string> embeddings;  // words of prompts that now stand for vectors of the file's own
   std::vector<Unmatched> unmatched;
   std::vector<std::string> notes;  // whatever else the caller should know
 

@@ -27,10 +27,11 @@ class LoraBaseMixin {
 
   virtual ~LoraBaseMixin() = default;
 
-  // Loads an adapter into every component that the source has layers for, and makes it the only active one. Throws
+  // Loads an adapter into every component that the source has layers for, and makes it the only active one. Embeddings
+  // in its file become words that prompts may have for as long as it is loaded, active or not. Throws
   // Error{not_found, bad_file} for the file, Error{bad_key} where it holds no LoRA, half a pair, or nothing that the
   // model has, Error{bad_shape} where it is for another model, Error{unsupported} for other algorithms, Error{conflict}
-  // where the name is in use.
+  // where the name, or a word of its embeddings, is in use.
   LoadReport load_lora_weights(const LoraSource& source, const LoadLoraOptions& options = {});
 
   // Reads without loading.
@@ -60,7 +61,7 @@ class LoraBaseMixin {
   int num_fused_loras() const;
   std::vector<std::string> fused_loras() const;
 
-  // Forgets adapters everywhere. Throws Error{not_found} for a name that is nowhere.
+  // Forgets adapters everywhere, and the words that they brought. Throws Error{not_found} for a name that is nowhere.
   void delete_adapters(const std::vector<std::string>& adapter_names);
   // Forgets every adapter. What is fused stays in the weights until unfuse_lora().
   void unload_lora_weights();
@@ -89,6 +90,8 @@ class LoraBaseMixin {
  protected:
   // The components that can hold LoRA, the denoiser first.
   virtual std::vector<Component> lora_components() const = 0;
+  // Throws Error{conflict, usage} where a text encoder's tokenizer cannot have these words beside its own.
+  virtual void check_words(const std::string& /*component*/, const std::vector<AddedWord>& /*words*/) const {}
 
   // One component's part of a load.
   LoadReport load_into(const Component& component, const LoraStateDict& lora, const LoadIntoOptions& options,
@@ -110,7 +113,12 @@ class LoraBaseMixin {
 
   Component component(const std::string& name) const;
   std::vector<Component> components_or_all(const std::vector<std::string>& names) const;
-  Staged stage(const LoraStateDict& lora, const std::vector<Component>& components) const;
+  // `replaced`: the adapter whose place it is to take, or "".
+  Staged stage(const LoraStateDict& lora, const std::vector<Component>& components,
+               const std::string& replaced = "") const;
+  Staged stage_source(const LoraSource& source, const LoadLoraOptions& options) const;
+  std::map<std::string, Tensor> stage_words(const LoraStateDict& lora, const Component& component,
+                                            const std::string& replaced, LoadReport& report) const;
   void hotswap(Staged& staged);
   std::string name_for(const std::string& wanted);
   std::vector<SiteWeights> weights_in(const Component& component, const std::vector<LoraScale>& scales) const;

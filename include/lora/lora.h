@@ -1,6 +1,7 @@
 #pragma once
 // The whole library, in reading order.
 #include "lora/adapters.h"
+#include "lora/added_word.h"
 #include "lora/autoencoders.h"
 #include "lora/denoisers.h"
 #include "lora/error.h"

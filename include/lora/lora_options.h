@@ -29,6 +29,13 @@ class LoraSource {
   std::variant<std::filesystem::path, StateDict> source_;
 };
 
+// The vectors that a word of prompts has in one text encoder, from a file that brings them beside its LoRA.
+struct BundledEmbedding {
+  std::string word, component;
+  std::string key;  // in the file
+  Tensor vectors;   // [vectors, dim], or [dim] for one
+};
+
 // A file's tensors under canonical names, `<component>.<module path>.<suffix>`, with the alphas apart.
 struct LoraStateDict {
   StateDict state_dict;
@@ -36,6 +43,7 @@ struct LoraStateDict {
   std::string source, dialect;
   std::string architecture;     // the base model that it is for: "SD 1.x", "SDXL", …; "" where nothing says it
   int64_t cross_attention = 0;  // the width of the text embeddings that it is for, where it says so
+  std::vector<BundledEmbedding> embeddings;
   std::vector<LoadReport::Unmatched> unmatched;  // keys of the file that no dialect reads
   std::vector<std::string> notes;
 };

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "lora/added_word.h"
 #include "lora/state_dict.h"
 #include "lora/tensor.h"
 
@@ -37,6 +38,9 @@ class Model {
   const StateDict& state_dict() const;
   // The file names that a diffusers folder has for this component: config.json and the weights. Throws Error{io}.
   void save_pretrained(const std::filesystem::path& folder) const;
+  // Of a text encoder: the words that loaded files brought, as with_words() of its tokenizer takes them. Inside a call
+  // they are that call's.
+  std::vector<AddedWord> added_words() const;
   // The model's layers and sites (src/nn).
   const std::shared_ptr<Parts>& parts() const { return parts_; }
 

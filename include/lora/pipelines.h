@@ -65,6 +65,7 @@ class StableDiffusionPipeline : public LatentDiffusionPipeline, public StableDif
  private:
   friend class DiffusionPipeline;
   static StableDiffusionPipeline open(const PipelineFiles& files);
+  void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
   Traits traits() const override;
   TextEmbeddings embed(const Texts& texts) const override;
   Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
@@ -96,6 +97,7 @@ class StableDiffusionXLPipeline : public LatentDiffusionPipeline, public StableD
  private:
   friend class DiffusionPipeline;
   static StableDiffusionXLPipeline open(const PipelineFiles& files);
+  void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
   Traits traits() const override;
   TextEmbeddings embed(const Texts& texts) const override;
   Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
@@ -126,6 +128,7 @@ class StableDiffusion3Pipeline : public LatentDiffusionPipeline, public SD3LoraL
  private:
   friend class DiffusionPipeline;
   static StableDiffusion3Pipeline open(const PipelineFiles& files);
+  void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
   Traits traits() const override;
   TextEmbeddings embed(const Texts& texts) const override;
   Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
@@ -158,6 +161,7 @@ class AmusedPipeline : public DiffusionPipeline, public AmusedLoraLoaderMixin {
  private:
   friend class DiffusionPipeline;
   static AmusedPipeline open(const PipelineFiles& files);
+  void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
 };
 
 }  // namespace lora

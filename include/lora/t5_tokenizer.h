@@ -6,7 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "lora/added_word.h"
+
 namespace lora {
+
+class AddedTokens;
 
 // Immutable once loaded: copies share the vocabulary, and any number of threads may use one object.
 class T5Tokenizer {
@@ -16,7 +20,10 @@ class T5Tokenizer {
   // unsupported}.
   static T5Tokenizer from_pretrained(const std::filesystem::path& folder);
 
-  // Copies the files that it came from. Throws Error{io}.
+  // As CLIPTokenizer::with_words, but that upper and lower case count.
+  T5Tokenizer with_words(const std::vector<AddedWord>& words) const;
+
+  // Copies the files that it came from, without words. Throws Error{io}.
   void save_pretrained(const std::filesystem::path& folder) const;
 
   // Token ids with the end token behind them, of any length. `text` is UTF-8; invalid bytes become U+FFFD. Special
@@ -38,6 +45,7 @@ class T5Tokenizer {
  private:
   struct Impl;
   std::shared_ptr<const Impl> impl_;
+  std::shared_ptr<const AddedTokens> added_;
   std::filesystem::path folder_;  // where it came from
 };
 

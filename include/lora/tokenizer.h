@@ -6,8 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "lora/added_word.h"
+
 namespace lora {
 
+class AddedTokens;
 struct TokenizerConfig;
 struct TokenizerFiles;
 
@@ -22,7 +25,13 @@ class CLIPTokenizer {
   // token, SD 2.x and SDXL's second with "!".
   static CLIPTokenizer openai(const std::string& pad_token = "<|endoftext|>");
 
-  // Writes the folder that from_pretrained() reads to the same tokenizer. Throws Error{io}.
+  // This tokenizer with words beside its vocabulary, as after transformers' add_tokens: each is found wherever its
+  // text stands, in upper or lower case. `word` is all of its ids, `word_1`, `word_2`, … the second, the third. A word
+  // that is one token of the vocabulary counts only where it stands alone. Throws Error{conflict} where two are the
+  // same, or one is a special token, and Error{usage} for words of nothing but white space or without ids.
+  CLIPTokenizer with_words(const std::vector<AddedWord>& words) const;
+
+  // Writes the folder that from_pretrained() reads to the same tokenizer, without words. Throws Error{io}.
   void save_pretrained(const std::filesystem::path& folder) const;
 
   // Token ids between the begin and the end token, of any length. `text` is UTF-8; invalid bytes become U+FFFD. Special
@@ -44,6 +53,7 @@ class CLIPTokenizer {
  private:
   struct Impl;
   std::shared_ptr<const Impl> impl_;
+  std::shared_ptr<const AddedTokens> added_;
   std::filesystem::path folder_;  // where it came from; empty for openai()
   std::string pad_token_;         // openai()'s
 

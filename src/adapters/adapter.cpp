@@ -6,37 +6,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "adapters/finite.h"
+#include "adapters/make_delta.h"
 #include "core/check.h"
 #include "core/text.h"
-#include "nn/deltas/diff.h"
-#include "nn/deltas/dora.h"
-#include "nn/deltas/lora.h"
 
 namespace lora {
 
 namespace {
-
-constexpr std::string_view kSuffixes[] = {"lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector",
-                                          "dora_scale",    "diff",          "diff_b"};
-
-// The tensors of one layer, by canonical suffix.
-struct Group {
-  std::string path;
-  std::map<std::string_view, Tensor> tensors;
-
-  Tensor get(std::string_view suffix) const {
-    auto it = tensors.find(suffix);
-    return it == tensors.end() ? Tensor() : it->second;
-  }
-};
-
-// `down_blocks.0.conv1.lora_A.weight` is `down_blocks.0.conv1` and `lora_A.weight`.
-std::pair<std::string, std::string_view> split_key(const std::string& key) {
-  for (auto suffix : kSuffixes)
-    if (key.size() > suffix.size() && key.ends_with(suffix) && key[key.size() - suffix.size() - 1] == '.')
-      return {key.substr(0, key.size() - suffix.size() - 1), suffix};
-  return {key, ""};
-}
 
 struct Grouped {
   std::vector<Group> groups;  // in the order of the file
@@ -53,9 +30,15 @@ Grouped group(const StateDict& tensors) {
       continue;
     }
     auto [it, fresh] = where.emplace(path, result.groups.size());
-    if (fresh) result.groups.push_back({.path = path});
-    result.groups[it->second].tensors[suffix] = tensor;
+    if (fresh) result.groups.push_back({.path = path, .tensors = {}});
+    result.groups[it->second].tensors.set(std::string(suffix), tensor);
   }
+  // A whole weight (PEFT's modules_to_save) is no adapter; IA3's has on_input beside it.
+  std::erase_if(result.groups, [&](Group& g) {
+    if (!g.has("weight") || g.has("on_input")) return false;
+    result.unmatched.push_back({g.path + ".weight", "a whole weight, which no adapter has"});
+    return g.tensors.size() == 1;
+  });
   return result;
 }
 
@@ -71,46 +54,43 @@ std::string unmatched_reason(const std::vector<std::string>& paths, const std::s
                       : fmt::format("the model has no such layer; the nearest is {}", near);
 }
 
-void check_halves(const std::vector<Group>& groups, const std::string& component) {
+void check_whole(const std::vector<Group>& groups, const std::string& component) {
   std::vector<std::string> halves;
-  for (const auto& g : groups) {
-    bool A = g.get("lora_A.weight").defined(), B = g.get("lora_B.weight").defined();
-    bool needs_both = A || B || !(g.get("diff").defined() || g.get("diff_b").defined());
-    if (needs_both && !(A && B))
-      halves.push_back(fmt::format("{} (no {})", g.path, A ? "lora_B/up" : B ? "lora_A/down" : "lora_A and lora_B"));
-  }
+  for (const auto& g : groups)
+    if (auto missing = missing_part(g); !missing.empty()) halves.push_back(fmt::format("{} ({})", g.path, missing));
   check(halves.empty(), ErrorKind::bad_key,
         "{}: {} layer(s) have one half of a pair: {}; the file is incomplete, nothing was loaded", component,
         halves.size(), listing(halves, 4));
 }
 
-// One layer's delta, in the site's dtype and on its device.
-std::shared_ptr<const Delta> make_delta(const Group& g, const Site& site, const PrepareOptions& options) {
-  auto label = options.component + "." + g.path;
-  auto device = site.weight.device();
-  auto dtype = site.weight.scalar_type();
-  auto A = g.get("lora_A.weight");
-  if (!A.defined()) return DiffDelta(site, g.get("diff"), g.get("diff_b"), label).to(device, dtype);
-  check(!g.get("diff").defined(), ErrorKind::unsupported, "{}: both low-rank factors and a full difference", label);
-
-  auto bias = g.get("lora_B.bias");
-  auto factors = LoraFactors::fit(site, A, g.get("lora_B.weight"), bias.defined() ? bias : g.get("diff_b"), label);
-  auto r = double(factors.rank());
-  auto given = options.alphas.find(g.path);
-  factors.alpha = options.config ? options.config->alpha(g.path) : given != options.alphas.end() ? given->second : r;
-  factors.scale = factors.alpha / (options.config && options.config->use_rslora ? std::sqrt(r) : r);
-  // kohya's diff_b is added as it is, PEFT's bias with the scale of the factors.
-  if (!bias.defined() && factors.bias.defined()) factors.bias = factors.bias / factors.scale;
-  factors = factors.to(device, dtype);
-
-  auto magnitude = g.get("lora_magnitude_vector"), dora_scale = g.get("dora_scale");
-  if (!magnitude.defined() && !dora_scale.defined()) return std::make_shared<LoraDelta>(std::move(factors));
-  check(site.kind == SiteKind::linear || site.kind == SiteKind::conv2d, ErrorKind::unsupported,
-        "{}: DoRA on a layer that is neither linear nor a convolution", label);
-  auto base = options.base ? options.base(site) : site.weight;
-  if (magnitude.defined()) return std::make_shared<PeftDoraDelta>(std::move(factors), magnitude, base, label);
-  return std::make_shared<LycorisDoraDelta>(std::move(factors), dora_scale, base, label);
+bool has_rank_zero(const Group& g) {
+  for (const char* factor : {"lora_A.weight", "lora_B.weight", "hada_w1_b", "lokr_w2_b", "a2.weight"})
+    if (auto t = g.get(factor); t.defined() && t.numel() == 0) return true;
+  return false;
 }
+
+bool is_finite(const Group& g) {
+  for (const auto& [suffix, tensor] : g.tensors)
+    if (!all_finite(tensor)) return false;
+  return true;
+}
+
+// What was passed over, and what will do nothing.
+struct Passed {
+  std::vector<std::string> rank_zero, not_finite, alpha_zero;
+
+  std::vector<std::string> notes(const std::string& component) const {
+    std::vector<std::string> all;
+    auto tell = [&](const std::vector<std::string>& layers, const char* what) {
+      if (!layers.empty())
+        all.push_back(fmt::format("{}: {} layer(s) {}: {}", component, layers.size(), what, listing(layers, 4)));
+    };
+    tell(rank_zero, "of rank 0 were passed over");
+    tell(not_finite, "hold NaN or infinity, are not finite, and were passed over");
+    tell(alpha_zero, "have an alpha of 0 and do nothing");
+    return all;
+  }
+};
 
 }  // namespace
 
@@ -125,17 +105,31 @@ SiteWeights SiteWeights::operator*(double factor) const {
   return scaled;
 }
 
-double LoraConfig::alpha(const std::string& path) const {
+namespace {
+
+double by_pattern(const std::vector<std::pair<std::string, double>>& patterns, const std::string& path,
+                  double otherwise) {
   // transformers 5 has no text_model level, and anchored patterns are written without it.
   constexpr std::string_view kLevel = "text_model.";
   auto shorter = path.starts_with(kLevel) ? path.substr(kLevel.size()) : path;
-  for (const auto& [pattern, value] : alpha_pattern) {
+  for (const auto& [pattern, value] : patterns) {
     re2::RE2 expression("(.*\\.)?(" + pattern + ")", re2::RE2::Quiet);
     check(expression.ok(), ErrorKind::bad_file,
-          "lora_adapter_metadata: alpha_pattern \"{}\" is no regular expression: {}", pattern, expression.error());
+          "lora_adapter_metadata: the pattern \"{}\" is no regular expression: {}", pattern, expression.error());
     if (re2::RE2::FullMatch(path, expression) || re2::RE2::FullMatch(shorter, expression)) return value;
   }
-  return lora_alpha;
+  return otherwise;
+}
+
+}  // namespace
+
+double LoraConfig::alpha(const std::string& path) const { return by_pattern(alpha_pattern, path, lora_alpha); }
+
+double LoraConfig::rank(const std::string& path) const { return by_pattern(rank_pattern, path, r); }
+
+bool LoraConfig::is_feedforward(const std::string& path) const {
+  return std::any_of(feedforward_modules.begin(), feedforward_modules.end(),
+                     [&](auto& name) { return path == name || path.ends_with("." + name); });
 }
 
 Prepared prepare(const Parts& parts, const StateDict& tensors, const PrepareOptions& options) {
@@ -143,11 +137,16 @@ Prepared prepare(const Parts& parts, const StateDict& tensors, const PrepareOpti
   result.report.name = options.component;
   auto grouped = group(tensors);
   result.unmatched = std::move(grouped.unmatched);
-  check_halves(grouped.groups, options.component);
+  check_whole(grouped.groups, options.component);
+  Passed passed;
 
   std::vector<std::pair<Site*, const Group*>> found;
   std::vector<std::string> paths;  // for the first layer that the model has not
   for (const auto& g : grouped.groups) {
+    if (has_rank_zero(g)) {
+      passed.rank_zero.push_back(g.path);
+      continue;
+    }
     auto it = parts.by_path.find(g.path);
     if (it != parts.by_path.end()) {
       found.emplace_back(it->second, &g);
@@ -161,8 +160,11 @@ Prepared prepare(const Parts& parts, const StateDict& tensors, const PrepareOpti
   auto& entries = result.adapter.entries;
   entries.resize(found.size());
   std::vector<std::optional<Error>> errors(found.size());
+  std::vector<char> not_finite(found.size());
   at::parallel_for(0, int64_t(found.size()), 16, [&](int64_t begin, int64_t end) {
     for (auto i = begin; i < end; ++i) try {
+        not_finite[i] = !is_finite(*found[i].second);
+        if (not_finite[i]) continue;
         entries[i] = {found[i].first, make_delta(*found[i].second, *found[i].first, options)};
       } catch (const Error& error) {
         errors[i] = error;
@@ -176,6 +178,12 @@ Prepared prepare(const Parts& parts, const StateDict& tensors, const PrepareOpti
   }
   check(misfits.empty(), ErrorKind::bad_shape, "{} of {} layers do not fit the model, so nothing was loaded: {}",
         misfits.size(), grouped.groups.size(), listing(misfits, 3));
+  for (size_t i = 0; i < found.size(); ++i)
+    if (not_finite[i]) passed.not_finite.push_back(found[i].second->path);
+  std::erase_if(entries, [](auto& entry) { return !entry.delta; });
+  for (const auto& [site, delta] : entries)
+    if (delta->rank() > 0 && delta->scale() == 0) passed.alpha_zero.push_back(site->path);
+  result.notes = passed.notes(options.component);
   for (const auto& [site, delta] : entries)
     result.report.layers.push_back({.path = site->path,
                                     .algorithm = delta->algorithm(),

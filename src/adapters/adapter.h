@@ -16,6 +16,9 @@ struct Adapter {
   };
   std::string name;
   std::vector<Entry> entries;  // in the order of the model's sites
+  // Words that a text encoder has while the adapter is loaded, active or not, and the rows of each: [vectors, dim], in
+  // the encoder's dtype and on its device.
+  std::map<std::string, Tensor> words;
 };
 
 // How strongly an adapter acts: a number for all of a component's sites, or one for each.
@@ -29,34 +32,44 @@ struct SiteWeights {
   bool operator==(const SiteWeights&) const = default;
 };
 
-// How strongly a file's layers act, beyond what its alphas say: PEFT's LoraConfig as far as loading needs it. Ranks are
-// those of the tensors.
+// How strongly a file's layers act, beyond what its alphas say, and how: PEFT's configs as far as loading needs them.
 struct LoraConfig {
-  double lora_alpha = 0;
-  bool use_rslora = false;                                    // scale is alpha / sqrt(r)
-  std::vector<std::pair<std::string, double>> alpha_pattern;  // regular expression of paths → alpha
+  std::string peft_type = "LORA";  // LORA, LOHA, LOKR, OFT, IA3
+  double lora_alpha = 0;           // `alpha` of LoHa and LoKr
+  bool use_rslora = false;         // scale is alpha / sqrt(r)
+  double r = 0;                    // for LoKr, whose tensors need not have a rank
+  std::vector<std::pair<std::string, double>> alpha_pattern, rank_pattern;  // regular expression of paths → value
+  // OFT: matrices by this many terms of a series, or exactly.
+  bool use_cayley_neumann = true;
+  int64_t num_cayley_neumann_terms = 5;
+  std::vector<std::string> feedforward_modules;  // IA3: layers whose inputs are multiplied, by the ends of their paths
 
-  // PEFT's rule: the first pattern P for which `(.*\.)?(P)` matches the whole path; else lora_alpha.
+  // PEFT's rule: the first pattern P for which `(.*\.)?(P)` matches the whole path; else lora_alpha, r.
   double alpha(const std::string& path) const;
+  double rank(const std::string& path) const;
+  bool is_feedforward(const std::string& path) const;
 };
 
 struct PrepareOptions {
-  std::string component;                    // for messages and the report
-  std::map<std::string, double> alphas;     // by path; a layer without one has alpha = rank
-  std::optional<LoraConfig> config;         // replaces the alphas
-  std::function<Tensor(const Site&)> base;  // a site's base weight, for the kinds that look at it; none: Site::weight
+  std::string component;                 // for messages and the report
+  std::map<std::string, double> alphas;  // by path; a layer without one has alpha = rank
+  std::optional<LoraConfig> config;      // replaces the alphas
+  bool by_onetrainer = false;            // whose OFT turns convolutions the other way
+  // A site's weight and bias without what is fused, for the kinds that look at them.
+  std::function<Tensor(const Site&)> base, base_bias;
 };
 
 struct Prepared {
   Adapter adapter;
   LoadReport::Component report;
   std::vector<LoadReport::Unmatched> unmatched;
+  std::vector<std::string> notes;  // layers that were passed over, or do nothing
 };
 
 // `tensors`: `<path>.<canonical suffix>`. Each is looked up among the component's sites, exactly; what is not there is
-// listed as unmatched. Throws Error{bad_key} for one half of a pair, Error{bad_shape} where sizes do not fit, naming up
-// to a few of the layers. The deltas are in the sites' dtype and on their device; tensors that already are alias the
-// caller's.
+// listed as unmatched; layers of rank 0 or with NaN or infinity are passed over with a note. Throws Error{bad_key} for
+// one half of a pair, Error{bad_shape} where sizes do not fit, naming up to a few of the layers. The deltas are in the
+// sites' dtype and on their device; tensors that already are alias the caller's.
 Prepared prepare(const Parts& parts, const StateDict& tensors, const PrepareOptions& options);
 
 }  // namespace lora

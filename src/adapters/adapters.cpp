@@ -1,6 +1,10 @@
 #include "adapters/adapters.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
+#include <numeric>
+#include <set>
 
 #include "adapters/stack.h"
 #include "core/check.h"
@@ -68,6 +72,12 @@ std::shared_ptr<const Adapter> Adapters::adapter(const std::string& name) const 
 Tensor Adapters::base(const Site& site) const {
   std::lock_guard lock(mutex_);
   return base_weight(site, base_).to(site.weight.device(), site.weight.scalar_type());
+}
+
+Tensor Adapters::base_bias(const Site& site) const {
+  std::lock_guard lock(mutex_);
+  auto bias = lora::base_bias(site, base_);
+  return bias.defined() ? bias.to(site.weight.device(), site.weight.scalar_type()) : bias;
 }
 
 // ---- What is done with them ----------------------------------------------------------------------------------------
@@ -254,8 +264,31 @@ std::vector<std::string> Adapters::would_break(const std::vector<std::string>& n
   return non_finite(changes({}, recipes(next.fused)), base_);
 }
 
+namespace {
+
+// A word that several adapters have is in all of them the same (see LoraBaseMixin).
+std::shared_ptr<const AddedRows> added_rows(const LoadedAdapters& loaded, const Parts& parts) {
+  std::vector<Tensor> rows;
+  std::vector<AddedWord> words;
+  std::set<std::string> seen;
+  int64_t next = parts.vocabulary ? parts.vocabulary->weight.size(0) : 0;
+  for (const auto& entry : loaded)
+    for (const auto& [text, vectors] : entry->adapter->words) {
+      if (!seen.insert(text).second) continue;
+      rows.push_back(vectors);
+      auto& ids = words.emplace_back(AddedWord{text, std::vector<int64_t>(vectors.size(0))}).ids;
+      std::iota(ids.begin(), ids.end(), next);
+      next += vectors.size(0);
+    }
+  if (rows.empty()) return nullptr;
+  return std::make_shared<const AddedRows>(AddedRows{at::cat(rows), std::move(words)});
+}
+
+}  // namespace
+
 void Adapters::publish() {
-  auto state = std::make_shared<AdapterState>(AdapterState{.loaded = state_.loaded, .base = &base_});
+  auto state = std::make_shared<AdapterState>(
+      AdapterState{.loaded = state_.loaded, .base = &base_, .added = added_rows(state_.loaded, parts_)});
   if (state_.enabled) {
     for (const auto& f : state_.fused) state->fused.push_back(f.adapter);
     for (const auto& name : state_.active)

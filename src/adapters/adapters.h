@@ -54,6 +54,7 @@ class Adapters {
 
   // A site's weight as the file has it, in the model's dtype, whatever is fused.
   Tensor base(const Site& site) const;
+  Tensor base_bias(const Site& site) const;  // the same of its bias; undefined where it has none
 
   // Moves an adapter's tensors; a run that needs one that is elsewhere than the model is refused.
   void to(const std::string& name, Device device);

@@ -18,6 +18,8 @@ namespace {
 
 // Rows of W that one core rebuilds at a time.
 constexpr int64_t kBlockElements = 1 << 18;
+// What differences of whole weights may take while they wait to be written, in numbers of four bytes.
+constexpr int64_t kWaveElements = 1 << 26;
 
 // W and its base as matrices [out, in·kh·kw] (a norm's [n, 1]), and what becomes of the base:
 //   W ← gain ⊙ base ⊙ input_gain + change + B A
@@ -37,11 +39,6 @@ Tensor file_or_copy(const Tensor& now, const Tensor& source, const Tensor* copy)
   if (source.defined()) return source;
   if (auto mapped = pristine(now); mapped.defined()) return mapped;
   return copy && copy->defined() ? *copy : now;  // never written: it is its own base
-}
-
-Tensor base_bias(const Site& site, const BaseWeights& known) {
-  auto copy = known.copies.find(&site);
-  return file_or_copy(site.bias, site.bias_source, copy == known.copies.end() ? nullptr : &copy->second.second);
 }
 
 Tensor matrix(const Tensor& t) { return t.dim() == 1 ? t.unsqueeze(1) : t.flatten(1); }
@@ -66,7 +63,7 @@ Target target(const Rebuild& wanted, const BaseWeights& known) {
   std::vector<Tensor> up, down;
   Tensor bias;
   for (const auto& [delta, strength] : wanted.ingredients) {
-    auto effect = delta->effect(strength);
+    auto effect = delta->effect(strength, delta->is_dense() ? base.to(device, site.weight.scalar_type()) : base);
     if (effect.A.defined()) {
       auto left = effect.B, right = effect.A;
       if (site.kind == SiteKind::embedding) left = effect.A.t(), right = effect.B.t();
@@ -144,13 +141,26 @@ std::vector<Task> tasks(const std::vector<Target>& targets) {
   return all;
 }
 
-std::vector<Target> all_targets(const std::vector<Rebuild>& work, const BaseWeights& known) {
-  std::vector<Target> targets(work.size());
-  at::parallel_for(0, int64_t(work.size()), 8, [&](int64_t begin, int64_t end) {
+// The targets of work[begin] up to work[end].
+std::vector<Target> targets_of(const std::vector<Rebuild>& work, size_t begin, size_t end, const BaseWeights& known) {
+  std::vector<Target> targets(end - begin);
+  at::parallel_for(0, int64_t(targets.size()), 8, [&](int64_t first, int64_t last) {
     c10::NoGradGuard no_grad;
-    for (auto i = begin; i < end; ++i) targets[i] = target(work[i], known);
+    for (auto i = first; i < last; ++i) targets[i] = target(work[begin + i], known);
   });
   return targets;
+}
+
+// The first of the work after `begin` that has to wait, because what is before it takes all the memory there is for
+// differences of whole weights. Factors of low rank take none.
+size_t end_of_wave(const std::vector<Rebuild>& work, size_t begin) {
+  int64_t elements = 0;
+  for (auto i = begin; i < work.size(); ++i) {
+    for (const auto& ingredient : work[i].ingredients)
+      if (ingredient.delta->is_dense()) elements += work[i].site->weight.numel();
+    if (elements > kWaveElements && i > begin) return i;
+  }
+  return work.size();
 }
 
 // Blocks are independent: each core takes the next one until none is left, and multiplies alone.
@@ -174,6 +184,11 @@ Tensor base_weight(const Site& site, const BaseWeights& known) {
   return file_or_copy(site.weight, site.weight_source, copy == known.copies.end() ? nullptr : &copy->second.first);
 }
 
+Tensor base_bias(const Site& site, const BaseWeights& known) {
+  auto copy = known.copies.find(&site);
+  return file_or_copy(site.bias, site.bias_source, copy == known.copies.end() ? nullptr : &copy->second.second);
+}
+
 void rebuild(const std::vector<Rebuild>& work, BaseWeights& known) {
   c10::NoGradGuard no_grad;
   for (const auto& wanted : work) {
@@ -185,30 +200,36 @@ void rebuild(const std::vector<Rebuild>& work, BaseWeights& known) {
       known.copies[&site] = {own_weight ? site.weight.clone() : Tensor(), own_bias ? site.bias.clone() : Tensor()};
   }
 
-  auto targets = all_targets(work, known);
-  for_each_block(targets, [](const Task& task) { write_rows(*task.target, task.begin, task.end); });
-
-  for (size_t i = 0; i < work.size(); ++i) {
-    if (targets[i].bias.defined()) work[i].site->bias.copy_(targets[i].bias);
-    known.written.insert(work[i].site);
-    if (work[i].ingredients.empty()) known.copies.erase(work[i].site);
+  for (size_t begin = 0, end; begin < work.size(); begin = end) {
+    end = end_of_wave(work, begin);
+    auto targets = targets_of(work, begin, end, known);
+    for_each_block(targets, [](const Task& task) { write_rows(*task.target, task.begin, task.end); });
+    for (auto i = begin; i < end; ++i) {
+      const auto& bias = targets[i - begin].bias;
+      if (bias.defined()) work[i].site->bias.copy_(bias);
+      known.written.insert(work[i].site);
+      if (work[i].ingredients.empty()) known.copies.erase(work[i].site);
+    }
   }
 }
 
 std::vector<std::string> non_finite(const std::vector<Rebuild>& work, const BaseWeights& known) {
   c10::NoGradGuard no_grad;
-  auto targets = all_targets(work, known);
-  std::mutex mutex;
-  std::set<const Target*> bad;
-  for_each_block(targets, [&](const Task& task) {
-    if (is_finite(*task.target, task.begin, task.end)) return;
-    std::lock_guard lock(mutex);
-    bad.insert(task.target);
-  });
   std::vector<std::string> paths;
-  for (size_t i = 0; i < work.size(); ++i)
-    if (bad.contains(&targets[i]) || (targets[i].bias.defined() && !at::isfinite(targets[i].bias).all().item<bool>()))
-      paths.push_back(work[i].site->path);
+  for (size_t begin = 0, end; begin < work.size(); begin = end) {
+    end = end_of_wave(work, begin);
+    auto targets = targets_of(work, begin, end, known);
+    std::mutex mutex;
+    std::set<const Target*> bad;
+    for_each_block(targets, [&](const Task& task) {
+      if (is_finite(*task.target, task.begin, task.end)) return;
+      std::lock_guard lock(mutex);
+      bad.insert(task.target);
+    });
+    for (const auto& t : targets)
+      if (bad.contains(&t) || (t.bias.defined() && !at::isfinite(t.bias).all().item<bool>()))
+        paths.push_back(work[begin + size_t(&t - targets.data())].site->path);
+  }
   return paths;
 }
 

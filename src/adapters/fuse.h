@@ -33,6 +33,7 @@ struct BaseWeights {
 
 // The base weight of a site, whatever is fused there now.
 Tensor base_weight(const Site& site, const BaseWeights& known);
+Tensor base_bias(const Site& site, const BaseWeights& known);  // undefined where it has none
 
 // Writes W ← base + Σ strength · ΔW for each site, rounded once to W's dtype. One pass over W: rows are taken block by
 // block, so that no temporary has W's size. The caller holds the model's weights alone (Parts::in_use).

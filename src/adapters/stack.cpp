@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "nn/delta.h"
 
 namespace lora {
 
@@ -129,11 +130,16 @@ Tensor AdapterState::restored(const Site& site) const {
 std::shared_ptr<Run> Stack::run(const std::vector<StackEntry>& entries, const AdapterState& state, int64_t tokens,
                                 int64_t width) {
   auto run = std::make_shared<Run>();
+  run->added = state.added;
   bool shared =
       std::any_of(entries.begin(), entries.end(), [](auto& e) { return !e.images.empty() || e.mask.defined(); });
-  std::vector<std::vector<std::pair<Effect, int64_t>>> effects(parts_.sites.size());
+  struct Acting {
+    const Delta* delta;
+    double strength;
+    int64_t entry;
+  };
+  std::vector<std::vector<Acting>> acting(parts_.sites.size());
   std::vector<std::shared_ptr<const Delta>> trained_at(parts_.sites.size());
-  std::vector<double> strengths(parts_.sites.size());  // of those that are trained
   for (size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].weights.none()) continue;
     for (const auto& [site, delta] : entries[i].adapter->entries) {
@@ -146,32 +152,37 @@ std::shared_ptr<Run> Stack::run(const std::vector<StackEntry>& entries, const Ad
       }
       auto strength = entries[i].weights.at(site->index);
       if (strength == 0) continue;
-      bool trained = delta->is_trained();  // and asked anew in each pass
-      effects[site->index].emplace_back(trained ? Effect() : delta->effect(strength), int64_t(i));
-      if (trained) trained_at[site->index] = delta, strengths[site->index] = strength;
+      acting[site->index].push_back({delta.get(), strength, int64_t(i)});
+      if (delta->is_trained()) trained_at[site->index] = delta;
     }
   }
   run->at.resize(parts_.sites.size());
   stacked_.resize(parts_.sites.size());
-  for (size_t i = 0; i < effects.size(); ++i) {
-    if (effects[i].empty()) {
+  for (size_t i = 0; i < acting.size(); ++i) {
+    if (acting[i].empty()) {
       stacked_[i] = {};
       continue;
     }
     const auto& site = *parts_.sites[i];
-    if (auto& trained = trained_at[i]) {
-      if (effects[i].size() > 1 || shared) {
+    auto base = state.restored(site);
+    if (auto& trained = trained_at[i]) {  // asked anew in each pass
+      if (acting[i].size() > 1 || shared) {
         run->problem = fmt::format(
             "{}: an adapter that is trained must be the only one that is active there, for all images; fuse the others",
             site.path);
         return run;
       }
-      run->at[i] = std::make_shared<Applied>(Applied{.trained = trained, .strength = strengths[i]});
+      run->at[i] =
+          std::make_shared<Applied>(Applied{.trained = trained, .strength = acting[i].front().strength, .base = base});
       continue;
     }
     try {
-      run->at[i] = apply(site, effects[i], state.restored(site), shared ? int64_t(entries.size()) : 0);
-    } catch (const Error& error) {
+      // Effects of a whole weight's size live for one site only.
+      std::vector<std::pair<Effect, int64_t>> effects;
+      for (const auto& [delta, strength, entry] : acting[i])
+        effects.emplace_back(delta->effect(strength, base.defined() ? base : site.weight), entry);
+      run->at[i] = apply(site, effects, base, shared ? int64_t(entries.size()) : 0);
+    } catch (const std::exception& error) {  // and the tensors' own: a publication never fails half-way
       run->problem = error.what();
       return run;
     }

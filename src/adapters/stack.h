@@ -25,6 +25,7 @@ struct AdapterState {
   std::vector<StackEntry> applying;  // the active ones, without those that are fused; nothing while disabled
   std::vector<std::shared_ptr<const Adapter>> fused;  // in the weights now
   const BaseWeights* base = nullptr;
+  std::shared_ptr<const AddedRows> added;  // the words of all that is loaded; nullptr for none
 
   bool is_fused(const Adapter& adapter) const;
   // The base weight of a site that something is fused into, in the model's dtype; undefined for others.

@@ -189,4 +189,10 @@ void Progress::show(int done, int total) {
   if (done == total) fmt::print(stderr, "\n");
 }
 
+std::function<void(int, int)> progress_after_a_second() {
+  return [progress = std::make_shared<Progress>()](int done, int total) {
+    if (progress->seconds() > 1) progress->show(done, total);
+  };
+}
+
 }  // namespace lora

@@ -2,6 +2,7 @@
 // What the subcommands share: adapters on the command line, devices, progress.
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -64,9 +65,13 @@ class Progress {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+// A bar for work that is mostly over at once: none in the first second.
+std::function<void(int done, int total)> progress_after_a_second();
+
 // The subcommands: each declares itself under `app`.
 void declare_generate(CLI::App& app);
 void declare_inspect(CLI::App& app);
+void declare_convert(CLI::App& app);
 void declare_fuse(CLI::App& app);
 void declare_forward(CLI::App& app);
 

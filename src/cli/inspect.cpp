@@ -6,18 +6,27 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/common.h"
+#include "core/check.h"
+#include "tools/compare.h"
 
 namespace lora {
 
 namespace {
 
 struct Arguments {
-  std::string file, model;
+  std::string file, other, model;
   bool json = false;
 };
 
+void compare(const Arguments& a) {
+  check(a.model.empty(), ErrorKind::usage, "--model is for one file; two are compared with each other");
+  auto comparison = compare_loras(a.file, a.other, progress_after_a_second());
+  fmt::print("{}", a.json ? comparison.json() + "\n" : comparison.text());
+}
+
 void run(const Arguments& a) {
-  auto inspection = inspect_lora(a.file);
+  if (!a.other.empty()) return compare(a);
+  auto inspection = inspect_lora(a.file, progress_after_a_second());
   std::optional<LoadReport> match;
   if (!a.model.empty()) match = DiffusionPipeline::from_pretrained(a.model)->match_lora(a.file);
   if (a.json) {
@@ -38,8 +47,10 @@ void run(const Arguments& a) {
 
 void declare_inspect(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
-  auto* command = app.add_subcommand("inspect", "Says what a LoRA file is and what it is for");
+  auto* command = app.add_subcommand(
+      "inspect", "Says what a LoRA file is, what it is for and whether it is sound; or how alike two are");
   command->add_option("FILE", a->file, "A LoRA file, or a folder that holds one")->required();
+  command->add_option("OTHER", a->other, "A second one: says layer by layer how alike the two are");
   command->add_option("--model", a->model, "Says too what would match in this model, and what not");
   command->add_flag("--json", a->json, "Reports as JSON");
   command->callback([a] { run(*a); });

@@ -10,6 +10,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", LORA_VERSION);
   lora::declare_generate(app);
   lora::declare_inspect(app);
+  lora::declare_convert(app);
   lora::declare_fuse(app);
   lora::declare_forward(app);
   try {

@@ -1,9 +1,10 @@
 // diffusers, from the oldest files to today's. A component's name, then the module's path, then one of three spellings
 // of the factors.
-#include <array>
+#include <algorithm>
 
 #include "core/text.h"
 #include "dialects/names.h"
+#include "dialects/native.h"
 #include "dialects/tables.h"
 
 namespace lora {
@@ -55,20 +56,28 @@ constexpr Row kTextLeaves[] = {
 
 }  // namespace
 
-// Today: PEFT's factors under the component's name.
+// Today: PEFT's factors under the component's name; and those of other trainers there.
 std::optional<CanonicalKey> read_diffusers(std::string_view key) {
-  static constexpr Row kSuffixes[] = {
-      {".lora_A.weight", "lora_A.weight"},
-      {".lora_B.weight", "lora_B.weight"},
-      {".lora_B.bias", "lora_B.bias"},
-      {".lora_magnitude_vector", "lora_magnitude_vector"},
-      {".lora_magnitude_vector.weight", "lora_magnitude_vector"},
-      {".dora_scale", "dora_scale"},
-      {".diff", "diff"},
-      {".diff_b", "diff_b"},
-      {".alpha", "alpha"},
-  };
-  return canonical(key, kSuffixes);
+  auto component = take_prefix(key, kComponents);
+  if (!component) return std::nullopt;
+  while (key.starts_with(*component + ".")) key.remove_prefix(component->size() + 1);  // "unet.unet."
+  auto suffix = take_peft_suffix(key);
+  if (!suffix) suffix = take_kohya_suffix(key);
+  if (!suffix || is_native(key)) return std::nullopt;  // native names below a component's are OMI's
+  return CanonicalKey{*component, modern_path(std::string(key), component->starts_with("text_encoder")), *suffix};
+}
+
+// The same without a component's name: a denoiser's own state dict.
+std::optional<CanonicalKey> read_bare(std::string_view key) {
+  static constexpr std::string_view kStarts[] = {
+      "down_blocks.",       "mid_block.", "up_blocks.", "transformer_blocks.", "single_transformer_blocks.",
+      "transformer_layers."};
+  if (std::none_of(std::begin(kStarts), std::end(kStarts), [&](auto start) { return key.starts_with(start); }))
+    return std::nullopt;
+  auto suffix = take_peft_suffix(key);
+  if (!suffix) suffix = take_kohya_suffix(key);
+  if (!suffix) return std::nullopt;
+  return CanonicalKey{"", modern_path(std::string(key), false), *suffix};
 }
 
 // 2023: factors inside layers, `lora` in a UNet, `lora_linear_layer` in a text encoder.
@@ -91,6 +100,11 @@ std::optional<CanonicalKey> read_attention_processors(std::string_view key) {
   bool text = component->starts_with("text_encoder");
   auto leaf = text ? take_suffix(key, kTextLeaves) : take_suffix(key, kProcessorLeaves);
   if (!leaf || !key.ends_with(".")) return std::nullopt;
+  // Some releases put all four below each of a text encoder's projections; the one that belongs there counts.
+  if (text && key.ends_with("_proj.")) {
+    if (!key.ends_with("." + *leaf + ".")) return std::nullopt;
+    key.remove_suffix(leaf->size() + 1);
+  }
   return CanonicalKey{*component, modern_path(std::string(key) + *leaf, text), *suffix};
 }
 

@@ -1,4 +1,5 @@
-// kohya's sd-scripts, and what A1111 reads: flat names under lora_unet_ and lora_te_, lora_down/lora_up and alpha.
+// kohya's sd-scripts, LyCORIS in them, and what A1111 reads: flat names under lora_unet_ and lora_te_, in diffusers'
+// names for Stable Diffusion 1.x and 2.x and in native ones for what came after.
 #include "core/text.h"
 #include "dialects/names.h"
 #include "dialects/tables.h"
@@ -7,34 +8,45 @@ namespace lora {
 
 namespace {
 
-constexpr Row kComponents[] = {
-    {"lora_unet_", ""},  // whatever denoiser the pipeline has
-    {"lora_te1_", "text_encoder"},
-    {"lora_te2_", "text_encoder_2"},
-    {"lora_te3_", "text_encoder_3"},
-    {"lora_te_", "text_encoder"},
-};
-constexpr Row kSuffixes[] = {
-    {".lora_down.weight", "lora_A.weight"},
-    {".lora_up.weight", "lora_B.weight"},
-    {".alpha", "alpha"},
-    {".dora_scale", "dora_scale"},
-    {".diff", "diff"},
-    {".diff_b", "diff_b"},
-    {".w_norm", "diff"},  // LyCORIS, of norms
-    {".b_norm", "diff_b"},
-};
+std::optional<CanonicalKey> read_flat(std::string_view key, std::span<const Row> components) {
+  auto component = take_prefix(key, components);
+  if (!component) return std::nullopt;
+  auto suffix = take_kohya_suffix(key);
+  if (!suffix) suffix = take_peft_suffix(key);
+  if (!suffix) return std::nullopt;
+  // Files that were converted from diffusers may have kept dots in the flat part.
+  auto path = unflatten(replace_all(std::string(key), ".", "_"));
+  if (!path) return std::nullopt;
+  // What OneTrainer calls the second text encoder may be Flux' T5.
+  if (component == "text_encoder_2" && path->starts_with("encoder.block.")) component = "text_encoder_3";
+  return CanonicalKey{*component, modern_path(*path, component->starts_with("text_encoder")), *suffix};
+}
 
 }  // namespace
 
 std::optional<CanonicalKey> read_kohya(std::string_view key) {
-  auto component = take_prefix(key, kComponents);
-  auto suffix = take_suffix(key, kSuffixes);
-  if (!component || !suffix) return std::nullopt;
-  // Files that were converted from diffusers may have kept dots in the flat part.
-  auto path = unflatten(replace_all(std::string(key), ".", "_"));
-  if (!path) return std::nullopt;
-  return CanonicalKey{*component, modern_path(*path, component->starts_with("text_encoder")), *suffix};
+  static constexpr Row kComponents[] = {
+      {"lora_unet__", ""},  // whatever denoiser the pipeline has
+      {"lora_unet_", ""},
+      {"oft_unet_", ""},
+      {"lora_te1_", "text_encoder"},
+      {"lora_te2_", "text_encoder_2"},
+      {"lora_te3_", "text_encoder_3"},
+      {"lora_te_", "text_encoder"},
+  };
+  return read_flat(key, kComponents);
+}
+
+// OneTrainer's own names for transformers; its other files are kohya's, OMI's or ComfyUI's.
+std::optional<CanonicalKey> read_onetrainer(std::string_view key) {
+  static constexpr Row kComponents[] = {{"lora_transformer_", "transformer"}, {"transformer_", "transformer"}};
+  return read_flat(key, kComponents);
+}
+
+// LyCORIS around a diffusers model, as SimpleTuner uses it.
+std::optional<CanonicalKey> read_lycoris(std::string_view key) {
+  static constexpr Row kComponents[] = {{"lycoris_", ""}};
+  return read_flat(key, kComponents);
 }
 
 }  // namespace lora

@@ -6,8 +6,8 @@
 
 namespace lora {
 
-// "down_blocks_0_attentions_1_proj_in" to "down_blocks.0.attentions.1.proj_in"; nullopt where a part is no name that a
-// model here has. The reverse is replacing '.' by '_'.
+// "down_blocks_0_attentions_1_proj_in" to "down_blocks.0.attentions.1.proj_in", in diffusers' names and in native ones;
+// nullopt where a part is no name that a known model has. The reverse is replacing '.' by '_'.
 std::optional<std::string> unflatten(std::string_view flat);
 
 // A module path as diffusers has it today: `text_model.` before a text encoder's layers, `to_out.0` for `to_out`, no

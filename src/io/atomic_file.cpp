@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <random>
 #include <system_error>
+#include <utility>
 
 #include "core/check.h"
 
@@ -59,6 +60,13 @@ void AtomicFile::write(const void* data, size_t size) {
     write_through(static_cast<const char*>(data), size);
   else
     buffer_.append(static_cast<const char*>(data), size);
+}
+
+void AtomicFile::overwrite(uint64_t position, const void* data, size_t size) {
+  flush();
+  ssize_t written = ::pwrite(fd_, data, size, static_cast<off_t>(position));
+  check(written == static_cast<ssize_t>(size), ErrorKind::io, "{}: cannot be written: {}", path_.string(),
+        reason(written < 0 ? errno : ENOSPC));
 }
 
 void AtomicFile::commit() {

@@ -1,5 +1,6 @@
 #pragma once
 // A file that appears whole or not at all.
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -17,6 +18,8 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
 
   void write(const void* data, size_t size);
+  // Replaces bytes that were written before.
+  void overwrite(uint64_t position, const void* data, size_t size);
   void commit();
 
  private:

@@ -1,15 +1,17 @@
 #include "io/json_file.h"
 
+#include <fstream>
+
 #include "core/check.h"
 #include "io/atomic_file.h"
-#include "io/mapped_file.h"
 
 namespace lora {
 
-nlohmann::json read_json(const std::filesystem::path& path) {
-  auto file = MappedFile::open(path);
-  check(file->size() > 0, ErrorKind::bad_file, "{}: is empty; wanted JSON", path.string());
-  auto text = file->bytes();
+namespace fs = std::filesystem;
+
+nlohmann::json read_json(const fs::path& path) {
+  auto text = read_text(path);
+  check(!text.empty(), ErrorKind::bad_file, "{}: is empty; wanted JSON", path.string());
   // The parser takes a NUL for the end of its input, and would leave what follows unread.
   check(text.find('\0') == text.npos, ErrorKind::bad_file, "{}: is not JSON: it has NUL bytes", path.string());
   try {
@@ -28,7 +30,27 @@ std::string json_reason(const nlohmann::json::exception& error) {
   return reason;
 }
 
-void write_text(const std::filesystem::path& path, std::string_view text) {
+std::string read_text(const fs::path& path) {
+  constexpr std::streamoff kLargest = 1 << 30;
+  std::error_code ignored;
+  auto type = fs::status(path, ignored).type();
+  check(type != fs::file_type::not_found, ErrorKind::not_found, "{}: no such file", path.string());
+  check(type != fs::file_type::directory, ErrorKind::bad_file, "{}: is a folder; name a file in it", path.string());
+  // Opening a pipe would wait for its writer.
+  bool unreadable = type == fs::file_type::none || type == fs::file_type::unknown;
+  check(type == fs::file_type::regular || unreadable, ErrorKind::bad_file, "{}: is a device or pipe; wanted a file",
+        path.string());
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  std::streamoff size = in.is_open() ? std::streamoff(in.tellg()) : -1;
+  check(size >= 0, ErrorKind::io, "{}: cannot be read", path.string());
+  check(size <= kLargest, ErrorKind::bad_file, "{}: {} bytes; at most {} were expected", path.string(), size, kLargest);
+  std::string text(static_cast<size_t>(size), '\0');
+  in.seekg(0).read(text.data(), size);
+  check(in.gcount() == size, ErrorKind::io, "{}: cannot be read", path.string());
+  return text;
+}
+
+void write_text(const fs::path& path, std::string_view text) {
   AtomicFile file(path);
   file.write(text.data(), text.size());
   file.commit();

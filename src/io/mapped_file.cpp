@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <map>
 #include <mutex>
@@ -112,6 +113,19 @@ c10::Storage MappedFile::share(uint8_t* start, size_t size) const {
       start, new Owner(shared_from_this()), [](void* owner) { delete static_cast<Owner*>(owner); },
       c10::Device(c10::kCPU));
   return c10::Storage(c10::Storage::use_byte_size_t(), size, std::move(data), nullptr, false);
+}
+
+void MappedFile::release_pages() const {
+  if (size_ > 0) ::madvise(private_, size_, MADV_DONTNEED);
+}
+
+std::vector<std::shared_ptr<const MappedFile>> mapped_files(const StateDict& tensors) {
+  std::vector<std::shared_ptr<const MappedFile>> files;
+  for (const auto& [name, tensor] : tensors)
+    if (auto file = tensor.is_cpu() ? mapping_at(static_cast<const uint8_t*>(tensor.storage().data())) : nullptr;
+        file && std::find(files.begin(), files.end(), file) == files.end())
+      files.push_back(file);
+  return files;
 }
 
 Tensor tensor_on(c10::Storage storage, Dtype dtype, at::IntArrayRef sizes, at::IntArrayRef strides, int64_t offset) {

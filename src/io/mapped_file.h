@@ -6,8 +6,9 @@
 #include <filesystem>
 #include <memory>
 #include <string_view>
+#include <vector>
 
-#include "lora/tensor.h"
+#include "lora/state_dict.h"
 
 namespace lora {
 
@@ -34,6 +35,9 @@ class MappedFile : public std::enable_shared_from_this<MappedFile> {
 
   // Storage over `size` bytes of the private mapping, which lives as long as the storage does.
   c10::Storage storage(size_t offset, size_t size) const;
+  // Gives back the memory of the pages that were read; they are the file's again when next used, whatever was written
+  // to them. For one pass over a file that is larger than it should take of memory.
+  void release_pages() const;
   // The same bytes of the read-only mapping. Writing to it is a segmentation fault.
   c10::Storage pristine_storage(size_t offset, size_t size) const;
 
@@ -53,6 +57,9 @@ Tensor tensor_on(c10::Storage storage, Dtype dtype, at::IntArrayRef sizes, at::I
 // What the file holds where `tensor` (or a view of it) aliases a private mapping: a tensor of the same dtype, sizes and
 // strides on the read-only mapping, which it keeps alive. Undefined where `tensor` aliases no mapping.
 Tensor pristine(const Tensor& tensor);
+
+// The files that these tensors alias, each once.
+std::vector<std::shared_ptr<const MappedFile>> mapped_files(const StateDict& tensors);
 
 // Gives this process its own copies of the pages under `tensor`, contiguous and on the CPU, all in one call: what its
 // first writes would otherwise do one page at a time, at several times the cost. A hint: where the system has no such

@@ -1,6 +1,8 @@
 #pragma once
 // The safetensors format: 8 bytes of header length, a JSON header, the tensors' bytes without a hole.
 #include <cstdint>
+#include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -32,5 +34,18 @@ SafetensorsHeader parse_safetensors_header(std::string_view file, const std::str
 
 // Tensors alias the private mapping, or are copies where the file has them at an address that their dtype cannot have.
 StateDict read_safetensors(const MappedFile& file);
+
+// A tensor that is made when it is written, so that a file takes no more memory than its largest tensor.
+struct PendingTensor {
+  std::string name;
+  Dtype dtype = at::kFloat;
+  std::vector<int64_t> shape;
+  std::function<Tensor()> make;  // of that dtype and shape, on any device
+};
+
+// What save_safetensors does for tensors that are there. Where `hash_key` is given, the metadata gets the SHA-256 of
+// the data under that name, 64 digits.
+void save_safetensors(const std::vector<PendingTensor>& tensors, std::map<std::string, std::string> metadata,
+                      const std::filesystem::path& file, const std::string& hash_key = "");
 
 }  // namespace lora

@@ -7,7 +7,8 @@
 #include "core/check.h"
 #include "io/atomic_file.h"
 #include "io/dtype.h"
-#include "lora/state_dict.h"
+#include "io/safetensors.h"
+#include "io/sha256.h"
 
 namespace lora {
 
@@ -24,27 +25,27 @@ std::string quoted(const std::string& text) {
   }
 }
 
-std::vector<const StateDict::Item*> in_file_order(const StateDict& tensors) {
-  std::vector<const StateDict::Item*> order;
-  for (const auto& item : tensors) {
-    check(item.first != "__metadata__", ErrorKind::usage,
+std::vector<const PendingTensor*> in_file_order(const std::vector<PendingTensor>& tensors) {
+  std::vector<const PendingTensor*> order;
+  for (const auto& tensor : tensors) {
+    check(tensor.name != "__metadata__", ErrorKind::usage,
           "\"__metadata__\" cannot name a tensor of a safetensors file");
-    check(item.second.defined(), ErrorKind::usage, "tensor \"{}\" is undefined and cannot be saved", item.first);
-    check(item.second.layout() == at::kStrided, ErrorKind::unsupported,
-          "tensor \"{}\" is sparse; only dense tensors can be saved", item.first);
-    check(dtype_to_safetensors(item.second.scalar_type()).has_value(), ErrorKind::unsupported,
-          "tensor \"{}\" has dtype {}, which the safetensors format lacks", item.first,
-          to_string(item.second.scalar_type()));
-    order.push_back(&item);
+    check(dtype_to_safetensors(tensor.dtype).has_value(), ErrorKind::unsupported,
+          "tensor \"{}\" has dtype {}, which the safetensors format lacks", tensor.name, to_string(tensor.dtype));
+    order.push_back(&tensor);
   }
   std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-    return std::pair(-safetensors_rank(a->second.scalar_type()), std::string_view(a->first)) <
-           std::pair(-safetensors_rank(b->second.scalar_type()), std::string_view(b->first));
+    return std::pair(-safetensors_rank(a->dtype), std::string_view(a->name)) <
+           std::pair(-safetensors_rank(b->dtype), std::string_view(b->name));
   });
   return order;
 }
 
-std::string header_text(const std::vector<const StateDict::Item*>& order,
+uint64_t bytes_of(const PendingTensor& tensor) {
+  return static_cast<uint64_t>(c10::multiply_integers(tensor.shape)) * c10::elementSize(tensor.dtype);
+}
+
+std::string header_text(const std::vector<const PendingTensor*>& order,
                         const std::map<std::string, std::string>& metadata) {
   std::string text = "{";
   auto separator = [&] { return text.size() > 1 ? "," : ""; };
@@ -55,11 +56,11 @@ std::string header_text(const std::vector<const StateDict::Item*>& order,
     text += '}';
   }
   uint64_t position = 0;
-  for (const auto* item : order) {
-    const auto& [name, tensor] = *item;
-    uint64_t end = position + tensor.nbytes();
-    text += fmt::format(R"({}{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", separator(), quoted(name),
-                        *dtype_to_safetensors(tensor.scalar_type()), fmt::join(tensor.sizes(), ","), position, end);
+  for (const auto* tensor : order) {
+    uint64_t end = position + bytes_of(*tensor);
+    text +=
+        fmt::format(R"({}{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", separator(), quoted(tensor->name),
+                    *dtype_to_safetensors(tensor->dtype), fmt::join(tensor->shape, ","), position, end);
     position = end;
   }
   text += '}';
@@ -67,11 +68,22 @@ std::string header_text(const std::vector<const StateDict::Item*>& order,
   return text;
 }
 
+// Dense, on the CPU: neither a model on a GPU nor a transposed one is ever held twice.
+Tensor made(const PendingTensor& pending) {
+  auto tensor = pending.make().detach().cpu().resolve_conj().resolve_neg().contiguous();
+  check(tensor.scalar_type() == pending.dtype && tensor.sizes() == at::IntArrayRef(pending.shape), ErrorKind::usage,
+        "tensor \"{}\" was announced as {} {} and is {} {}", pending.name, to_string(pending.dtype),
+        c10::str(at::IntArrayRef(pending.shape)), to_string(tensor.scalar_type()), c10::str(tensor.sizes()));
+  return tensor;
+}
+
 }  // namespace
 
-void save_safetensors(const StateDict& tensors, const std::filesystem::path& file) {
+void save_safetensors(const std::vector<PendingTensor>& tensors, std::map<std::string, std::string> metadata,
+                      const std::filesystem::path& file, const std::string& hash_key) {
   auto order = in_file_order(tensors);
-  std::string header = header_text(order, tensors.metadata);
+  if (!hash_key.empty()) metadata[hash_key] = std::string(Sha256::kDigits, '0');  // its place: known after the data
+  std::string header = header_text(order, metadata);
   check(header.size() <= kMostHeader, ErrorKind::unsupported, "{}: its header would have {} bytes; readers accept {}",
         file.string(), header.size(), kMostHeader);
 
@@ -79,12 +91,30 @@ void save_safetensors(const StateDict& tensors, const std::filesystem::path& fil
   uint64_t length = header.size();
   out.write(&length, sizeof length);
   out.write(header.data(), header.size());
-  for (const auto* item : order) {
-    // One tensor at a time: neither a model on a GPU nor a transposed one is ever held twice.
-    Tensor dense = item->second.detach().cpu().resolve_conj().resolve_neg().contiguous();
-    if (dense.nbytes() > 0) out.write(dense.const_data_ptr(), dense.nbytes());
+  Sha256 hash;
+  for (const auto* pending : order) {
+    auto tensor = made(*pending);
+    if (tensor.nbytes() == 0) continue;
+    out.write(tensor.const_data_ptr(), tensor.nbytes());
+    if (!hash_key.empty()) hash.add(tensor.const_data_ptr(), tensor.nbytes());
+  }
+  if (!hash_key.empty()) {
+    auto entry = quoted(hash_key) + ":\"";  // which no text inside quotes can hold
+    auto digits = hash.digits();
+    out.overwrite(sizeof length + header.find(entry) + entry.size(), digits.data(), digits.size());
   }
   out.commit();
+}
+
+void save_safetensors(const StateDict& tensors, const std::filesystem::path& file) {
+  std::vector<PendingTensor> pending;
+  for (const auto& [name, tensor] : tensors) {
+    check(tensor.defined(), ErrorKind::usage, "tensor \"{}\" is undefined and cannot be saved", name);
+    check(tensor.layout() == at::kStrided, ErrorKind::unsupported,
+          "tensor \"{}\" is sparse; only dense tensors can be saved", name);
+    pending.push_back({name, tensor.scalar_type(), tensor.sizes().vec(), [tensor] { return tensor; }});
+  }
+  save_safetensors(pending, tensors.metadata, file);
 }
 
 }  // namespace lora

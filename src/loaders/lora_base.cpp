@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "core/text.h"
 #include "dialects/architecture.h"
+#include "loaders/bundled_words.h"
 #include "loaders/metadata.h"
 #include "loaders/scales.h"
 #include "lora/loaders.h"
@@ -46,23 +47,41 @@ Share share(const LoraStateDict& lora, const std::string& component) {
 }
 
 // A file for another base model is one error, not a list of misfits.
-void check_architecture(const LoraStateDict& lora, const Parts& denoiser) {
+void check_architecture(const LoraStateDict& lora, const std::string& component, const Parts& denoiser) {
+  auto refuse = [&](const std::string& theirs, const std::string& ours) {
+    fail(ErrorKind::bad_shape, "{}: this LoRA is for {}; the model is for {}; nothing was loaded", lora.source, theirs,
+         ours);
+  };
+  bool transformer = component == "transformer";
+  if (!lora.architecture.empty() && transformer) {
+    auto ours = architecture_of(denoiser.tensors).name;
+    if (ours != lora.architecture) refuse(lora.architecture, ours);
+  } else if (!lora.architecture.empty() && denoiser_of(lora.architecture) == "transformer") {
+    refuse(lora.architecture, "a UNet");
+  }
   if (lora.cross_attention == 0) return;
   for (const auto& site : denoiser.sites) {
     if (!site->path.ends_with("attn2.to_k")) continue;
-    auto wanted = site->weight.size(1);
     auto name = [](int64_t width) {
       auto family = unet_family(width);
       return fmt::format("{}text embeddings of width {}", family.empty() ? "" : family + ", with ", width);
     };
-    check(lora.cross_attention == wanted, ErrorKind::bad_shape,
-          "{}: this LoRA is for {}; the model is for {}; nothing was loaded", lora.source, name(lora.cross_attention),
-          name(wanted));
+    auto wanted = site->weight.size(1);
+    if (lora.cross_attention != wanted) refuse(name(lora.cross_attention), name(wanted));
     return;
   }
 }
 
 }  // namespace
+
+bool is_by_onetrainer(const std::map<std::string, std::string>& metadata) {
+  auto first = metadata.lower_bound("ot_");
+  return first != metadata.end() && first->first.starts_with("ot_");
+}
+
+constexpr const char* kNoComponent = "the pipeline has no such component";
+constexpr const char* kControlLora =
+    "of a Control-LoRA, which adapts a ControlNet made of the base model's encoder; no pipeline here has one";
 
 // Everything of a load that can fail has happened once this is made.
 struct LoraBaseMixin::Staged {
@@ -89,15 +108,31 @@ std::vector<LoraBaseMixin::Component> LoraBaseMixin::components_or_all(const std
   return chosen.empty() ? lora_components() : chosen;
 }
 
-LoraBaseMixin::Staged LoraBaseMixin::stage(const LoraStateDict& lora, const std::vector<Component>& components) const {
+std::map<std::string, Tensor> LoraBaseMixin::stage_words(const LoraStateDict& lora, const Component& c,
+                                                         const std::string& replaced, LoadReport& report) const {
+  auto words = words_for(c.name, *c.model->parts(), lora, report);
+  if (words.empty()) return words;
+  auto all = beside_loaded(words, adapters(c.model), replaced, lora.source);
+  try {
+    check_words(c.name, all);
+  } catch (const Error& error) {
+    fail(error.kind(), "{}: {}: {}; nothing was loaded", lora.source, c.name, error.what());
+  }
+  return words;
+}
+
+LoraBaseMixin::Staged LoraBaseMixin::stage(const LoraStateDict& lora, const std::vector<Component>& components,
+                                           const std::string& replaced) const {
   Staged staged;
   staged.report = {.source = lora.source, .dialect = lora.dialect, .unmatched = lora.unmatched, .notes = lora.notes};
-  check_architecture(lora, *lora_components().front().model->parts());
+  auto denoiser = lora_components().front();
+  check_architecture(lora, denoiser.name, *denoiser.model->parts());
   size_t seen = 0;
   for (const auto& c : components) {
     auto mine = share(lora, c.name);
     seen += mine.tensors.size();
-    if (mine.tensors.empty()) continue;
+    auto words = stage_words(lora, c, replaced, staged.report);
+    if (mine.tensors.empty() && words.empty()) continue;
     auto config = config_for(c.name, lora.state_dict.metadata, lora.source);
     if (config && !mine.alphas.empty()) {
       staged.report.notes.push_back(fmt::format(
@@ -108,18 +143,25 @@ LoraBaseMixin::Staged LoraBaseMixin::stage(const LoraStateDict& lora, const std:
                             {.component = c.name,
                              .alphas = std::move(mine.alphas),
                              .config = std::move(config),
-                             .base = [&](const Site& site) { return adapters(c.model).base(site); }});
+                             .by_onetrainer = is_by_onetrainer(lora.state_dict.metadata),
+                             .base = [&](const Site& site) { return adapters(c.model).base(site); },
+                             .base_bias = [&](const Site& site) { return adapters(c.model).base_bias(site); }});
+    staged.report.notes.insert(staged.report.notes.end(), prepared.notes.begin(), prepared.notes.end());
     auto& unmatched = staged.report.unmatched;
     unmatched.insert(unmatched.end(), prepared.unmatched.begin(), prepared.unmatched.end());
-    if (prepared.adapter.entries.empty()) continue;
-    staged.report.components.push_back(std::move(prepared.report));
+    if (!prepared.adapter.entries.empty()) staged.report.components.push_back(std::move(prepared.report));
+    if (prepared.adapter.entries.empty() && words.empty()) continue;
+    prepared.adapter.words = std::move(words);
     staged.parts.push_back({c, std::move(prepared.adapter)});
   }
   if (seen < lora.state_dict.size())
     for (const auto& [key, tensor] : lora.state_dict)
       if (std::none_of(components.begin(), components.end(), [&](auto& c) { return key.starts_with(c.name + "."); }))
-        staged.report.unmatched.push_back({key, "the pipeline has no such component"});
-  if (staged.parts.empty()) {
+        staged.report.unmatched.push_back({key, key.starts_with("controlnet.") ? kControlLora : kNoComponent});
+  for (const auto& embedding : lora.embeddings)
+    if (std::none_of(components.begin(), components.end(), [&](auto& c) { return c.name == embedding.component; }))
+      staged.report.unmatched.push_back({embedding.key, kNoComponent});
+  if (staged.report.components.empty()) {
     auto& unmatched = staged.report.unmatched;
     fail(ErrorKind::bad_key,
          "{}: none of its {} tensors belongs to a layer of this model, so it would change nothing; the first: {} ({})",
@@ -175,8 +217,13 @@ void check_strict(bool strict, const LoadReport& report) {
 
 }  // namespace
 
+LoraBaseMixin::Staged LoraBaseMixin::stage_source(const LoraSource& source, const LoadLoraOptions& options) const {
+  return stage(lora_state_dict(source, reading(options)), lora_components(),
+               options.hotswap ? options.adapter_name : "");
+}
+
 LoadReport LoraBaseMixin::load_lora_weights(const LoraSource& source, const LoadLoraOptions& options) {
-  auto staged = stage(lora_state_dict(source, reading(options)), lora_components());
+  auto staged = stage_source(source, options);
   check_strict(options.strict, staged.report);
   note_unused(options.hub, staged.report);
   if (options.hotswap) {
@@ -234,7 +281,7 @@ void LoraBaseMixin::hotswap(Staged& staged) {
 }
 
 LoadReport LoraBaseMixin::match_lora(const LoraSource& source, const LoadLoraOptions& options) const {
-  auto report = stage(lora_state_dict(source, reading(options)), lora_components()).report;
+  auto report = stage_source(source, options).report;
   check_strict(options.strict, report);
   return report;
 }

@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "loaders/metadata.h"
 
 namespace lora {
 
@@ -30,11 +31,18 @@ std::vector<std::string> names_in(const fs::path& folder) {
   return names;
 }
 
+std::vector<std::string> peft_folders(const fs::path& folder) {
+  std::vector<std::string> found;
+  for (const char* component : {"unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3"})
+    if (fs::exists(folder / component / kAdapterConfig)) found.push_back(component);
+  return found;
+}
+
 }  // namespace
 
 LoraFile find_lora_file(const fs::path& source, const LoraStateDictOptions& options) {
   check(fs::exists(source), ErrorKind::not_found, "{}: there is no such file or folder", source.string());
-  if (!fs::is_directory(source)) return {source, {}};
+  if (!fs::is_directory(source)) return {source, {}, {}};
 
   auto folder = source / options.subfolder;
   check(fs::is_directory(folder), ErrorKind::not_found, "{}: there is no folder \"{}\" in it", source.string(),
@@ -42,7 +50,7 @@ LoraFile find_lora_file(const fs::path& source, const LoraStateDictOptions& opti
   auto names = names_in(folder);
   if (!options.weight_name.empty()) {
     for (const auto& place : {source / options.weight_name, folder / options.weight_name})
-      if (fs::is_regular_file(place)) return {place, {}};
+      if (fs::is_regular_file(place)) return {place, {}, {}};
     fail(ErrorKind::not_found, "{}: there is no file \"{}\" in it; there are: {}", folder.string(), options.weight_name,
          listing(names));
   }
@@ -59,9 +67,11 @@ LoraFile find_lora_file(const fs::path& source, const LoraStateDictOptions& opti
   std::vector<std::string> found;
   if (options.use_safetensors.value_or(true)) found = candidates(/*pickles=*/false);
   if (found.empty() && !options.use_safetensors.value_or(false)) found = candidates(/*pickles=*/true);
+  if (found.empty())
+    if (auto components = peft_folders(folder); !components.empty()) return {folder, {}, components};
   check(!found.empty(), ErrorKind::not_found, "{}: no LoRA file in this folder; there are: {}", folder.string(),
         names.empty() ? "no files" : listing(names));
-  LoraFile file{folder / found.front(), {}};
+  LoraFile file{folder / found.front(), {}, {}};
   if (found.size() > 1)
     file.notes.push_back(
         fmt::format("{} holds {} files that may be LoRAs; {} was taken, weight_name chooses another of: {}",

@@ -7,6 +7,9 @@ namespace lora {
 struct LoraFile {
   std::filesystem::path path;
   std::vector<std::string> notes;  // such as what else was there
+  // Where PEFT saved a model for each component: the folders of `path` that hold them. Otherwise empty, and path is the
+  // file.
+  std::vector<std::string> components;
 };
 
 // Throws Error{not_found} naming where it looked and what is there.

@@ -54,9 +54,12 @@ StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name, cons
   StateDict layers;
   for (const auto& [site, delta] : adapters(component(component_name).model).adapter(adapter_name)->entries) {
     for (const auto& [suffix, tensor] : delta->tensors()) layers.set(site->path + "." + suffix, tensor.detach());
-    auto effective = delta->scale() * double(delta->rank());
-    if (delta->rank() > 0 && effective != double(delta->rank()))
-      layers.set(site->path + ".alpha", at::scalar_tensor(effective));
+    // A kind without a rank has its strength said outright, or an alpha of another meaning (OFT's).
+    auto r = double(delta->rank());
+    if (r > 0 && delta->scale() != 1) layers.set(site->path + ".alpha", at::scalar_tensor(delta->scale() * r));
+    if (r == 0 && delta->scale() != 1) layers.set(site->path + ".scale", at::scalar_tensor(delta->scale()));
+    if (r == 0 && delta->scale() == 1 && delta->alpha() != 0)
+      layers.set(site->path + ".alpha", at::scalar_tensor(delta->alpha()));
   }
   return layers;
 }
@@ -74,8 +77,9 @@ StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name,
   for (size_t i = 0; i < adapter_names.size(); ++i) {
     if (!registry.contains(adapter_names[i])) continue;
     for (const auto& [site, delta] : registry.adapter(adapter_names[i])->entries) {
-      auto effect = delta->effect(weights[i].at(site->index));
-      check(effect.A.defined() && !effect.gain.defined() && !effect.input_gain.defined() && !effect.bias.defined(),
+      auto effect = delta->effect(weights[i].at(site->index), registry.base(*site));
+      check(effect.A.defined() && !effect.weight.defined() && !effect.gain.defined() && !effect.input_gain.defined() &&
+                !effect.bias.defined(),
             ErrorKind::unsupported,
             "get_lora_layers: {}.{} of \"{}\" is of the kind {}, which no plain factors can say", component_name,
             site->path, adapter_names[i], delta->algorithm());

@@ -11,12 +11,36 @@ using nlohmann::json;
 
 namespace {
 
+void check_peft_type(const std::string& type) {
+  for (const char* known : {"LORA", "LOHA", "LOKR", "OFT", "IA3"})
+    if (type == known) return;
+  fail(ErrorKind::unsupported, "peft_type is {}; LORA, LOHA, LOKR, OFT and IA3 can be loaded", type);
+}
+
+using Patterns = std::vector<std::pair<std::string, double>>;
+
+Patterns patterns(const json& fields, const char* name) {
+  Patterns all;
+  if (auto found = fields.find(name); found != fields.end() && !found->is_null())
+    for (const auto& [path, value] : found->items()) all.emplace_back(path, value.get<double>());
+  return all;
+}
+
 LoraConfig parse(const json& fields) {
   LoraConfig config;
-  config.lora_alpha = fields.value("lora_alpha", 8.0);
-  config.use_rslora = fields.value("use_rslora", false);
-  if (auto patterns = fields.find("alpha_pattern"); patterns != fields.end() && !patterns->is_null())
-    for (const auto& [path, alpha] : patterns->items()) config.alpha_pattern.emplace_back(path, alpha.get<double>());
+  auto type = fields.find("peft_type");
+  if (type != fields.end() && type->is_string()) config.peft_type = type->get<std::string>();
+  check_peft_type(config.peft_type);
+  bool lora = config.peft_type == "LORA";
+  config.lora_alpha = fields.value(lora ? "lora_alpha" : "alpha", 8.0);
+  config.use_rslora = lora && fields.value("use_rslora", false);
+  config.r = fields.value("r", 8.0);
+  config.alpha_pattern = patterns(fields, "alpha_pattern");
+  config.rank_pattern = patterns(fields, "rank_pattern");
+  if (auto modules = fields.find("feedforward_modules"); modules != fields.end() && modules->is_array())
+    config.feedforward_modules = modules->get<std::vector<std::string>>();
+  config.use_cayley_neumann = fields.value("use_cayley_neumann", true);
+  config.num_cayley_neumann_terms = fields.value("num_cayley_neumann_terms", int64_t(5));
   return config;
 }
 
@@ -52,8 +76,11 @@ std::string prefixed_metadata(const std::string& text, const std::string& compon
 std::string adapter_config_as_metadata(const std::filesystem::path& file, const std::string& component) {
   auto config = read_json(file);
   check(config.is_object(), ErrorKind::bad_file, "{}: not a JSON object", file.string());
-  auto type = config.value("peft_type", "LORA");
-  check(type == "LORA", ErrorKind::unsupported, "{}: peft_type is {}; LORA is what can be loaded", file.string(), type);
+  try {
+    check_peft_type(config.value("peft_type", "LORA"));
+  } catch (const Error& error) {
+    fail(error.kind(), "{}: {}", file.string(), error.what());
+  }
   return prefixed_metadata(config.dump(), component);
 }
 

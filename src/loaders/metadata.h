@@ -6,6 +6,7 @@
 namespace lora {
 
 inline constexpr const char* kAdapterMetadata = "lora_adapter_metadata";
+inline constexpr const char* kAdapterConfig = "adapter_config.json";
 
 // The config for one component, or nullopt where the metadata has none for it. Throws Error{bad_file} for text that is
 // not what it should be, Error{unsupported} for settings that cannot be followed.
@@ -14,6 +15,9 @@ std::optional<LoraConfig> config_for(const std::string& component, const std::ma
 
 // One component's fields, a JSON object, as lora_adapter_metadata has them. Throws Error{usage} for other text.
 std::string prefixed_metadata(const std::string& fields, const std::string& component);
+
+// The fields that say how one component's layers act, a JSON object: `<path>.lora_A.weight`, `<path>.alpha` and so on.
+std::string adapter_fields(const std::string& component, const StateDict& tensors);
 
 // adapter_config.json as lora_adapter_metadata's text for that component.
 std::string adapter_config_as_metadata(const std::filesystem::path& file, const std::string& component);

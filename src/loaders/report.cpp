@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/text.h"
 #include "lora/adapters.h"
 
 namespace lora {
@@ -16,6 +17,7 @@ size_t LoadReport::matched_layers() const {
 std::string LoadReport::text() const {
   auto text = fmt::format("{} ({}) as \"{}\"\n", source, dialect, adapter_name);
   for (const auto& [name, layers] : components) text += fmt::format("  {}: {} layers\n", name, layers.size());
+  if (!embeddings.empty()) text += fmt::format("  words for prompts: {}\n", join(embeddings, ", "));
   if (!unmatched.empty()) text += fmt::format("  not matched: {} keys\n", unmatched.size());
   for (size_t i = 0; i < unmatched.size() && i < 5; ++i)
     text += fmt::format("    {}: {}\n", unmatched[i].key, unmatched[i].reason);
@@ -26,6 +28,7 @@ std::string LoadReport::text() const {
 std::string LoadReport::json() const {
   using nlohmann::json;
   json all{{"adapter_name", adapter_name}, {"source", source}, {"dialect", dialect}, {"notes", notes}};
+  all["embeddings"] = embeddings;
   all["components"] = json::object();
   for (const auto& [name, layers] : components) {
     auto& rows = all["components"][name] = json::array();

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
-#include "core/text.h"
 #include "loaders/metadata.h"
 #include "lora/loaders.h"
 
@@ -15,52 +14,17 @@ namespace fs = std::filesystem;
 
 namespace {
 
-bool has_alphas(const StateDict& layers) {
-  return std::any_of(layers.begin(), layers.end(), [](auto& entry) { return entry.first.ends_with(".alpha"); });
+// Kinds that diffusers' files have no form for: their alphas stay beside them.
+bool is_beyond_lora(const StateDict& layers) {
+  constexpr std::string_view kLora[] = {".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_magnitude_vector",
+                                        ".alpha"};
+  return std::any_of(layers.begin(), layers.end(), [&](auto& entry) {
+    return std::none_of(std::begin(kLora), std::end(kLora), [&](auto suffix) { return entry.first.ends_with(suffix); });
+  });
 }
 
-// diffusers takes alphas from lora_adapter_metadata and refuses `.alpha` tensors beside its own names. Returns the
-// component's fields.
-nlohmann::json metadata_of(const std::string& component, const StateDict& layers) {
-  using nlohmann::json;
-  std::map<std::string, double> alphas;
-  std::map<std::string, int64_t> ranks;
-  bool use_dora = false, lora_bias = false;
-  for (const auto& [key, tensor] : layers) {
-    auto is = [&](std::string_view suffix) { return key.ends_with(suffix); };
-    auto path = [&](std::string_view suffix) { return key.substr(0, key.size() - suffix.size()); };
-    if (is(".alpha")) alphas[path(".alpha")] = tensor.to(at::kDouble).item<double>();
-    use_dora |= is(".lora_magnitude_vector");
-    lora_bias |= is(".lora_B.bias");
-    if (is(".lora_A.weight")) ranks[path(".lora_A.weight")] = tensor.size(0);
-  }
-  // transformers' text encoder has no text_model level any more; diffusers drops it from tensors' names alone. A
-  // pattern without an anchor fits both.
-  bool text = component.starts_with("text_encoder");
-  auto module = [&](const std::string& path) { return text ? replace_all(path, "text_model.", "") : path; };
-  auto pattern = [&](const std::string& path) { return (text ? "" : "^") + module(path); };
-
-  auto [first, r] = *ranks.begin();
-  double alpha = alphas.contains(first) ? alphas[first] : double(r);
-  json rank_pattern = json::object(), alpha_pattern = json::object(), targets = json::array();
-  for (const auto& [path, rank] : ranks) {
-    double own = alphas.contains(path) ? alphas[path] : double(rank);
-    targets.push_back(module(path));
-    if (rank != r) rank_pattern[pattern(path)] = rank;
-    if (own != alpha) alpha_pattern[pattern(path)] = own;
-  }
-  auto field = [&](const char* name) { return component + "." + name; };
-  // PEFT writes lora_alpha as it was given; whole numbers are what its readers know.
-  auto number = [](double x) { return x == double(int64_t(x)) ? json(int64_t(x)) : json(x); };
-  for (auto& [path, value] : alpha_pattern.items()) value = number(value.get<double>());
-  return {{field("r"), r},
-          {field("lora_alpha"), number(alpha)},
-          {field("rank_pattern"), rank_pattern},
-          {field("alpha_pattern"), alpha_pattern},
-          {field("target_modules"), targets},
-          {field("use_dora"), use_dora},
-          {field("lora_bias"), lora_bias},
-          {field("peft_type"), "LORA"}};
+bool has_alphas(const StateDict& layers) {
+  return std::any_of(layers.begin(), layers.end(), [](auto& entry) { return entry.first.ends_with(".alpha"); });
 }
 
 }  // namespace
@@ -95,15 +59,15 @@ void LoraBaseMixin::save(const fs::path& save_directory, const std::map<std::str
   bool says_alphas = std::any_of(layers.begin(), layers.end(), [&](auto& component) {
     return has_alphas(component.second) || !metadata_given(component.first).empty();
   });
+  bool beyond = std::any_of(layers.begin(), layers.end(), [](auto& c) { return is_beyond_lora(c.second); });
   for (const auto& [component, tensors] : layers) {
     if (tensors.empty()) continue;
-    auto metadata = metadata_given(component);
-    if (!metadata.empty())
-      adapter_metadata.update(nlohmann::json::parse(prefixed_metadata(metadata, component)));
-    else if (says_alphas)
-      adapter_metadata.update(metadata_of(component, tensors));
+    // diffusers takes alphas from lora_adapter_metadata and refuses `.alpha` tensors beside its own names.
+    auto fields = metadata_given(component);
+    if (fields.empty() && says_alphas && !beyond) fields = adapter_fields(component, tensors);
+    if (!fields.empty()) adapter_metadata.update(nlohmann::json::parse(prefixed_metadata(fields, component)));
     for (const auto& [key, tensor] : tensors)
-      if (!key.ends_with(".alpha")) file.set(component + "." + key, tensor);
+      if (beyond || !key.ends_with(".alpha")) file.set(component + "." + key, tensor);
   }
   check(!file.empty(), ErrorKind::usage, "save_lora_weights: no layers were given; pass what get_lora_layers returns");
   if (!options.is_main_process) return;

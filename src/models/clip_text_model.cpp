@@ -62,16 +62,17 @@ struct ClipEmbeddings {
   CLIPTextConfig c;
 
   Embedding position_embedding{s / "position_embedding", c.max_position_embeddings, c.hidden_size};
-  Embedding token_embedding{s / "token_embedding", c.vocab_size, c.hidden_size};
+  TokenEmbedding token_embedding{s / "token_embedding", c.vocab_size, c.hidden_size};
 
   Tensor operator()(const Tensor& ids) const {
     return token_embedding(ids) + position_embedding(at::arange(ids.size(1), ids.options()));
   }
 };
 
-// Where each row ends. An eos_token_id of 2 is a mistake that early configs share: the token meant is the largest one.
-Tensor end_positions(const Tensor& ids, int64_t eos_token_id) {
-  return (eos_token_id == 2 ? ids : ids.eq(eos_token_id).to(at::kInt)).argmax(-1);
+// Where each row ends. An eos_token_id of 2 is a mistake that early configs share: the token meant is the largest one
+// of the vocabulary.
+Tensor end_positions(const Tensor& ids, const CLIPTextConfig& c) {
+  return (c.eos_token_id == 2 ? ids * (ids < c.vocab_size) : ids.eq(c.eos_token_id).to(at::kInt)).argmax(-1);
 }
 
 }  // namespace
@@ -90,7 +91,7 @@ struct PretrainedModel<CLIPTextModel>::Impl {
 
   // The ids on the model's device, once they are what the embeddings can take.
   Tensor checked(const Tensor& ids) const {
-    auto here = checked_input_ids(ids, c.vocab_size, final_layer_norm.site->weight.device());
+    auto here = checked_input_ids(ids, embeddings.token_embedding);
     check(ids.size(1) <= c.max_position_embeddings, ErrorKind::usage,
           "input_ids has {} tokens, the text encoder takes at most {}; truncate the prompt", ids.size(1),
           c.max_position_embeddings);
@@ -122,7 +123,7 @@ CLIPTextOutput CLIPTextModel::operator()(const Tensor& input_ids) const {
   out.last_hidden_state = impl_->final_layer_norm(out.hidden_states.back());
 
   auto rows = at::arange(ids.size(0), ids.options());
-  out.pooler_output = out.last_hidden_state.index({rows, end_positions(ids, impl_->c.eos_token_id)});
+  out.pooler_output = out.last_hidden_state.index({rows, end_positions(ids, impl_->c)});
   if (impl_->text_projection) out.text_embeds = (*impl_->text_projection)(out.pooler_output);
   return out;
 }

@@ -1,12 +1,10 @@
 #pragma once
-#include <string>
-
-#include "lora/tensor.h"
+#include "nn/embeddings.h"
 
 namespace lora {
 
-// The ids on the device, once they are what a text encoder can take: int64 [images, tokens], each below vocab_size.
-// Throws Error{usage}.
-Tensor checked_input_ids(const Tensor& ids, int64_t vocab_size, Device device);
+// The ids on the model's device, once they are what a text encoder can take: int64 [images, tokens], each of the
+// vocabulary. Throws Error{usage}.
+Tensor checked_input_ids(const Tensor& ids, const TokenEmbedding& vocabulary);
 
 }  // namespace lora

@@ -147,7 +147,10 @@ ModelLoader ModelLoader::random(uint64_t seed, const ModelOptions& options) {
   loader.source_->label = "random weights";
   loader.source_->dtype = options.dtype.value_or(at::kFloat);
   loader.source_->device = options.device;
-  loader.source_->get = [seed](const std::string& name, at::IntArrayRef shape) { return draw(seed, name, shape); };
+  loader.source_->get = [seed, device = options.device](const std::string& name, at::IntArrayRef shape) {
+    // Without numbers, a model is its layers' names and shapes.
+    return device.is_meta() ? at::empty(shape, at::TensorOptions(at::kFloat).device(device)) : draw(seed, name, shape);
+  };
   return loader;
 }
 

@@ -11,6 +11,11 @@ namespace fs = std::filesystem;
 
 const StateDict& Model::state_dict() const { return parts_->tensors; }
 
+std::vector<AddedWord> Model::added_words() const {
+  auto added = RunScope::added(*parts_);
+  return added ? added->words : std::vector<AddedWord>();
+}
+
 void Model::save_pretrained(const fs::path& folder) const {
   std::error_code error;
   fs::create_directories(folder, error);

@@ -115,6 +115,21 @@ class Reader {
       if (text_.starts_with(row.ldm)) return std::string(row.ours).append(text_.substr(row.ldm.size()));
     return "";
   }
+  // The same the other way round: a row of ours may stand for several layers, by kFusedMark.
+  OriginalName original(std::span<const Row> table) const {
+    for (const auto& row : table) {
+      auto mark = row.ours.find(kFusedMark);
+      if (mark == std::string_view::npos) {
+        if (text_.starts_with(row.ours)) return {std::string(row.ldm).append(text_.substr(row.ours.size()))};
+        continue;
+      }
+      for (int part = 0; part < int(std::size(kFusedNames)); ++part) {
+        auto ours = std::string(row.ours).replace(mark, kFusedMark.size(), kFusedNames[part]);
+        if (text_.starts_with(ours)) return {std::string(row.ldm).append(text_.substr(ours.size())), part};
+      }
+    }
+    return {};
+  }
   std::string_view rest() const { return text_; }
 
  private:
@@ -123,6 +138,9 @@ class Reader {
 
 // "prefix" + name, or "" where there is no name.
 std::string below(const std::string& prefix, const std::string& name) { return name.empty() ? "" : prefix + name; }
+OriginalName below(const std::string& prefix, const OriginalName& original) {
+  return {below(prefix, original.name), original.part};
+}
 
 }  // namespace
 
@@ -149,6 +167,33 @@ std::string unet_name_from_ldm(std::string_view name, int64_t layers_per_block) 
   if (*part == 0) return below(fmt::format("{}resnets.{}.", at, layer), in.renamed(kUnetResnet));
   if (*part == 1) return fmt::format("{}attentions.{}.{}", at, layer, in.rest());
   return "";
+}
+
+OriginalName unet_name_to_ldm(std::string_view name, int64_t layers_per_block, int64_t first_attention) {
+  Reader in(name);
+  if (auto end = in.original(kUnetEnds); !end.name.empty()) return end;
+  if (in.skip("mid_block.attentions.0.")) return {fmt::format("middle_block.1.{}", in.rest())};
+  if (in.skip("mid_block.resnets.")) {
+    auto layer = in.number();
+    if (!layer || *layer > 1) return {};
+    return below(fmt::format("middle_block.{}.", *layer * 2), in.original(kUnetResnet));
+  }
+  bool down = in.skip("down_blocks.");
+  if (!down && !in.skip("up_blocks.")) return {};
+  auto level = in.number();
+  if (!level) return {};
+  auto block = [&](int64_t layer) {
+    return fmt::format("{}_blocks.{}.", down ? "input" : "output", *level * (layers_per_block + 1) + layer + down);
+  };
+  if (in.skip("downsamplers.0.conv.")) return {fmt::format("{}0.op.{}", block(layers_per_block), in.rest())};
+  if (in.skip("upsamplers.0.conv."))
+    return {fmt::format("{}{}.conv.{}", block(layers_per_block), *level < first_attention ? 1 : 2, in.rest())};
+  bool attention = in.skip("attentions.");
+  if (!attention && !in.skip("resnets.")) return {};
+  auto layer = in.number();
+  if (!layer || *layer >= layers_per_block + !down) return {};
+  if (attention) return {fmt::format("{}1.{}", block(*layer), in.rest())};
+  return below(block(*layer) + "0.", in.original(kUnetResnet));
 }
 
 std::string vae_name_from_ldm(std::string_view name, int64_t levels) {
@@ -193,6 +238,14 @@ std::string sd3_name_from_original(std::string_view name) {
   if (!in.skip("joint_blocks.")) return "";
   auto layer = in.number();
   return layer ? below(fmt::format("transformer_blocks.{}.", *layer), in.renamed(kSd3Block)) : "";
+}
+
+OriginalName sd3_name_to_original(std::string_view name) {
+  Reader in(name);
+  if (auto end = in.original(kSd3Ends); !end.name.empty()) return end;
+  if (!in.skip("transformer_blocks.")) return {};
+  auto layer = in.number();
+  return layer ? below(fmt::format("joint_blocks.{}.", *layer), in.original(kSd3Block)) : OriginalName();
 }
 
 }  // namespace lora

@@ -22,6 +22,17 @@ std::string clip_name_from_open_clip(std::string_view name);
 // Below `model.diffusion_model.` of Stable Diffusion 3.
 std::string sd3_name_from_original(std::string_view name);
 
+// The reverse, for names of layers ("….attn.to_q."): theirs, and which of several of ours that theirs holds, -1 for one
+// alone. "" for a layer that their network has not.
+struct OriginalName {
+  std::string name;
+  int part = -1;
+};
+// first_attention: the first level of up_blocks that has attentions, which is where upsamplers have a place of their
+// own behind them.
+OriginalName unet_name_to_ldm(std::string_view name, int64_t layers_per_block, int64_t first_attention);
+OriginalName sd3_name_to_original(std::string_view name);
+
 inline constexpr std::string_view kFusedMark = "{}";
 inline constexpr std::string_view kFusedNames[] = {"q", "k", "v"};
 

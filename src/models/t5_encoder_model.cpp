@@ -84,7 +84,7 @@ struct PretrainedModel<T5EncoderModel>::Impl {
   T5Config c;
 
   Scope encoder = s / "encoder";
-  Embedding embed_tokens{encoder / "embed_tokens", c.vocab_size, c.d_model};
+  TokenEmbedding embed_tokens{encoder / "embed_tokens", c.vocab_size, c.d_model};
   // In the first block's place, and for all of them.
   Embedding relative_attention_bias{encoder / "block" / 0 / "layer" / 0 / "SelfAttention" / "relative_attention_bias",
                                     c.relative_attention_num_buckets, c.num_heads};
@@ -110,7 +110,7 @@ template class PretrainedModel<T5EncoderModel>;
 
 Tensor T5EncoderModel::operator()(const Tensor& input_ids) const {
   const RunScope run(*parts());
-  auto ids = checked_input_ids(input_ids, impl_->c.vocab_size, device());
+  auto ids = checked_input_ids(input_ids, impl_->embed_tokens);
   auto bias = impl_->position_bias(ids.size(1), device());
   auto x = impl_->embed_tokens(ids).to(sum_dtype(dtype()));
   for (const auto& block : impl_->block) x = block(std::move(x), bias);

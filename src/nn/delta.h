@@ -31,9 +31,12 @@ class Delta {
   virtual bool has_bias() const { return false; }    // whether effects have one
   virtual bool is_trained() const { return false; }  // its tensors require gradients
 
-  // What it does at a strength (an adapter's weight). Gives the same A and B, not equal ones, wherever they do not
-  // depend on the strength, so that their users can keep what they made of them.
-  virtual Effect effect(double strength) const = 0;
+  // What it does at a strength (an adapter's weight) to a site whose base weight, without anything fused, is `base`.
+  // Gives the same A and B, not equal ones, wherever they do not depend on the strength, so that their users can keep
+  // what they made of them. A `weight` is made anew, at the cost of its size.
+  virtual Effect effect(double strength, const Tensor& base) const = 0;
+  // Whether effects have a weight: what a caller can hold only a few of at a time.
+  virtual bool is_dense() const { return false; }
 
   // The tensors under the canonical suffixes ("lora_A.weight", …), alpha not among them.
   virtual StateDict tensors() const = 0;

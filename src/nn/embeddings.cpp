@@ -4,6 +4,19 @@
 
 namespace lora {
 
+int64_t TokenEmbedding::size() const {
+  auto added = RunScope::added(*site->owner);
+  return num + (added ? added->rows.size(0) : 0);
+}
+
+Tensor TokenEmbedding::operator()(const Tensor& ids) const {
+  auto added = RunScope::added(*site->owner);
+  if (!added) return embedding(*site, ids);
+  auto own = embedding(*site, ids.clamp_max(num - 1));
+  auto rows = at::embedding(added->rows, (ids - num).clamp_min(0));
+  return at::where((ids < num).unsqueeze(-1), own, rows);
+}
+
 Tensor Timesteps::operator()(const Tensor& t) const {
   const int64_t half = channels / 2;
   auto exponent = at::arange(half, t.options().dtype(at::kFloat)) * -std::log(10000.0) / (half - freq_shift);

@@ -1,9 +1,19 @@
 #pragma once
-// Positions in time as vectors.
+// Tokens and positions in time as vectors.
 #include "nn/elementwise.h"
 #include "nn/layers.h"
 
 namespace lora {
+
+// A text encoder's vocabulary. Ids beyond it are rows that the run adds, on which no adapter acts.
+struct TokenEmbedding {
+  Scope s;
+  int64_t num, dim;
+  Site* site = s.vocabulary(num, dim);
+
+  int64_t size() const;  // with what the run adds
+  Tensor operator()(const Tensor& ids) const;
+};
 
 // Sinusoids of channels / 2 frequencies, from 1 down to about 1/10000.
 struct Timesteps {

@@ -68,4 +68,10 @@ Site* Scope::site(SiteKind kind, at::IntArrayRef shape, bool bias, ConvGeometry 
   return parts_->sites.emplace_back(std::move(site)).get();
 }
 
+Site* Scope::vocabulary(int64_t num, int64_t dim) const {
+  auto* site = this->site(SiteKind::embedding, {num, dim}, kNoBias);
+  parts_->vocabulary = site;
+  return site;
+}
+
 }  // namespace lora

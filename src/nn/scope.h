@@ -43,6 +43,8 @@ class Scope {
   Tensor tensor(const std::string& name, at::IntArrayRef shape) const;
   // Lists this place as a site, its weight [shape] and, if wanted, its bias [shape[0]] loaded.
   Site* site(SiteKind kind, at::IntArrayRef shape, bool bias, ConvGeometry geometry = {}) const;
+  // The same for the one embedding [num, dim] of token ids that a text encoder has.
+  Site* vocabulary(int64_t num, int64_t dim) const;
 
   const std::string& path() const { return path_; }
 

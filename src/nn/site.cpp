@@ -47,6 +47,11 @@ const RunScope* RunScope::find(const Parts& parts) {
   return nullptr;
 }
 
+std::shared_ptr<const AddedRows> RunScope::added(const Parts& parts) {
+  auto run = running(parts) ? pinned(parts) : parts.current();
+  return run ? run->added : nullptr;
+}
+
 std::pair<const Applied*, const Shares*> Site::applied() const {
   auto* scope = RunScope::find(*owner);
   if (!scope || !scope->run_) return {};
@@ -123,7 +128,7 @@ namespace {
 
 // What a delta that is trained does now.
 Applied now(const Site& site, const Applied& applied) {
-  auto effect = applied.trained->effect(applied.strength);
+  auto effect = applied.trained->effect(applied.strength, or_own(applied.base, site.weight));
   Applied fresh{.A = effect.A, .B = effect.B, .scale = effect.scale, .gain = effect.gain};
   if (effect.bias.defined()) fresh.bias = site.bias.defined() ? site.bias + effect.bias : effect.bias;
   return fresh;

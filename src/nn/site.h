@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "lora/added_word.h"
 #include "lora/state_dict.h"
 #include "lora/tensor.h"
 
@@ -34,6 +35,7 @@ struct Applied {
   // and sees what the last step wrote. All else is undefined then.
   std::shared_ptr<const Delta> trained;
   double strength = 0;  // its own
+  Tensor base;          // what it looks at: the site's weight without what is fused
 };
 
 // How much of each adapter the images of a batch take, and where in them.
@@ -75,9 +77,16 @@ struct Site {
   std::pair<const Applied*, const Shares*> applied() const;
 };
 
+// Words beyond a text encoder's vocabulary: their ids go on where the vocabulary ends, in the order of the rows.
+struct AddedRows {
+  Tensor rows;  // [rows, dim], of the embedding's dtype
+  std::vector<AddedWord> words;
+};
+
 // One run's deltas. Immutable once published.
 struct Run {
   std::vector<std::shared_ptr<const Applied>> at;  // by Site::index; nullptr where none applies
+  std::shared_ptr<const AddedRows> added;          // nullptr for none
   std::string problem;                             // why no run may start with it, such as tensors on another device
   std::shared_ptr<const Shares> shares;            // nullptr where every image takes everything
   std::shared_ptr<const void> state;               // of whoever published it
@@ -88,6 +97,7 @@ struct Parts {
   StateDict tensors;  // every tensor, under the checkpoint's names
   std::vector<std::unique_ptr<Site>> sites;
   std::unordered_map<std::string, Site*> by_path;
+  const Site* vocabulary = nullptr;  // a text encoder's embedding of token ids
 
   // The deltas that a run takes when it starts; nullptr for none. Publishing never disturbs a run under way.
   std::shared_ptr<const Run> current() const { return std::atomic_load(&current_); }
@@ -118,6 +128,9 @@ class RunScope {
   static bool running(const Parts& parts) { return find(parts) != nullptr; }
   // The deltas of the run that this thread is in; nullptr for none.
   static std::shared_ptr<const Run> pinned(const Parts& parts) { return find(parts) ? find(parts)->run_ : nullptr; }
+  // What is added to the vocabulary in the run that this thread is in, else in the one that would start now; nullptr
+  // for nothing.
+  static std::shared_ptr<const AddedRows> added(const Parts& parts);
 
  private:
   friend struct Site;

@@ -34,8 +34,13 @@ std::vector<LoraBaseMixin::Component> AmusedPipeline::models() const {
   return {{"transformer", &transformer}, {"text_encoder", &text_encoder}};
 }
 
+void AmusedPipeline::check_words(const std::string&, const std::vector<AddedWord>& words) const {
+  tokenizer.with_words(words);
+}
+
 TextEmbeddings AmusedPipeline::encode_prompt(const Prompts& prompt) const {
-  return penultimate(text_encoder, tokenize(tokenizer, prompt).to(device()), {});
+  RunScope run(*text_encoder.parts());
+  return penultimate(text_encoder, tokenize(tokenizer, text_encoder, prompt), {});
 }
 
 Tensor AmusedPipeline::generate_latents(const Prompts& prompt, const CallOptions& o) const {

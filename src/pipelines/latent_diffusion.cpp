@@ -329,10 +329,11 @@ Tensor LatentDiffusionPipeline::time_ids(const CallOptions&, int, int, bool) con
 
 std::optional<double> LatentDiffusionPipeline::mu(int64_t) const { return {}; }
 
-Tensor tokenize(const CLIPTokenizer& tokenizer, const std::vector<std::string>& texts) {
+Tensor tokenize(const CLIPTokenizer& tokenizer, const CLIPTextModel& model, const std::vector<std::string>& texts) {
+  auto with_words = tokenizer.with_words(model.added_words());
   std::vector<Tensor> ids;
-  for (const auto& text : texts) ids.push_back(at::tensor(tokenizer.encode_padded(text), at::kLong));
-  return at::stack(ids);
+  for (const auto& text : texts) ids.push_back(at::tensor(with_words.encode_padded(text), at::kLong));
+  return at::stack(ids).to(model.device());
 }
 
 TextEmbeddings penultimate(const CLIPTextModel& model, const Tensor& ids, std::optional<int> clip_skip) {

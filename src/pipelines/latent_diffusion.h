@@ -30,11 +30,10 @@ struct LatentDiffusionPipeline::Texts {
   CallScope* call = nullptr;  // the call that this is part of
   int steps = 1;
 
-  // What f gives inside the call's run of that component.
+  // What f gives inside one run of that component: the call's, where this is part of one.
   template <class F>
-  auto inside(const char* component, F f) const {
-    if (!call) return f();
-    auto run = call->on(component, 0, steps);
+  auto inside(const char* component, const Model& model, F f) const {
+    auto run = call ? call->on(component, 0, steps) : RunScope(*model.parts());
     return f();
   }
 };
@@ -44,8 +43,8 @@ struct LatentDiffusionPipeline::Conditions {
   Tensor embeds, pooled, time_ids, timestep_cond;
 };
 
-// The ids of padded texts, [texts, tokens].
-Tensor tokenize(const CLIPTokenizer& tokenizer, const std::vector<std::string>& texts);
+// The ids of padded texts, [texts, tokens], on a text encoder's device, with the words that it has in this run.
+Tensor tokenize(const CLIPTokenizer& tokenizer, const CLIPTextModel& model, const std::vector<std::string>& texts);
 
 // A CLIP encoder's states before its last layer, or `clip_skip` layers before that, without the final norm, and the
 // projection of the end token.

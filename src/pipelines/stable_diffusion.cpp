@@ -30,6 +30,10 @@ std::vector<LoraBaseMixin::Component> StableDiffusionPipeline::models() const {
   return {{"unet", &unet}, {"text_encoder", &text_encoder}};
 }
 
+void StableDiffusionPipeline::check_words(const std::string&, const std::vector<AddedWord>& words) const {
+  tokenizer.with_words(words);
+}
+
 Tensor StableDiffusionPipeline::encode_prompt(const Prompts& prompt, std::optional<int> clip_skip) const {
   return embed({.by_encoder = {prompt}, .clip_skip = clip_skip}).prompt_embeds;
 }
@@ -45,8 +49,10 @@ LatentDiffusionPipeline::Traits StableDiffusionPipeline::traits() const {
 }
 
 TextEmbeddings StableDiffusionPipeline::embed(const Texts& texts) const {
-  auto ids = tokenize(tokenizer, texts.by_encoder[0]).to(device());
-  return {texts.inside("text_encoder", [&] { return text_encoder.encode(ids, texts.clip_skip); }), {}};
+  auto encode = [&] {
+    return text_encoder.encode(tokenize(tokenizer, text_encoder, texts.by_encoder[0]), texts.clip_skip);
+  };
+  return {texts.inside("text_encoder", text_encoder, encode), {}};
 }
 
 Tensor StableDiffusionPipeline::predict(const Tensor& input, const Tensor& timestep, const Conditions& given,

@@ -45,6 +45,13 @@ std::vector<LoraBaseMixin::Component> StableDiffusion3Pipeline::models() const {
   return all;
 }
 
+void StableDiffusion3Pipeline::check_words(const std::string& component, const std::vector<AddedWord>& words) const {
+  if (component == "text_encoder_3")
+    tokenizer_3->with_words(words);
+  else
+    (component == "text_encoder" ? tokenizer : tokenizer_2).with_words(words);
+}
+
 TextEmbeddings StableDiffusion3Pipeline::encode_prompt(const Prompts& prompt, const Prompts& prompt_2,
                                                        const Prompts& prompt_3, std::optional<int> clip_skip,
                                                        int max_sequence_length) const {
@@ -75,8 +82,9 @@ TextEmbeddings StableDiffusion3Pipeline::embed(const Texts& texts) const {
   check(texts.max_sequence_length >= 1 && texts.max_sequence_length <= 512, ErrorKind::usage,
         "max_sequence_length is {}; it must be in 1 … 512", texts.max_sequence_length);
   auto encode = [&](const char* name, const CLIPTextModel& model, const CLIPTokenizer& tokens, int of) {
-    auto ids = tokenize(tokens, texts.by_encoder[of]).to(device());
-    return texts.inside(name, [&] { return penultimate(model, ids, texts.clip_skip); });
+    return texts.inside(name, model, [&] {
+      return penultimate(model, tokenize(tokens, model, texts.by_encoder[of]), texts.clip_skip);
+    });
   };
   auto one = encode("text_encoder", text_encoder, tokenizer, 0);
   auto two = encode("text_encoder_2", text_encoder_2, tokenizer_2, 1);
@@ -84,11 +92,14 @@ TextEmbeddings StableDiffusion3Pipeline::embed(const Texts& texts) const {
   auto width = transformer.joint_attention_dim();
   Tensor t5;
   if (text_encoder_3) {
-    std::vector<Tensor> ids;
-    for (const auto& text : texts.by_encoder[2])
-      ids.push_back(at::tensor(tokenizer_3->encode_padded(text, texts.max_sequence_length), at::kLong));
-    auto all = at::stack(ids).to(device());
-    t5 = texts.inside("text_encoder_3", [&] { return (*text_encoder_3)(all); }).to(clip.scalar_type());
+    auto run = [&] {
+      auto tokens = tokenizer_3->with_words(text_encoder_3->added_words());
+      std::vector<Tensor> ids;
+      for (const auto& text : texts.by_encoder[2])
+        ids.push_back(at::tensor(tokens.encode_padded(text, texts.max_sequence_length), at::kLong));
+      return (*text_encoder_3)(at::stack(ids));
+    };
+    t5 = texts.inside("text_encoder_3", *text_encoder_3, run).to(clip.scalar_type());
   } else {
     t5 = at::zeros({clip.size(0), texts.max_sequence_length, width}, clip.options());
   }

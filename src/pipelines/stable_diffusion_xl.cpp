@@ -49,6 +49,10 @@ std::vector<LoraBaseMixin::Component> StableDiffusionXLPipeline::models() const 
   return all;
 }
 
+void StableDiffusionXLPipeline::check_words(const std::string& component, const std::vector<AddedWord>& words) const {
+  (component == "text_encoder" ? *tokenizer : tokenizer_2).with_words(words);
+}
+
 TextEmbeddings StableDiffusionXLPipeline::encode_prompt(const Prompts& prompt, const Prompts& prompt_2,
                                                         std::optional<int> clip_skip) const {
   return embed({.by_encoder = {prompt, prompt_2.empty() ? prompt : prompt_2}, .clip_skip = clip_skip});
@@ -90,8 +94,9 @@ LatentDiffusionPipeline::Traits StableDiffusionXLPipeline::traits() const {
 TextEmbeddings StableDiffusionXLPipeline::embed(const Texts& texts) const {
   std::vector<Tensor> states;
   auto encode = [&](const char* name, const CLIPTextModel& model, const CLIPTokenizer& tokens, int of) {
-    auto ids = tokenize(tokens, texts.by_encoder[of]).to(device());
-    auto out = texts.inside(name, [&] { return penultimate(model, ids, texts.clip_skip); });
+    auto out = texts.inside(name, model, [&] {
+      return penultimate(model, tokenize(tokens, model, texts.by_encoder[of]), texts.clip_skip);
+    });
     states.push_back(out.prompt_embeds);
     return out.pooled;
   };

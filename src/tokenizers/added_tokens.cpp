@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/check.h"
 #include "tokenizers/unicode.h"
 
 namespace lora {
@@ -14,8 +15,31 @@ AddedTokens::AddedTokens(const std::map<int64_t, AddedToken>& by_id, bool split_
     contents_[id] = to_utf8(text);
     if (text.empty()) continue;
     auto& patterns = token.normalized ? normalized_ : raw_;
-    patterns.push_back({std::move(text), id, token.single_word, token.special && split_special});
+    patterns.push_back({std::move(text), {id}, token.single_word, token.special && split_special});
   }
+}
+
+AddedTokens AddedTokens::with(const std::vector<AddedWord>& words,
+                              const std::function<bool(const std::string&)>& is_token) const {
+  auto all = *this;
+  for (const auto& [text, ids] : words) {
+    check(!ids.empty(), ErrorKind::usage, "the word \"{}\" has no ids", text);
+    bool single_word = is_token(text);
+    all.add_word(text, ids, single_word);
+    for (size_t i = 1; i < ids.size(); ++i) all.add_word(fmt::format("{}_{}", text, i), {ids[i]}, single_word);
+  }
+  return all;
+}
+
+void AddedTokens::add_word(const std::string& text, const std::vector<int64_t>& ids, bool single_word) {
+  auto found = normalize_(from_utf8(text));
+  check(!std::ranges::all_of(found, is_space), ErrorKind::usage, "\"{}\" is no word: there is no ink in it", text);
+  for (const auto* patterns : {&raw_, &normalized_})
+    for (const auto& pattern : *patterns)
+      check(pattern.text != found, ErrorKind::conflict,
+            "the word \"{}\" is another word or a special token already: \"{}\"", text, to_utf8(pattern.text));
+  contents_[ids.front()] = to_utf8(found);
+  normalized_.push_back({std::move(found), ids, single_word, false});
 }
 
 std::optional<std::string_view> AddedTokens::token(int64_t id) const {
@@ -27,7 +51,7 @@ std::optional<std::string_view> AddedTokens::token(int64_t id) const {
 std::vector<TextPiece> AddedTokens::split(const std::u32string& text) const {
   std::vector<TextPiece> pieces;
   for (auto& outer : split(text, raw_)) {
-    if (outer.id) {
+    if (!outer.ids.empty()) {
       pieces.push_back(std::move(outer));
       continue;
     }
@@ -41,7 +65,7 @@ std::vector<TextPiece> AddedTokens::split(const std::u32string& text, const std:
   std::vector<TextPiece> pieces;
   size_t begin = 0;  // of the text since the last token
   auto flush = [&](size_t end) {
-    if (end > begin) pieces.push_back({text.substr(begin, end - begin), std::nullopt});
+    if (end > begin) pieces.push_back({text.substr(begin, end - begin), {}});
   };
   for (size_t at = 0; at < view.size();) {
     const Pattern* longest = nullptr;
@@ -56,7 +80,7 @@ std::vector<TextPiece> AddedTokens::split(const std::u32string& text, const std:
     bool alone = (at == 0 || !is_word(view[at - 1])) && (end == view.size() || !is_word(view[end]));
     if (!longest->ignored && (alone || !longest->single_word)) {
       flush(at);
-      pieces.push_back({{}, longest->id});
+      pieces.push_back({{}, longest->ids});
       begin = end;
     }
     at = end;  // a match that does not count still takes up its text

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "lora/added_word.h"
+
 namespace lora {
 
 struct AddedToken {
@@ -25,10 +27,10 @@ struct AddedToken {
   bool operator==(const AddedToken&) const = default;
 };
 
-// A stretch of normalised text, or a token found in it.
+// A stretch of normalised text, or the ids of a token found in it.
 struct TextPiece {
   std::u32string text;
-  std::optional<int64_t> id;
+  std::vector<int64_t> ids;
 };
 
 class AddedTokens {
@@ -39,6 +41,9 @@ class AddedTokens {
   // `split_special` leaves special tokens in the text as other text.
   AddedTokens(const std::map<int64_t, AddedToken>& by_id, bool split_special, Normalize normalize);
 
+  // These with words beside them; `is_token` says which of them the vocabulary has. See CLIPTokenizer::with_words.
+  AddedTokens with(const std::vector<AddedWord>& words, const std::function<bool(const std::string&)>& is_token) const;
+
   std::vector<TextPiece> split(const std::u32string& text) const;
   // What a token is decoded to: its normalised form where that is looked for. Nothing where `id` is no added token.
   std::optional<std::string_view> token(int64_t id) const;
@@ -46,9 +51,10 @@ class AddedTokens {
  private:
   struct Pattern {
     std::u32string text;
-    int64_t id;
+    std::vector<int64_t> ids;
     bool single_word, ignored;
   };
+  void add_word(const std::string& text, const std::vector<int64_t>& ids, bool single_word);
   static std::vector<TextPiece> split(const std::u32string& text, const std::vector<Pattern>& patterns);
 
   Normalize normalize_;

@@ -41,7 +41,6 @@ struct CLIPTokenizer::Impl {
   int64_t model_max_length;
   Vocabulary vocabulary;
   BytePair byte_pair;
-  AddedTokens added;
 };
 
 CLIPTokenizer CLIPTokenizer::make(TokenizerFiles files, const TokenizerConfig& config) {
@@ -64,8 +63,8 @@ CLIPTokenizer CLIPTokenizer::make(TokenizerFiles files, const TokenizerConfig& c
       .model_max_length = config.model_max_length,
       .vocabulary = std::move(files.vocabulary),
       .byte_pair = std::move(byte_pair),
-      .added = AddedTokens(added, config.split_special_tokens, normalized),
   });
+  clip.added_ = std::make_shared<const AddedTokens>(added, config.split_special_tokens, normalized);
   return clip;
 }
 
@@ -88,10 +87,18 @@ CLIPTokenizer CLIPTokenizer::openai(const std::string& pad_token) {
   return clip;
 }
 
+CLIPTokenizer CLIPTokenizer::with_words(const std::vector<AddedWord>& words) const {
+  if (words.empty()) return *this;
+  auto is_token = [&](const std::string& word) { return encode(word).size() == 3; };  // between begin and end
+  auto copy = *this;
+  copy.added_ = std::make_shared<const AddedTokens>(added_->with(words, is_token));
+  return copy;
+}
+
 std::vector<int64_t> CLIPTokenizer::encode(const std::string& text) const {
   std::vector<int64_t> ids{impl_->bos};
-  for (const auto& piece : impl_->added.split(from_utf8(text))) {
-    if (piece.id) ids.push_back(*piece.id);
+  for (const auto& piece : added_->split(from_utf8(text))) {
+    ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
     for (auto word : split_words(piece.text)) {
       auto tokens = impl_->byte_pair.encode(to_utf8(word));
       ids.insert(ids.end(), tokens.begin(), tokens.end());
@@ -119,7 +126,7 @@ std::string CLIPTokenizer::truncated_part(const std::string& text) const {
 std::string CLIPTokenizer::decode(const std::vector<int64_t>& ids) const {
   std::string bytes;
   for (int64_t id : ids) {
-    auto token = impl_->added.token(id);
+    auto token = added_->token(id);
     if (!token) token = impl_->vocabulary.token(id);
     if (token) bytes += token_bytes(*token);
   }

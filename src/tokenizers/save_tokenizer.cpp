@@ -1,7 +1,7 @@
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "io/json_file.h"
 #include "lora/tokenizer.h"
 #include "tokenizers/tokenizer_files.h"
 
@@ -12,29 +12,23 @@ using nlohmann::json;
 
 namespace {
 
-void write(const fs::path& file, std::string_view text) {
-  std::ofstream out(file, std::ios::binary);
-  out << text << std::flush;
-  check(out.good(), ErrorKind::io, "{}: cannot be written", file.string());
-}
-
 void write_openai(const fs::path& folder, const std::string& pad_token) {
   auto files = openai_tokenizer_files();
   auto vocabulary = json::object();
   for (int64_t id = 0; id < files.vocabulary.size(); ++id) vocabulary[std::string(*files.vocabulary.token(id))] = id;
-  write(folder / "vocab.json", vocabulary.dump());
-  write(folder / "merges.txt", openai_merges());
+  write_text(folder / "vocab.json", vocabulary.dump());
+  write_text(folder / "merges.txt", openai_merges());
   json special{{"bos_token", "<|startoftext|>"},
                {"eos_token", "<|endoftext|>"},
                {"unk_token", "<|endoftext|>"},
                {"pad_token", pad_token}};
-  write(folder / "special_tokens_map.json", special.dump(2));
+  write_text(folder / "special_tokens_map.json", special.dump(2));
   special.update({{"tokenizer_class", "CLIPTokenizer"},
                   {"model_max_length", 77},
                   {"do_lower_case", true},
                   {"add_prefix_space", false},
                   {"errors", "replace"}});
-  write(folder / "tokenizer_config.json", special.dump(2));
+  write_text(folder / "tokenizer_config.json", special.dump(2));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "core/check.h"
+#include "io/json_file.h"
 #include "tokenizers/json_cursor.h"
 #include "tokenizers/protobuf.h"
 #include "tokenizers/tokenizer_files.h"

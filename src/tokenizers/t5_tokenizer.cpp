@@ -59,7 +59,6 @@ std::string without_spaces_before_marks(std::string text) {
 struct T5Tokenizer::Impl {
   int64_t eos, pad;
   Unigram unigram;
-  AddedTokens added;
   bool clean_up;
 };
 
@@ -82,16 +81,26 @@ T5Tokenizer T5Tokenizer::from_pretrained(const path& folder) {
       .eos = id_of(config.eos_token),
       .pad = id_of(config.pad_token),
       .unigram = Unigram(std::move(files.vocabulary), std::move(files.scores), kT5Unknown),
-      .added = AddedTokens(by_id, config.split_special_tokens, std::move(normalize)),
       .clean_up = config.clean_up_tokenization_spaces,
   });
+  t5.added_ = std::make_shared<const AddedTokens>(by_id, config.split_special_tokens, std::move(normalize));
   return t5;
+}
+
+T5Tokenizer T5Tokenizer::with_words(const std::vector<AddedWord>& words) const {
+  if (words.empty()) return *this;
+  auto is_token = [&](const std::string& word) {
+    return impl_->unigram.vocabulary().id(std::string(kSpaceMarkBytes) + word).has_value();
+  };
+  auto copy = *this;
+  copy.added_ = std::make_shared<const AddedTokens>(added_->with(words, is_token));
+  return copy;
 }
 
 std::vector<int64_t> T5Tokenizer::encode(const std::string& text) const {
   std::vector<int64_t> ids;
-  for (const auto& piece : impl_->added.split(from_utf8(text))) {
-    if (piece.id) ids.push_back(*piece.id);
+  for (const auto& piece : added_->split(from_utf8(text))) {
+    ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
     for (const auto& word : split_words(piece.text)) {
       auto tokens = impl_->unigram.encode(to_utf8(word));
       ids.insert(ids.end(), tokens.begin(), tokens.end());
@@ -121,7 +130,7 @@ std::string T5Tokenizer::decode(const std::vector<int64_t>& ids) const {
   std::string text;
   bool first = true;
   for (int64_t id : ids) {
-    auto token = impl_->added.token(id);
+    auto token = added_->token(id);
     if (!token) token = impl_->unigram.vocabulary().token(id);
     if (!token) continue;
     text += replace_all(std::string(*token), kSpaceMarkBytes, first ? "" : " ");

@@ -1,9 +1,9 @@
 #include "tokenizers/tokenizer_files.h"
 
 #include <algorithm>
-#include <fstream>
 #include <optional>
 
+#include "io/json_file.h"
 #include "tokenizers/json_cursor.h"
 
 namespace lora {
@@ -12,9 +12,6 @@ using nlohmann::json;
 using std::filesystem::path;
 
 namespace {
-
-// Far above any tokenizer's, and within what Vocabulary counts.
-constexpr std::streamoff kLargestFile = 1 << 30;
 
 // A merge as it is written: two tokens.
 struct WrittenMerge {
@@ -165,26 +162,12 @@ bool is_there(const path& file) {
   return exists(file, ignored);
 }
 
-std::string read_text(const path& file) {
-  std::ifstream in(file, std::ios::binary | std::ios::ate);
-  std::streamoff size = in.is_open() ? std::streamoff(in.tellg()) : -1;
-  check(size >= 0, ErrorKind::io, "{}: cannot be read", file.string());
-  check(size <= kLargestFile, ErrorKind::bad_file, "{}: {} bytes; a tokenizer's file has at most {}", file.string(),
-        size, kLargestFile);
-  std::string text(static_cast<size_t>(size), '\0');
-  in.seekg(0).read(text.data(), size);
-  check(in.gcount() == size, ErrorKind::io, "{}: cannot be read", file.string());
-  return text;
-}
-
 json read_optional_json(const path& file) {
   if (!is_there(file)) return json::object();
-  return reading(file, [&] {
-    auto content = json::parse(read_text(file));
-    check(content.is_object(), ErrorKind::bad_file, "{}: holds {}; a JSON object was expected", file.string(),
-          content.type_name());
-    return content;
-  });
+  auto content = read_json(file);
+  check(content.is_object(), ErrorKind::bad_file, "{}: holds {}; a JSON object was expected", file.string(),
+        content.type_name());
+  return content;
 }
 
 }  // namespace lora

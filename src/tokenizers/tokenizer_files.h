@@ -28,8 +28,6 @@ std::string_view openai_merges();
 std::vector<Merge> parse_merges(std::string_view text, const Vocabulary& vocabulary, const std::string& source);
 
 bool is_there(const std::filesystem::path& file);
-// Throws Error{io}, and Error{bad_file} for a file of absurd size.
-std::string read_text(const std::filesystem::path& file);
 // An empty object where there is no such file.
 nlohmann::json read_optional_json(const std::filesystem::path& file);
 

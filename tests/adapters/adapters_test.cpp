@@ -4,7 +4,11 @@
 
 #include "nn/deltas/diff.h"
 #include "nn/deltas/dora.h"
+#include "nn/deltas/ia3.h"
+#include "nn/deltas/loha.h"
+#include "nn/deltas/lokr.h"
 #include "nn/deltas/lora.h"
+#include "nn/deltas/oft.h"
 #include "nn/layers.h"
 #include "support/compare.h"
 
@@ -66,20 +70,39 @@ struct Model {
 Adapter of_kinds(Adapter adapter, const Adapters& adapters, int turn) {
   for (size_t i = 0; i < adapter.entries.size(); ++i) {
     auto& [site, delta] = adapter.entries[i];
-    auto effect = delta->effect(1);
+    auto effect = delta->effect(1, site->weight);
     LoraFactors factors{.A = effect.A, .B = effect.B, .alpha = delta->alpha(), .scale = delta->scale()};
     auto base = adapters.base(*site);
     auto magnitude = at::rand({base.size(0)}) + 20;
-    switch ((turn + int(i)) % 4) {
+    auto out = base.size(0), in = base.numel() / out;
+    auto move = [&](const Delta& d) { return d.to(base.device(), base.scalar_type()); };
+    switch ((turn + int(i)) % 8) {
       case 0: break;
       case 1: delta = std::make_shared<PeftDoraDelta>(factors, magnitude, base, site->path); break;
       case 2: {
         auto by_input = at::rand({1, base.size(1)}) + 15;
-        delta =
-            std::make_shared<LycorisDoraDelta>(factors, i % 2 ? by_input : magnitude.view({-1, 1}), base, site->path);
+        delta = std::make_shared<LycorisDoraDelta>(delta, i % 2 ? by_input : magnitude.view({-1, 1}), base, site->path);
         break;
       }
-      case 3: delta = DiffDelta(*site, at::randn(base.sizes()), {}, site->path).to(base.device(), base.scalar_type());
+      case 3: delta = move(DiffDelta(*site, at::randn(base.sizes()), {}, site->path)); break;
+      case 4:
+        delta = make_loha(*site,
+                          {{"hada_w1_a", at::randn({out, 2})},
+                           {"hada_w1_b", at::randn({2, in})},
+                           {"hada_w2_a", at::randn({out, 2})},
+                           {"hada_w2_b", at::randn({2, in})}},
+                          {2, 1}, site->path);
+        break;
+      case 5:
+        delta = make_lokr(*site, {{"lokr_w1", at::randn({1, 1})}, {"lokr_w2", at::randn(base.sizes())}}, {1, 1},
+                          site->path);
+        break;
+      case 6:
+        delta = std::make_shared<Ia3Delta>(*site,
+                                           StateDict{{"weight", at::randn({out})}, {"on_input", at::scalar_tensor(0)}},
+                                           Tensor(), false, site->path);
+        break;
+      case 7: delta = make_oft(*site, {{"oft_blocks", at::randn({1, out, out})}}, 1e-3, site->path); break;
     }
   }
   return adapter;
@@ -90,7 +113,7 @@ bool same(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
 }
 
 Tensor dense(const Delta& delta, const Tensor& W) {
-  auto f = delta.effect(1);
+  auto f = delta.effect(1, W);
   return (f.scale * at::mm(f.B.to(at::kDouble).flatten(1), f.A.to(at::kDouble).flatten(1))).view(W.sizes());
 }
 
@@ -263,7 +286,7 @@ TEST(Adapters, NonFiniteResultsAreFoundBeforeAnythingIsWritten) {
   auto base = model.weights();
   auto& adapters = Adapters::of(*model.parts);
   auto bad = model.adapter("bad", 2, 1, 2);
-  bad.entries[2].delta->effect(1).B[0][0][0][0] = std::numeric_limits<float>::infinity();
+  bad.entries[2].delta->effect(1, {}).B[0][0][0][0] = std::numeric_limits<float>::infinity();
   adapters.add(std::move(bad));
   EXPECT_EQ(adapters.would_break({"bad"}, 1.0), std::vector<std::string>{"c"});
   EXPECT_TRUE(same(model.weights(), base));
@@ -308,8 +331,8 @@ TEST(Prepare, MatricesFitOneByOneConvolutionsAndTheReverse) {
                  {"a.lora_A.weight", at::randn({2, 700, 1, 1})},
                  {"a.lora_B.weight", at::randn({300, 2, 1, 1})}};
   auto prepared = prepare(*model.parts, flat, {.component = "unet"});
-  EXPECT_EQ(prepared.adapter.entries[0].delta->effect(1).A.dim(), 2);
-  EXPECT_EQ(prepared.adapter.entries[1].delta->effect(1).A.sizes(), (std::vector<int64_t>{2, 17, 3, 3}));
+  EXPECT_EQ(prepared.adapter.entries[0].delta->effect(1, {}).A.dim(), 2);
+  EXPECT_EQ(prepared.adapter.entries[1].delta->effect(1, {}).A.sizes(), (std::vector<int64_t>{2, 17, 3, 3}));
 }
 
 TEST(LoraConfig, PatternsMatchWholeNames) {

@@ -21,7 +21,7 @@ std::string style(const std::string& name) { return (embedded_models() / "loras"
 TEST(Command, HelpListsTheVerbs) {
   auto help = lora_command("--help");
   EXPECT_EQ(help.code, 0);
-  for (auto verb : {"generate", "inspect", "fuse", "forward"}) {
+  for (auto verb : {"generate", "inspect", "convert", "fuse", "forward"}) {
     EXPECT_TRUE(contains(help.out, verb));
     EXPECT_EQ(lora_command(std::string(verb) + " --help").code, 0);
   }
@@ -112,23 +112,6 @@ TEST(Generate, BadInputIsToldBeforeTheWork) {
   expect_error(common + " --dtype int8", 2, "float32, float16, bfloat16");
   expect_error(common + " --device toaster", 2, "cuda");
   EXPECT_FALSE(std::filesystem::exists(folder / "x.png"));
-}
-
-TEST(Inspect, SaysWhatAFileIs) {
-  auto text = lora_command("inspect " + style("ink-kohya")).out;
-  for (auto part : {"kohya", "LoRA", "rank 8, alpha 8", "unet: ", "float16"}) EXPECT_TRUE(contains(text, part)) << text;
-  auto data = std::string(LORA_SOURCE_DIR) + "/tests/data/lora/files/";
-  EXPECT_NE(lora_command("inspect " + data + "peft_dora.safetensors").out.find("DoRA in the dialect"),
-            std::string::npos);
-  EXPECT_NE(lora_command("inspect " + data + "peft_bias.safetensors").out.find("LoRA with biases"), std::string::npos);
-  auto report = json::parse(lora_command("inspect --json " + style("neon") + " --model " + kModel).out);
-  EXPECT_EQ(report["dialect"], "diffusers");
-  EXPECT_EQ(report["components"]["unet"]["ranks"][0]["rank"], 16);
-  EXPECT_TRUE(report["match"]["unmatched"].empty());
-  EXPECT_EQ(report["match"]["components"]["unet"].size(),
-            report["components"]["unet"]["linear_layers"].get<size_t>() +
-                report["components"]["unet"]["conv_layers"].get<size_t>());
-  expect_error("inspect " + kModel + "/vae/diffusion_pytorch_model.safetensors", 1, "VAE");
 }
 
 TEST(Fuse, WritesAModelThatDrawsTheSame) {

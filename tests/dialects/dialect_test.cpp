@@ -73,6 +73,53 @@ INSTANTIATE_TEST_SUITE_P(
                  "diffusers-attn-procs"},
         Spelling{"unet.mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_q_lora.down.weight",
                  "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_q.lora_A.weight", "diffusers-attn-procs"},
+        Spelling{"lora_unet_input_blocks_4_1_transformer_blocks_1_ff_net_0_proj.lora_up.weight",
+                 "unet.down_blocks.1.attentions.0.transformer_blocks.1.ff.net.0.proj.lora_B.weight", "kohya"},
+        Spelling{"lora_unet_output_blocks_2_2_conv.lora_mid.weight",
+                 "unet.up_blocks.0.upsamplers.0.conv.lora_mid.weight", "kohya"},
+        Spelling{"lora_unet_label_emb_0_2.lora_down.weight", "unet.add_embedding.linear_2.lora_A.weight", "kohya"},
+        Spelling{"lora_unet_middle_block_2_emb_layers_1.hada_w1_a", "unet.mid_block.resnets.1.time_emb_proj.hada_w1_a",
+                 "kohya"},
+        Spelling{"oft_unet_middle_block_1_proj_in.oft_blocks", "unet.mid_block.attentions.0.proj_in.oft_blocks",
+                 "kohya"},
+        Spelling{"lora_unet__mid_block_attentions_0_proj_in.lora_down.weight",
+                 "unet.mid_block.attentions.0.proj_in.lora_A.weight", "kohya"},
+        Spelling{"lora_te2_text_projection.lora_down.weight", "text_encoder_2.text_projection.lora_A.weight", "kohya"},
+        Spelling{"lora_te3_encoder_block_1_layer_1_DenseReluDense_wi_0.lora_up.weight",
+                 "text_encoder_3.encoder.block.1.layer.1.DenseReluDense.wi_0.lora_B.weight", "kohya"},
+        Spelling{"lycoris_mid_block_resnets_0_conv1.lokr_w2_a", "unet.mid_block.resnets.0.conv1.lokr_w2_a", "lycoris"},
+        Spelling{"lora_transformer_transformer_blocks_0_attn_add_k_proj.lora_up.weight",
+                 "transformer.transformer_blocks.0.attn.add_k_proj.lora_B.weight", "onetrainer"},
+        Spelling{"diffusion_model.middle_block.1.proj_in.lora_B.weight",
+                 "unet.mid_block.attentions.0.proj_in.lora_B.weight", "comfy"},
+        Spelling{"text_encoders.clip_g.transformer.text_model.encoder.layers.3.mlp.fc2.lora_up.weight",
+                 "text_encoder_2.text_model.encoder.layers.3.mlp.fc2.lora_B.weight", "comfy"},
+        Spelling{"text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.k.lora_down.weight",
+                 "text_encoder_3.encoder.block.0.layer.0.SelfAttention.k.lora_A.weight", "comfy"},
+        Spelling{"unet.middle_block.1.proj_in.alpha", "unet.mid_block.attentions.0.proj_in.alpha", "omi"},
+        Spelling{"transformer.joint_blocks.2.x_block.attn2.qkv.1.lora_down.weight",
+                 "transformer.transformer_blocks.2.attn2.to_k.lora_A.weight", "omi"},
+        Spelling{"clip_l.text_model.encoder.layers.0.mlp.fc1.lora_down.weight",
+                 "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", "omi"},
+        Spelling{"double_blocks.3.processor.proj_lora2.up.weight",
+                 "transformer.transformer_blocks.3.attn.to_add_out.lora_B.weight", "xlabs"},
+        Spelling{"single_blocks.3.processor.proj_lora.down.weight",
+                 "transformer.single_transformer_blocks.3.proj_out.lora_A.weight", "xlabs"},
+        Spelling{"img_in.lora_A.weight", "transformer.x_embedder.lora_A.weight", "bfl"},
+        Spelling{"middle_block.1.proj_in.up", "controlnet.mid_block.attentions.0.proj_in.lora_B.weight",
+                 "control-lora"},
+        Spelling{"mid_block.attentions.0.proj_in.lora_A.weight", "unet.mid_block.attentions.0.proj_in.lora_A.weight",
+                 "bare"},
+        Spelling{"unet.mid_block.attentions.0.proj_in.lora_A.default_0.weight",
+                 "unet.mid_block.attentions.0.proj_in.lora_A.weight", "diffusers"},
+        Spelling{"text_encoder.text_model.embeddings.token_embedding.lora_embedding_A",
+                 "text_encoder.text_model.embeddings.token_embedding.lora_A.weight", "diffusers"},
+        Spelling{"base_model.model.mid_block.attentions.0.proj_in.hada_w1_a",
+                 "unet.mid_block.attentions.0.proj_in.hada_w1_a", "peft"},
+        Spelling{"base_model.model.mid_block.attentions.0.proj_in.oft_R.default.weight",
+                 "unet.mid_block.attentions.0.proj_in.oft_R.weight", "peft"},
+        Spelling{"text_encoder.text_model.encoder.layers.1.self_attn.k_proj.to_k_lora.down.weight",
+                 "text_encoder.text_model.encoder.layers.1.self_attn.k_proj.lora_A.weight", "diffusers-attn-procs"},
         Spelling{"lora_unet_mid_block_attentions_0_proj_in.dora_scale",
                  "unet.mid_block.attentions.0.proj_in.dora_scale", "kohya"},
         Spelling{"lora_unet_mid_block_resnets_0_conv1.diff", "unet.mid_block.resnets.0.conv1.diff", "kohya"},
@@ -131,19 +178,6 @@ TEST(Dialects, TwoSpellingsOfOneTensorAreNotAdded) {
   EXPECT_EQ(canonical.unmatched.size(), 1u);
 }
 
-TEST(Dialects, OtherAlgorithmsAreRefusedByName) {
-  std::string module = "lora_unet_mid_block_attentions_0_proj_in";
-  for (auto [suffix, name] : {std::pair{".hada_w1_a", "LoHa"},
-                              {".lokr_w1", "LoKr"},
-                              {".oft_blocks", "OFT"},
-                              {".lora_mid.weight", "tucker"}}) {
-    auto message =
-        error_of(ErrorKind::unsupported, [&] { to_canonical(file({module + suffix}), "unet", "style.safetensors"); });
-    EXPECT_NE(message.find(name), std::string::npos) << message;
-    EXPECT_NE(message.find("style.safetensors"), std::string::npos) << message;
-  }
-}
-
 TEST(Dialects, OtherFilesAreToldApart) {
   for (auto [key, what] : {std::pair{"model.diffusion_model.out.2.weight", "checkpoint"},
                            {"string_to_param.*", "textual inversion"},
@@ -155,14 +189,77 @@ TEST(Dialects, OtherFilesAreToldApart) {
   EXPECT_NE(error_of(ErrorKind::bad_key, [] { to_canonical({}, "unet", "f"); }).find("no tensors"), std::string::npos);
 }
 
-TEST(Names, FlatNamesAreOneToOne) {
-  EXPECT_EQ(unflatten("up_blocks_3_attentions_2_proj_out"), "up_blocks.3.attentions.2.proj_out");
-  EXPECT_EQ(unflatten("down_blocks_0_downsamplers_0_conv"), "down_blocks.0.downsamplers.0.conv");
-  EXPECT_EQ(unflatten("conv_in"), "conv_in");
-  EXPECT_EQ(unflatten("time_embedding_linear_2"), "time_embedding.linear_2");
-  EXPECT_EQ(unflatten("down_blocks_0_mystery"), std::nullopt);
-  EXPECT_EQ(unflatten(""), std::nullopt);
-  EXPECT_EQ(unflatten("conv_in_"), std::nullopt);
+TEST(Dialects, WhatWrappersLeaveInNamesIsPassedOver) {
+  for (const char* key : {" unet.mid_block.attentions.0.proj_in.lora_A.weight ",
+                          "unet._orig_mod.mid_block.attentions.0.proj_in.lora_A.weight",
+                          "module.unet.mid_block.attentions.0.proj_in.lora_A.weight",
+                          "unet.mid_block._fsdp_wrapped_module.attentions.0.module.proj_in.lora_A.weight"})
+    EXPECT_EQ(read(key).first, "unet.mid_block.attentions.0.proj_in.lora_A.weight") << key;
+}
+
+TEST(Dialects, AWholeWeightIsNoIA3) {
+  std::string module = "lora_unet_mid_block_attentions_0_proj_in";
+  auto ia3 = to_canonical(file({module + ".weight", module + ".on_input"}), "unet", "t");
+  EXPECT_EQ(ia3.tensors.size(), 2u);
+  auto mixed = to_canonical(file({module + ".weight", "lora_unet_mid_block_attentions_0_proj_out.lora_down.weight"}),
+                            "unet", "t");
+  EXPECT_EQ(mixed.tensors.size(), 1u);
+  ASSERT_EQ(mixed.unmatched.size(), 1u);
+  EXPECT_EQ(mixed.unmatched[0].key, module + ".weight");
+}
+
+// Never the down of one spelling with the up of another.
+TEST(Dialects, ALayerInTwoSpellingsIsTheFirstOnes) {
+  auto ours = "unet.mid_block.attentions.0.proj_in.";
+  StateDict tensors{{"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", at::full({2, 2}, 1)},
+                    {"lora_unet_middle_block_1_proj_in.lora_down.weight", at::full({2, 2}, 2)},
+                    {"lora_unet_middle_block_1_proj_in.lora_up.weight", at::full({2, 2}, 2)},
+                    {"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", at::full({2, 2}, 1)}};
+  auto canonical = to_canonical(tensors, "unet", "t");
+  EXPECT_EQ(canonical.tensors.size(), 2u);
+  for (const char* suffix : {"lora_A.weight", "lora_B.weight"})
+    EXPECT_EQ(canonical.tensors.at(std::string(ours) + suffix)[0][0].item<float>(), 1) << suffix;
+  EXPECT_EQ(canonical.unmatched.size(), 2u);
+}
+
+TEST(Dialects, SplitQkvIsAsItWasTrained) {
+  StateDict tensors{{"lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight", at::randn({6, 4})},
+                    {"lora_unet_joint_blocks_0_x_block_attn_qkv.lora_up.weight",
+                     at::block_diag({at::randn({4, 2}), at::randn({4, 2}), at::randn({4, 2})})},
+                    {"lora_unet_joint_blocks_0_x_block_attn_qkv.alpha", at::scalar_tensor(1.0)}};
+  auto path = std::string("transformer.transformer_blocks.0.attn.to_k.");
+  EXPECT_EQ(to_canonical(tensors, "", "t").tensors.at(path + "lora_A.weight").size(0), 6);
+  tensors.metadata["ss_network_args"] = R"({"split_qkv": "True"})";
+  auto canonical = to_canonical(tensors, "", "t");
+  EXPECT_TRUE(at::equal(canonical.tensors.at(path + "lora_A.weight"), tensors.begin()->second.slice(0, 2, 4)));
+  EXPECT_EQ(canonical.tensors.at(path + "lora_B.weight").sizes().vec(), (std::vector<int64_t>{4, 2}));
+  EXPECT_EQ(canonical.tensors.at(path + "alpha").item<double>(), 1);
+  ASSERT_EQ(canonical.notes.size(), 1u);
+  // What does not stand in blocks was not trained so, whatever the metadata says.
+  tensors.set("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_up.weight", at::randn({12, 6}));
+  EXPECT_EQ(to_canonical(tensors, "", "t").tensors.at(path + "lora_A.weight").size(0), 6);
+}
+
+TEST(Dialects, CloneofsimosPositionsHaveNames) {
+  StateDict list;
+  auto add = [&](const std::string& up, const std::string& down, int64_t out, int64_t in) {
+    list.set(up, at::zeros({out, 2}));
+    list.set(down, at::zeros({2, in}));
+  };
+  for (int i = 0; i < 8; ++i) add(fmt::format("text_encoder:{}:up", i), fmt::format("text_encoder:{}:down", i), 16, 16);
+  auto canonical = to_canonical(list, "unet", "t");
+  EXPECT_EQ(canonical.dialect, "cloneofsimo");
+  EXPECT_TRUE(canonical.tensors.contains("text_encoder.text_model.encoder.layers.1.self_attn.q_proj.lora_B.weight"));
+
+  list = {};
+  for (int block = 0, n = 0; block < 16; ++block)
+    for (int i = 0; i < 9; ++i, ++n)
+      add(std::to_string(2 * n), std::to_string(2 * n + 1), i == 4 ? 8 * 8 : 8, i == 6 || i == 7 ? 16 : 8);
+  canonical = to_canonical(list, "unet", "t");
+  EXPECT_EQ(canonical.tensors.size(), 288u);
+  auto block = std::string("unet.mid_block.attentions.0.transformer_blocks.0.");
+  EXPECT_EQ(canonical.tensors.at(block + "ff.net.0.proj.lora_B.weight").size(0), 64);
+  EXPECT_EQ(canonical.tensors.at(block + "attn2.to_k.lora_A.weight").size(1), 16);
 }
 
 TEST(Architecture, IsToldByTheTextEmbeddingsWidth) {
@@ -173,10 +270,24 @@ TEST(Architecture, IsToldByTheTextEmbeddingsWidth) {
   EXPECT_EQ(architecture_of({}).name, "");
   StateDict sgm{{"lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight", at::zeros({4, 2048})}};
   EXPECT_EQ(architecture_of(sgm).name, "SDXL");
-  EXPECT_EQ(
-      architecture_of(StateDict{{"transformer.transformer_blocks.0.attn.add_k_proj.lora_A.weight", at::zeros({4, 8})}})
-          .name,
-      "SD 3");
+  auto family = [](const std::string& key, int64_t in = 8) {
+    return architecture_of(StateDict{{key, at::zeros({4, in})}}).name;
+  };
+  EXPECT_EQ(family("transformer.transformer_blocks.0.attn.add_k_proj.lora_A.weight"), "SD 3");
+  EXPECT_EQ(family("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", 1536), "SD 3");
+  EXPECT_EQ(family("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", 3072), "Flux");
+  EXPECT_EQ(family("lora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight", 1536), "SD 3");
+  EXPECT_EQ(family("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight"), "SD 3");
+  EXPECT_EQ(family("double_blocks.0.processor.qkv_lora1.down.weight"), "Flux");
+  EXPECT_EQ(family("transformer.transformer_layers.0.attn1.to_q.lora_A.weight"), "aMUSEd");
+  EXPECT_EQ(family("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"), "");  // Stable Diffusion 3's too
+  StateDict both{{"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", at::zeros({4, 8})},
+                 {"lora_unet_middle_block_1_proj_in.lora_down.weight", at::zeros({4, 8})}};
+  EXPECT_EQ(architecture_of(both).name, "SDXL");
+  EXPECT_EQ(family("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"), "");
+  StateDict told{{"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", at::zeros({4, 8})}};
+  told.metadata["ss_base_model_version"] = "sd_v1";
+  EXPECT_EQ(architecture_of(told).name, "SD 1.x");
 }
 
 }  // namespace lora

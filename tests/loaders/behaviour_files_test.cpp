@@ -74,6 +74,52 @@ TEST(Behaviour, S61to63_HubArgumentsDoNotMatterToFilesAndAreNoted) {
   }
 }
 
+TEST(Behaviour, PeftsFolderForEachComponentIsOneAdapter) {
+  TinyPipeline pipe;
+  TemporaryFolder folder;
+  StateDict both;
+  for (auto [component, leaf, alpha] : {std::tuple{"unet", "to_q", 3.0}, {"text_encoder", "q_proj", 6.0}}) {
+    auto layers = random_lora(component, {.r = 2, .target_modules = {leaf}});
+    StateDict peft;
+    for (const auto& [key, tensor] : layers) {
+      if (key.ends_with(".alpha")) continue;
+      auto path = key.substr(key.find('.') + 1);
+      peft.set("base_model.model." + path, tensor);
+      both.set(key, tensor);
+      if (key.ends_with(".lora_A.weight"))
+        both.set(key.substr(0, key.size() - std::string_view("lora_A.weight").size()) + "alpha",
+                 at::scalar_tensor(alpha));
+    }
+    std::filesystem::create_directories(folder / component);
+    save_safetensors(peft, folder / component / "adapter_model.safetensors");
+    std::ofstream(folder / component / "adapter_config.json")
+        << json{{"peft_type", "LORA"}, {"r", 2}, {"lora_alpha", alpha}};
+  }
+  pipe.load_lora_weights(both, {.adapter_name = "tensors"});
+  auto wanted = run(pipe);
+  auto report = pipe.load_lora_weights(folder.path(), {.adapter_name = "folders"});
+  EXPECT_EQ(report.dialect, "peft");
+  EXPECT_EQ(report.components.size(), 2u);
+  EXPECT_TRUE(report.unmatched.empty());
+  expect_same(run(pipe), wanted);
+}
+
+TEST(Behaviour, AnotherBaseModelIsOneError) {
+  TinyPipeline pipe;
+  auto refused = [&](const std::string& module, int64_t in) {
+    StateDict other{{module + ".lora_down.weight", at::ones({2, in})}, {module + ".lora_up.weight", at::ones({8, 2})}};
+    return error_of(ErrorKind::bad_shape, [&] { pipe.load_lora_weights(other); });
+  };
+  EXPECT_TRUE(contains(refused("lora_unet_joint_blocks_0_x_block_attn_proj", 8), "SD 3"));
+  EXPECT_TRUE(contains(refused("lora_unet_double_blocks_0_img_attn_proj", 8), "Flux"));
+  EXPECT_TRUE(contains(refused("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k", 2048), "SDXL"));
+  StateDict control{{"lora_controlnet", at::zeros({0})},
+                    {"middle_block.1.proj_in.down", at::ones({2, 20})},
+                    {"middle_block.1.proj_in.up", at::ones({20, 2})}};
+  EXPECT_TRUE(contains(error_of(ErrorKind::bad_key, [&] { pipe.load_lora_weights(control); }), "Control-LoRA"));
+  EXPECT_TRUE(pipe.get_list_adapters().empty());
+}
+
 TEST(Behaviour, S65_S66_FoldersWithNoneOrSeveral) {
   TinyPipeline pipe;
   TemporaryFolder folder;
@@ -393,8 +439,11 @@ TEST(Behaviour, S42_SafeFusingRefusesNaNsAndOtherwiseTheyShow) {
   auto weights = pipe.weights();
   auto tensors = load_state_dict(kPeft);
   const std::string victim = "unet.mid_block.attentions.0.proj_in.lora_B.weight";
-  tensors.set(victim, at::full_like(tensors.at(victim), std::nan("")));
+  // A file with NaN is not loaded; what is trained may come to hold them.
+  auto factor = tensors.at(victim).clone();
+  tensors.set(victim, factor);
   pipe.load_lora_weights(tensors);
+  factor.fill_(std::nan(""));
   error_of(ErrorKind::unsupported, [&] { pipe.fuse_lora({.safe_fusing = true}); });
   expect_same_weights(pipe.weights(), weights);
   pipe.fuse_lora();

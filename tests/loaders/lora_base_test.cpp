@@ -222,11 +222,24 @@ TEST(Fuse, ChecksComponentsAndNames) {
 TEST(Fuse, SafeFusingNamesTheLayersAndWritesNothing) {
   TinyPipeline pipe;
   auto weights = pipe.weights();
-  pipe.load_lora_weights(TinyPipeline::folder() / "refused" / "nan.safetensors");
+  auto tensors = load_state_dict(kPeft);
+  auto factor = tensors.at("unet.mid_block.attentions.0.proj_in.lora_B.weight").clone();
+  tensors.set("unet.mid_block.attentions.0.proj_in.lora_B.weight", factor);
+  pipe.load_lora_weights(tensors);
+  factor.fill_(std::nan(""));
   auto message = error_of(ErrorKind::unsupported, [&] { pipe.fuse_lora({.safe_fusing = true}); });
   EXPECT_TRUE(contains(message, "NaN or infinity")) << message;
   EXPECT_EQ(pipe.num_fused_loras(), 0);
   expect_same_weights(pipe.weights(), weights);
+}
+
+TEST(Load, LayersThatAreNotFiniteArePassedOverAndTold) {
+  TinyPipeline pipe;
+  auto report = pipe.load_lora_weights(TinyPipeline::folder() / "refused" / "nan.safetensors");
+  ASSERT_EQ(report.notes.size(), 1u);
+  EXPECT_TRUE(contains(report.notes[0], "NaN or infinity")) << report.notes[0];
+  EXPECT_TRUE(contains(report.notes[0], "attn2.to_k")) << report.notes[0];
+  EXPECT_TRUE(at::isfinite(pipe.run("unet")).all().item<bool>());
 }
 
 TEST(Unload, BringsTheBaseBackOrLeavesWhatIsFused) {

@@ -8,12 +8,11 @@ import zlib
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
-VERSIONS = {"diffusers": "0.42.1", "peft": "0.21.2", "transformers": "5.23.0"}
+VERSIONS = {"diffusers": "0.42.1", "peft": "0.21.2", "transformers": "5.23.0", "lycoris-lora": "4.1.3"}
 
 
 def quiet(threads=1):
@@ -53,7 +52,18 @@ def as_numpy(tensor):
     return tensor.detach().cpu().contiguous().numpy()
 
 
-NAMES = {np.dtype("float32"): "F32", np.dtype("float16"): "F16", np.dtype("int64"): "I64", np.dtype("uint8"): "U8"}
+NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 def save_tensors(tensors, path, metadata=None, sort=True):
@@ -64,14 +74,14 @@ def save_tensors(tensors, path, metadata=None, sort=True):
     if metadata:
         header["__metadata__"] = dict(sorted(metadata.items()))
     for name in names:
-        array = as_numpy(tensors[name])
+        tensor = torch.as_tensor(tensors[name])
+        blobs.append(as_numpy(tensor.contiguous().reshape(-1).view(torch.uint8)).tobytes())
         header[name] = {
-            "dtype": NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + len(blobs[-1])],
         }
-        blobs.append(array.tobytes())
-        offset += array.nbytes
+        offset += len(blobs[-1])
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)

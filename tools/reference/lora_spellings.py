@@ -47,30 +47,6 @@ def kohya_metadata(dim, alpha, **extra):
     }
 
 
-def sgm_name(component, path):
-    """The names of the original latent diffusion code, for layers_per_block 1."""
-    if component != "unet":
-        return flat_name(component, path)
-    inner = dict(
-        conv1="in_layers.2", time_emb_proj="emb_layers.1", conv2="out_layers.3", conv_shortcut="skip_connection"
-    )
-    if m := re.fullmatch(r"(down|up)_blocks\.(\d)\.(resnets|attentions)\.(\d)\.(.+)", path):
-        side, b, kind, k, rest = m[1], int(m[2]), m[3], int(m[4]), m[5]
-        block = f"input_blocks.{1 + b * 2 + k}" if side == "down" else f"output_blocks.{b * 2 + k}"
-        path = f"{block}.0.{inner[rest]}" if kind == "resnets" else f"{block}.1.{rest}"
-    elif m := re.fullmatch(r"down_blocks\.(\d)\.downsamplers\.0\.conv", path):
-        path = f"input_blocks.{2 + int(m[1]) * 2}.0.op"
-    elif m := re.fullmatch(r"up_blocks\.(\d)\.upsamplers\.0\.conv", path):
-        path = f"output_blocks.{1 + int(m[1]) * 2}.1.conv"  # a block without attentions
-    elif m := re.fullmatch(r"mid_block\.resnets\.(\d)\.(.+)", path):
-        path = f"middle_block.{2 * int(m[1])}.{inner[m[2]]}"
-    elif m := re.fullmatch(r"mid_block\.attentions\.0\.(.+)", path):
-        path = f"middle_block.1.{m[1]}"
-    else:
-        raise ValueError(path)
-    return flat_name(component, path)
-
-
 def processor_keys(layers, prefix):
     """The oldest: LoRA attention processors. The text encoder got them with the prefixes."""
     out = {}
@@ -100,6 +76,7 @@ def make_peft(name, configs, base):
     for component, given in configs.items():
         model, config = models[component], LoraConfig(init_lora_weights=False, **given)
         model.add_adapter(config)
+        model.peft_config["default"].base_model_name_or_path = None  # where this checkout is
         layers[component] = {}
         for path, module in model.named_modules():
             if not hasattr(module, "lora_A"):

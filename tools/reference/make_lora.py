@@ -42,7 +42,6 @@ from lora_spellings import (
     peft_keys,
     processor_keys,
     save_peft,
-    sgm_name,
 )
 
 # ---- The files -------------------------------------------------------------------------------------------------------
@@ -192,12 +191,10 @@ def write_kohya(w):
     # With convolutions: 3x3 and 1x1 of the residual blocks, and the samplers.
     in_blocks = lambda p: "_blocks." in p or p.startswith(("mid_block", "text_model"))
     metadata = kohya_metadata(2, 1, ss_network_args='{"conv_dim": "2", "conv_alpha": "1.0"}')
-    conv = add("kohya_conv.safetensors", in_blocks, rank=2, alpha=1, metadata=metadata)
+    add("kohya_conv.safetensors", in_blocks, rank=2, alpha=1, metadata=metadata)
     no_attention = lambda p: in_blocks(p) and "attn" not in p
     by_turns = dict(rank=lambda i: 2 + i % 2, alpha=lambda i: 1 + i % 2 * 2)
     add("kohya_conv_dim.safetensors", no_attention, components=["unet"], **by_turns)
-    conv, why = {"unet": conv["unet"]}, "diffusers knows these names for SDXL only"
-    w.tensors("kohya_sgm.safetensors", kohya_keys(conv, sgm_name), conv, "kohya", why, kohya_metadata(2, 1))
 
     # Matrices where the model has 1x1 convolutions, and the reverse.
     layers = w.random("kohya_2d", only("proj_in", "proj_out", "to_q", "to_out.0"), components=["unet"])

@@ -18,7 +18,7 @@ DiffDelta::DiffDelta(const Site& site, const Tensor& diff, const Tensor& bias, c
   if (bias.defined()) bias_ = bias.reshape({out});
 }
 
-Effect DiffDelta::effect(double strength) const {
+Effect DiffDelta::effect(double strength, const Tensor&) const {
   Effect effect;
   if (diff_.defined()) effect.weight = diff_.to(at::kFloat) * strength;
   if (bias_.defined()) effect.bias = bias_.to(at::kFloat) * strength;

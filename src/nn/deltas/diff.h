@@ -16,7 +16,8 @@ class DiffDelta : public Delta {
   double scale() const override { return 1; }
   bool has_bias() const override { return bias_.defined(); }
   Device device() const override { return (diff_.defined() ? diff_ : bias_).device(); }
-  Effect effect(double strength) const override;
+  bool is_dense() const override { return diff_.defined(); }
+  Effect effect(double strength, const Tensor& base) const override;
   StateDict tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 

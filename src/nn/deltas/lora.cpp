@@ -6,8 +6,30 @@
 
 namespace lora {
 
-LoraFactors LoraFactors::fit(const Site& site, const Tensor& A, const Tensor& B, const Tensor& bias,
+namespace {
+
+// The first layer of an inpainting model takes a mask and a masked picture beside the latents, which its base's LoRA
+// knows nothing of.
+constexpr int64_t kLatents = 4, kInpainting = 9;
+
+Tensor padded_to(const Site& site, const Tensor& A) {
+  bool padded =
+      site.kind == SiteKind::conv2d && A.dim() == 4 && A.size(1) == kLatents && site.weight.size(1) == kInpainting;
+  return padded ? at::constant_pad_nd(A, {0, 0, 0, 0, 0, kInpainting - kLatents}) : A;
+}
+
+}  // namespace
+
+Tensor with_tucker_core(const Tensor& A, const Tensor& core, const std::string& label) {
+  check(core.dim() == 4 && A.size(0) == core.size(1) && A.numel() == A.size(0) * A.size(1), ErrorKind::bad_shape,
+        "{}: lora_mid has shape {}, lora_down {}; [r, r, kh, kw] and [r, in, 1, 1] are wanted", label,
+        c10::str(core.sizes()), c10::str(A.sizes()));
+  return at::einsum("abxy,bi->aixy", {core.to(at::kFloat), A.flatten(1).to(at::kFloat)});
+}
+
+LoraFactors LoraFactors::fit(const Site& site, const Tensor& given_A, const Tensor& B, const Tensor& bias,
                              const std::string& label) {
+  auto A = padded_to(site, given_A);
   auto wanted = site.weight.sizes();  // linear [out, in]; conv [out, in/groups, kh, kw]; embedding [num, dim]
   check(site.kind != SiteKind::norm, ErrorKind::unsupported, "{}: low-rank factors on a norm", label);
   // Their product would join the groups: no weight of the layer's shape could say it.
@@ -25,7 +47,8 @@ LoraFactors LoraFactors::fit(const Site& site, const Tensor& A, const Tensor& B,
   int64_t site_in = site.weight.numel() / wanted[0], site_out = wanted[0];
   if (site.kind == SiteKind::embedding) site_in = wanted[0], site_out = wanted[1];
   check(in == site_in && out == site_out, ErrorKind::bad_shape,
-        "{}: the adapter is for a layer {} → {}, the model's is {} → {}", label, in, out, site_in, site_out);
+        "{}: the adapter is for a layer {} → {}, the model's is {} → {}{}", label, in, out, site_in, site_out,
+        A.size(0) == site_in && B.size(1) == site_out ? "; both factors are transposed" : "");
   check(!bias.defined() || bias.numel() == out, ErrorKind::bad_shape, "{}: a bias of shape {} for {} outputs", label,
         bias.defined() ? c10::str(bias.sizes()) : "", out);
 
@@ -48,7 +71,7 @@ LoraFactors LoraFactors::to(Device device, Dtype dtype) const {
           .scale = scale};
 }
 
-Effect LoraDelta::effect(double strength) const {
+Effect LoraDelta::effect(double strength, const Tensor&) const {
   auto scale = strength * factors_.scale;
   return {.A = factors_.A,
           .B = factors_.B,

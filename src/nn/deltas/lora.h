@@ -15,11 +15,15 @@ struct LoraFactors {
   int64_t rank() const { return A.size(0); }
   LoraFactors to(Device device, Dtype dtype) const;
 
-  // Brings factors as a file has them into the site's form: matrices for a 1×1 convolution and the reverse. Throws
-  // Error{bad_shape} saying what fits where. `label` names the layer in messages.
+  // Brings factors as a file has them into the site's form: matrices for a 1×1 convolution and the reverse, four input
+  // channels where an inpainting model has nine. Throws Error{bad_shape} saying what fits where. `label` names the
+  // layer in messages.
   static LoraFactors fit(const Site& site, const Tensor& A, const Tensor& B, const Tensor& bias,
                          const std::string& label);
 };
+
+// A convolution's down factor [r, in, 1, 1] with its tucker core [r, r, kh, kw] in it: [r, in, kh, kw], float32.
+Tensor with_tucker_core(const Tensor& A, const Tensor& core, const std::string& label);
 
 // What all algorithms on a pair of factors have in common.
 class FactorDelta : public Delta {
@@ -42,7 +46,7 @@ class LoraDelta : public FactorDelta {
   const char* algorithm() const override { return "lora"; }
   bool has_bias() const override { return factors_.bias.defined(); }
   bool is_trained() const override { return factors_.A.requires_grad(); }
-  Effect effect(double strength) const override;
+  Effect effect(double strength, const Tensor& base) const override;
   StateDict tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 };

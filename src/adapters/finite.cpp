@@ -1,0 +1,40 @@
+#include "adapters/finite.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace lora {
+
+namespace {
+
+// NaN and infinity are the numbers whose exponent is all ones. Blocks are whole, so that the compiler can do many
+// numbers at once, and short, so that the first bad one ends it.
+template <class Bits>
+bool exponents_are_finite(const void* data, int64_t n, Bits exponent) {
+  const auto* bits = static_cast<const Bits*>(data);
+  constexpr int64_t kBlock = 4096;
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    Bits bad = 0;
+    for (auto i = begin, end = std::min(begin + kBlock, n); i < end; ++i)
+      bad |= static_cast<Bits>((bits[i] & exponent) == exponent);
+    if (bad) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool all_finite(const Tensor& t) {
+  if (!t.is_floating_point() || t.is_meta()) return true;
+  if (!t.is_cpu() || !t.is_contiguous()) return at::isfinite(t.to(at::kFloat)).all().item<bool>();
+  switch (t.scalar_type()) {
+    case at::kFloat: return exponents_are_finite<uint32_t>(t.const_data_ptr(), t.numel(), 0x7f800000);
+    case at::kHalf: return exponents_are_finite<uint16_t>(t.const_data_ptr(), t.numel(), 0x7c00);
+    case at::kBFloat16: return exponents_are_finite<uint16_t>(t.const_data_ptr(), t.numel(), 0x7f80);
+    default: return at::isfinite(t.to(at::kFloat)).all().item<bool>();
+  }
+}
+
+}  // namespace lora

@@ -1,0 +1,9 @@
+#pragma once
+#include "lora/tensor.h"
+
+namespace lora {
+
+// Whether a tensor holds neither NaN nor infinity. At the speed of memory: halves and floats are looked at as bits.
+bool all_finite(const Tensor& t);
+
+}  // namespace lora

@@ -1,0 +1,28 @@
+#pragma once
+// The layers of the base models that LoRAs are made for, without their weights.
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "nn/site.h"
+
+namespace lora {
+
+struct PublishedLayer {
+  SiteKind kind = SiteKind::linear;
+  std::vector<int64_t> shape;  // of the weight; empty where only the name is known (Flux)
+};
+
+struct PublishedComponent {
+  std::string model;  // "SDXL's UNet"
+  std::unordered_map<std::string, PublishedLayer> layers;
+
+  size_t trainable() const;  // linear layers and convolutions
+};
+
+// What `component` is in the models of a family (as architecture_of names it): several where they differ in it, none
+// where it is not known.
+std::vector<PublishedComponent> published_components(const std::string& family, const std::string& component);
+
+}  // namespace lora

@@ -1,0 +1,174 @@
+// Words that a LoRA's file brings to prompts: loaded, used and taken away with it, on every pipeline.
+#include <atomic>
+#include <thread>
+
+#include "pipelines/tiny_pipelines.h"
+
+namespace lora {
+
+namespace {
+
+using nlohmann::json;
+
+// As the trainers spell them.
+const std::map<std::string, std::string> kTails{
+    {"text_encoder", "clip_l"}, {"text_encoder_2", "clip_g"}, {"text_encoder_3", "t5"}};
+
+// A text's ids without begin and end.
+std::vector<int64_t> ids_of(const DiffusionPipeline& pipe, const std::string& component, const std::string& text) {
+  auto clip = [&](const CLIPTokenizer& tokenizer) {
+    auto ids = tokenizer.encode(text);
+    return std::vector<int64_t>(ids.begin() + 1, ids.end() - 1);
+  };
+  if (auto* sd = dynamic_cast<const StableDiffusionPipeline*>(&pipe)) return clip(sd->tokenizer);
+  if (auto* amused = dynamic_cast<const AmusedPipeline*>(&pipe)) return clip(amused->tokenizer);
+  if (auto* xl = dynamic_cast<const StableDiffusionXLPipeline*>(&pipe))
+    return clip(component == "text_encoder" ? *xl->tokenizer : xl->tokenizer_2);
+  const auto& sd3 = dynamic_cast<const StableDiffusion3Pipeline&>(pipe);
+  if (component != "text_encoder_3") return clip(component == "text_encoder" ? sd3.tokenizer : sd3.tokenizer_2);
+  auto ids = sd3.tokenizer_3->encode(text);
+  return {ids.begin(), ids.end() - 1};
+}
+
+// A LoRA whose word has the vectors that a text has in each text encoder.
+StateDict with_word(const DiffusionPipeline& pipe, const std::string& word, const std::string& text) {
+  auto file = tiny::factors(pipe, "words", {"to_q", "query"}, 2);
+  for (const auto& [component, model] : pipe.models()) {
+    if (!model->parts()->vocabulary) continue;
+    auto rows = at::tensor(ids_of(pipe, component, text), at::kLong);
+    file.set("bundle_emb." + word + "." + kTails.at(component),
+             model->parts()->vocabulary->weight.index_select(0, rows));
+  }
+  return file;
+}
+
+Tensor draw(const DiffusionPipeline& pipe, const std::string& prompt) {
+  CallOptions o{.num_inference_steps = 2, .seed = {1}};
+  auto config = json::parse(pipe.models().front().model->config());
+  if (config.value("in_channels", 4) == 9) o.image = o.mask_image = {tiny::picture("words", {32, 32})};
+  return pipe.generate_latents(prompt, o);
+}
+
+std::unique_ptr<DiffusionPipeline> stable_diffusion() { return tiny::open("sd"); }
+
+class BundledWords : public testing::TestWithParam<std::string> {};
+
+}  // namespace
+
+// The word's vectors are those of "red apple", so that both prompts are the same to every text encoder.
+TEST_P(BundledWords, DrawWhatTheirVectorsSay) {
+  auto pipe = tiny::open(GetParam());
+  auto before = draw(*pipe, "a qzv.1 here");
+  auto report = pipe->load_lora_weights(with_word(*pipe, "qzv.1", "red apple"), {.adapter_name = "one"});
+  EXPECT_EQ(report.embeddings, std::vector<std::string>{"qzv.1"});
+  EXPECT_TRUE(report.unmatched.empty()) << report.text();
+
+  auto wanted = draw(*pipe, "a red apple here");
+  EXPECT_TRUE(same_bits(draw(*pipe, "a qzv.1 here"), wanted));
+  EXPECT_FALSE(same_bits(draw(*pipe, "a qzv here"), wanted));
+
+  // They are the file's, not the adapter's: no weight, no switch and no call of other adapters takes them away.
+  pipe->set_adapters({"one"}, {0.5});
+  EXPECT_TRUE(same_bits(draw(*pipe, "a qzv.1 here"), draw(*pipe, "a red apple here")));
+  pipe->disable_lora();
+  EXPECT_TRUE(same_bits(draw(*pipe, "a qzv.1 here"), draw(*pipe, "a red apple here")));
+  pipe->enable_lora();
+
+  pipe->delete_adapters({"one"});
+  EXPECT_TRUE(same_bits(draw(*pipe, "a qzv.1 here"), before));
+}
+
+INSTANTIATE_TEST_SUITE_P(Pipelines, BundledWords, testing::ValuesIn(tiny::names()), tiny::test_name);
+
+TEST(BundledWords, AreInTheReport) {
+  auto pipe = stable_diffusion();
+  auto file = with_word(*pipe, "qzv", "red apple");
+  file.set("bundle_emb.qzv.clip_g", at::ones({1, 8}));
+  file.set("bundle_emb.qzv.clip_l_out", at::ones({1, 8}));
+  auto report = pipe->load_lora_weights(file);
+  EXPECT_NE(report.text().find("words for prompts: qzv"), std::string::npos) << report.text();
+  EXPECT_EQ(json::parse(report.json())["embeddings"], json::array({"qzv"}));
+  ASSERT_EQ(report.unmatched.size(), 2);
+  EXPECT_EQ(report.unmatched[0].key, "bundle_emb.qzv.clip_l_out");
+  EXPECT_EQ(report.unmatched[1].key, "bundle_emb.qzv.clip_g");
+}
+
+TEST(BundledWords, GoWithUnloadAndChangeWithHotswap) {
+  auto pipe = stable_diffusion();
+  auto before = draw(*pipe, "qzv");
+  pipe->load_lora_weights(with_word(*pipe, "qzv", "red apple"), {.adapter_name = "one"});
+  pipe->load_lora_weights(with_word(*pipe, "qzv", "blue bird"), {.adapter_name = "one", .hotswap = true});
+  EXPECT_TRUE(same_bits(draw(*pipe, "qzv"), draw(*pipe, "blue bird")));
+  pipe->load_lora_weights(with_word(*pipe, "kwx", "blue bird"), {.adapter_name = "one", .hotswap = true});
+  EXPECT_TRUE(same_bits(draw(*pipe, "kwx"), draw(*pipe, "blue bird")));
+  EXPECT_FALSE(same_bits(draw(*pipe, "qzv"), draw(*pipe, "blue bird")));
+  pipe->unload_lora_weights();
+  EXPECT_TRUE(same_bits(draw(*pipe, "qzv"), before));
+}
+
+TEST(BundledWords, OfTwoAdaptersMustBeTold) {
+  auto pipe = stable_diffusion();
+  pipe->load_lora_weights(with_word(*pipe, "qzv", "red apple"), {.adapter_name = "one"});
+  auto wanted = draw(*pipe, "qzv");
+  for (const char* word : {"qzv", "QZV"}) {
+    auto message = error_of(ErrorKind::conflict, [&] { pipe->load_lora_weights(with_word(*pipe, word, "blue bird")); });
+    EXPECT_NE(message.find(word), std::string::npos) << message;
+    EXPECT_TRUE(same_bits(draw(*pipe, "qzv"), wanted));
+    EXPECT_EQ(pipe->get_active_adapters(), std::vector<std::string>{"one"});
+  }
+  // The same vectors are no conflict, and stay until the last adapter that has them goes.
+  pipe->load_lora_weights(with_word(*pipe, "qzv", "red apple"), {.adapter_name = "two"});
+  pipe->load_lora_weights(with_word(*pipe, "kwx", "blue bird"), {.adapter_name = "three"});
+  pipe->delete_adapters({"one"});
+  EXPECT_TRUE(same_bits(draw(*pipe, "qzv kwx"), draw(*pipe, "red apple blue bird")));
+}
+
+TEST(BundledWords, OfAnotherEncodersWidthAreRefused) {
+  auto pipe = stable_diffusion();
+  auto file = with_word(*pipe, "qzv", "red apple");
+  file.set("bundle_emb.qzv.clip_l", at::ones({2, 7}));
+  auto message = error_of(ErrorKind::bad_shape, [&] { pipe->load_lora_weights(file); });
+  EXPECT_NE(message.find("bundle_emb.qzv.clip_l"), std::string::npos) << message;
+  EXPECT_NE(message.find("text_encoder"), std::string::npos) << message;
+  EXPECT_TRUE(pipe->get_list_adapters().empty());
+}
+
+// Ids and vectors are of one moment, whatever is loaded meanwhile: each text is encoded with the word or without.
+TEST(BundledWords, AreOneStateInACall) {
+  auto pipe = stable_diffusion();
+  const auto& sd = dynamic_cast<const StableDiffusionPipeline&>(*pipe);
+  auto file = with_word(*pipe, "qzv", "red apple");
+  auto without = sd.encode_prompt("a qzv here");
+  pipe->load_lora_weights(file, {.adapter_name = "one"});
+  auto with = sd.encode_prompt("a qzv here");
+  EXPECT_FALSE(same_bits(with, without));
+  pipe->delete_adapters({"one"});
+
+  std::atomic<bool> done = false;
+  std::atomic<int> odd = 0;
+  auto encode = [&] {
+    for (int i = 0; i < 12; ++i) {
+      try {
+        auto got = sd.encode_prompt("a qzv here");
+        odd += !same_bits(got, with) && !same_bits(got, without);
+        draw(*pipe, "a qzv here");
+      } catch (const Error&) {
+        ++odd;
+      }
+    }
+  };
+  std::thread loader([&] {
+    while (!done) {
+      pipe->load_lora_weights(file, {.adapter_name = "one"});
+      pipe->delete_adapters({"one"});
+    }
+  });
+  std::vector<std::thread> encoders;
+  for (int i = 0; i < 2; ++i) encoders.emplace_back(encode);
+  for (auto& encoder : encoders) encoder.join();
+  done = true;
+  loader.join();
+  EXPECT_EQ(odd, 0);
+}
+
+}  // namespace lora
