@@ -71,6 +71,7 @@ std::optional<std::string> take_peft_suffix(std::string_view& key) {
       {".lora_embedding_B", "lora_B.weight"},
       {".lora_magnitude_vector", "lora_magnitude_vector"},
       {".magnitude", "lora_magnitude_vector"},  // ai-toolkit
+      {".oft_R.scaled_oft", "oft_R.scaled_oft"},
       {".oft_R", "oft_R.weight"},
       {".ia3_l", "ia3_l"},
       {".hada_w1_a", "hada_w1_a"},
@@ -86,6 +87,7 @@ std::optional<std::string> take_peft_suffix(std::string_view& key) {
       {".lokr_w2_a", "lokr_w2_a"},
       {".lokr_w2_b", "lokr_w2_b"},
       {".lokr_t2", "lokr_t2"},
+      {".lokr_rows", "lokr_rows"},  // ours: get_lora_layers' part of a fused layer
   };
   auto rest = key;
   bool bias = rest.ends_with(".bias");

@@ -141,6 +141,27 @@ TEST_P(DialectFile, EveryLayerDoesWhatTheFormulaSays) {
   });
 }
 
+// What get_lora_layers gives is the adapter, whole: under its component's name it loads as the same.
+TEST_P(DialectFile, ItsLayersLoadAsTheSame) {
+  StateDict all;
+  std::map<std::string, Tensor> outputs;
+  for (const auto& [component, layers] : row()["layers"].items()) {
+    outputs[component] = pipe().run(component);
+    try {
+      auto saved = pipe().get_lora_layers(component, "a");
+      for (const auto& [key, tensor] : saved) all.set(component + "." + key, tensor);
+    } catch (const Error& error) {  // what only a config or metadata tells
+      EXPECT_TRUE(row().value("beyond_tensors", false)) << error.what();
+      return;
+    }
+  }
+  EXPECT_FALSE(row().value("beyond_tensors", false));
+  pipe().unload_lora_weights();
+  auto report = pipe().load_lora_weights(all);
+  EXPECT_TRUE(report.unmatched.empty()) << report.text();
+  for (const auto& [component, output] : outputs) expect_close(pipe().run(component), output, 1e-6);
+}
+
 // Weights with their differences added, in float64 and rounded once.
 TEST_P(DialectFile, ActiveAndFusedAreTheMergedModel) {
   auto base = pipe().weights();

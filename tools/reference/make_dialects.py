@@ -508,7 +508,9 @@ def write_peft(w):
         layers, state, fields = peft(config, f"peft/{name}", make_model("sd", "unet"), paths)
         folder = f"peft/{name}"
         save_peft(folder, state, fields)
-        w.expect(folder, "sd", [Row("unet", p, l) for p, l in layers.items()], "peft")
+        # The config alone says how its rotations are made.
+        more = dict(beyond_tensors=True) if name == "oft_exact" else {}
+        w.expect(folder, "sd", [Row("unet", p, l) for p, l in layers.items()], "peft", **more)
 
     # A folder a component, each with a config of its own.
     folder, rows = "peft/components", []

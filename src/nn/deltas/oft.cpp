@@ -103,6 +103,12 @@ Effect OftDelta::effect(double strength, const Tensor& base) const {
   return {.weight = (turned - W).view(base.sizes())};
 }
 
+StateDict OftDelta::tensors() const {
+  check(form_.beyond_tensors.empty(), ErrorKind::unsupported,
+        "OFT whose tensors do not say {}; keep the file that it came from", form_.beyond_tensors);
+  return form_.tensors;
+}
+
 std::shared_ptr<const Delta> OftDelta::to(Device device, Dtype) const {
   auto moved = std::make_shared<OftDelta>(*this);
   moved->form_.R = form_.R.to(device);
@@ -140,7 +146,10 @@ std::shared_ptr<const Delta> make_oft_v2(const Site& site, const StateDict& tens
   OftDelta::Form form{.tensors = tensors,
                       .turns = inverse ? OftDelta::Turns::columns_inverse : OftDelta::Turns::columns,
                       .R = options.neumann ? neumann(Q, options.terms) : cayley(-Q),
-                      .rescale = {}};
+                      .rescale = {},
+                      .beyond_tensors = inverse ? "that OneTrainer turned a convolution"
+                                        : !options.neumann || options.terms != 5 ? "use_cayley_neumann and its terms"
+                                                                                 : ""};
   return std::make_shared<OftDelta>(site, std::move(form), label);
 }
 

@@ -18,6 +18,7 @@ class OftDelta : public Delta {
     Tensor R;  // [blocks, b, b], a butterfly's [stages, blocks, b, b]; one block of columns stands for all. float32
     Tensor rescale;  // [out] float32, a factor of the rows; undefined for 1
     double alpha = 0;
+    std::string beyond_tensors;  // what else tells how R is made: a setting of PEFT's, a trainer; "" for nothing
   };
   // Throws Error{bad_shape} where the blocks are not the site's rows or columns.
   OftDelta(const Site& site, Form form, const std::string& label);
@@ -30,7 +31,8 @@ class OftDelta : public Delta {
   bool is_dense() const override { return true; }
   // A strength s turns by I + s (R − I), and rescales by 1 + s (rescale − 1).
   Effect effect(double strength, const Tensor& base) const override;
-  StateDict tensors() const override { return form_.tensors; }
+  // Throws Error{unsupported} where the tensors alone do not tell how R is made of them.
+  StateDict tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 
  private:
