@@ -151,6 +151,12 @@ constexpr TextName kTextNames[] = {
     {"", "text_encoder_2", "lora_te2_", "clip_g"},    {"", "text_encoder_3", "lora_te3_", "t5xxl"},
 };
 
+// A file for nothing known has numbers in its text encoders' names where there are several.
+std::string family_of_texts(const std::vector<NamedModule>& modules, const std::string& family) {
+  bool several = std::any_of(modules.begin(), modules.end(), [](auto& m) { return m.component == "text_encoder_2"; });
+  return family.empty() && !several ? "SD 1.x" : family;
+}
+
 const TextName& text_name(const std::string& component, const std::string& family) {
   for (const auto& row : kTextNames)
     if (row.component == component && (row.family.empty() || row.family == family)) return row;
@@ -208,7 +214,7 @@ bool swaps_halves(const Place& place, int64_t width) {
 
 std::vector<Place> places(const std::vector<NamedModule>& modules, const std::string& target, const std::string& family,
                           Refused& refused) {
-  bool diffusers_names = target == "kohya" && (family == "SD 1.x" || family == "SD 2.x");
+  bool diffusers_names = target == "kohya" && (family.empty() || family == "SD 1.x" || family == "SD 2.x");
   std::vector<Place> all;
   std::unordered_map<std::string, size_t> where;
   for (const auto& m : modules) {
@@ -253,13 +259,16 @@ std::string key_of(const Place& place, const std::string& target, const std::str
 std::vector<Spelled> spell_native(const std::vector<NamedModule>& modules, const std::string& target,
                                   const std::string& family) {
   check(family != "aMUSEd", ErrorKind::unsupported, "{} has no names for aMUSEd; diffusers and peft have", target);
-  check(!family.empty(), ErrorKind::unsupported,
+  bool transformer = std::any_of(modules.begin(), modules.end(), [](auto& m) { return m.component == "transformer"; });
+  // kohya's names for a UNet that nobody published are diffusers', as for Stable Diffusion 1.
+  check(!family.empty() || (target == "kohya" && !transformer), ErrorKind::unsupported,
         "the file does not tell its base model, on which the names of {} depend", target);
   Refused refused;
   std::vector<Spelled> all;
+  auto texts = family_of_texts(modules, family);
   for (const auto& found : places(modules, target, family, refused)) {
     auto place = std::make_shared<const Place>(found);
-    auto key = key_of(*place, target, family), label = place->component + "." + place->path;
+    auto key = key_of(*place, target, texts), label = place->component + "." + place->path;
     try {
       std::vector<Module> inputs;
       for (const auto& [share, module] : place->parts) inputs.push_back(as_lycoris(module));

@@ -85,7 +85,7 @@ TEST(Convert, BadInputIsTold) {
   expect_error(common + " --to diffusers --approximate --rank 0", 2, "--rank");
   TemporaryFolder other;
   save_safetensors({{"unet.mid_block.attentions.0.proj_in.diff", at::zeros({12, 8})}}, other / "one.safetensors");
-  expect_error("convert " + (other / "one.safetensors").string() + " --to kohya -o " + (folder / "a").string(), 1,
+  expect_error("convert " + (other / "one.safetensors").string() + " --to comfy -o " + (folder / "a").string(), 1,
                "one.safetensors: the file does not tell its base model");
   expect_error("convert nowhere.safetensors --to peft -o x", 1, "nowhere.safetensors");
   expect_error("convert " + style("ink") + " --to diffusers -o " + folder.path().string(), 1, "is a folder");

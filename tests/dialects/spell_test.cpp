@@ -61,6 +61,10 @@ INSTANTIATE_TEST_SUITE_P(
              "base_model.model.mid_block.attentions.0.proj_in.lora_B.weight"},
         Keys{"text_encoder.text_model.encoder.layers.0.mlp.fc1", "kohya", "SD 1.x",
              "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
+        Keys{"unet.mid_block.attentions.0.proj_in", "kohya", "",
+             "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"},
+        Keys{"text_encoder.text_model.encoder.layers.0.mlp.fc1", "kohya", "",
+             "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
         Keys{"text_encoder.text_model.encoder.layers.0.mlp.fc1", "kohya", "SDXL",
              "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
         Keys{"text_encoder_2.text_model.encoder.layers.0.mlp.fc1", "comfy", "SDXL",
@@ -161,7 +165,8 @@ TEST(Spell, WhatATargetCannotSayIsAnErrorWithTheLayers) {
   add_lora(amused, "transformer.transformer_layers.0.attn1.to_q");
   EXPECT_NE(error_of(ErrorKind::unsupported, [&] { spell(amused, "kohya", "aMUSEd"); }).find("aMUSEd"),
             std::string::npos);
-  error_of(ErrorKind::unsupported, [&] { spell(loha, "kohya", ""); });
+  error_of(ErrorKind::unsupported, [&] { spell(loha, "comfy", ""); });
+  error_of(ErrorKind::unsupported, [&] { spell(amused, "kohya", ""); });
   error_of(ErrorKind::usage, [&] { spell(loha, "a1111", "SD 1.x"); });
   StateDict unknown;
   add_lora(unknown, "unet.some.thing");
