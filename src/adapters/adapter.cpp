@@ -4,6 +4,7 @@
 #include <re2/re2.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 
 #include "adapters/finite.h"
@@ -64,9 +65,7 @@ void check_whole(const std::vector<Group>& groups, const std::string& component)
 }
 
 bool has_rank_zero(const Group& g) {
-  for (const char* factor : {"lora_A.weight", "lora_B.weight", "hada_w1_b", "lokr_w2_b", "a2.weight"})
-    if (auto t = g.get(factor); t.defined() && t.numel() == 0) return true;
-  return false;
+  return std::any_of(g.tensors.begin(), g.tensors.end(), [](auto& t) { return t.second.numel() == 0; });
 }
 
 bool is_finite(const Group& g) {
@@ -107,17 +106,35 @@ SiteWeights SiteWeights::operator*(double factor) const {
 
 namespace {
 
+bool matches_expression(std::string_view path, const std::string& pattern) {
+  re2::RE2 expression(pattern, re2::RE2::Quiet);
+  check(expression.ok(), ErrorKind::bad_file, "lora_adapter_metadata: \"{}\" is no regular expression: {}", pattern,
+        expression.error());
+  return re2::RE2::FullMatch(path, expression);
+}
+
+// PEFT's rule: `(.*\.)?(pattern)` is the whole path. Most patterns are paths themselves, one a layer, and compared as
+// such: making an expression of each, for each layer, would take seconds.
+bool matches(std::string_view path, const std::string& pattern) {
+  std::string_view name = pattern;
+  bool anchored = name.starts_with('^');
+  if (anchored) name.remove_prefix(1);
+  bool is_path =
+      std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '.'; });
+  if (!is_path) return matches_expression(path, "(.*\\.)?(" + pattern + ")");
+  if (path.size() < name.size()) return false;
+  auto before = path.size() - name.size();
+  if (before > 0 && (anchored || path[before - 1] != '.')) return false;
+  return std::equal(name.begin(), name.end(), path.begin() + before, [](char a, char b) { return a == b || a == '.'; });
+}
+
 double by_pattern(const std::vector<std::pair<std::string, double>>& patterns, const std::string& path,
                   double otherwise) {
   // transformers 5 has no text_model level, and anchored patterns are written without it.
   constexpr std::string_view kLevel = "text_model.";
   auto shorter = path.starts_with(kLevel) ? path.substr(kLevel.size()) : path;
-  for (const auto& [pattern, value] : patterns) {
-    re2::RE2 expression("(.*\\.)?(" + pattern + ")", re2::RE2::Quiet);
-    check(expression.ok(), ErrorKind::bad_file,
-          "lora_adapter_metadata: the pattern \"{}\" is no regular expression: {}", pattern, expression.error());
-    if (re2::RE2::FullMatch(path, expression) || re2::RE2::FullMatch(shorter, expression)) return value;
-  }
+  for (const auto& [pattern, value] : patterns)
+    if (matches(path, pattern) || matches(shorter, pattern)) return value;
   return otherwise;
 }
 
@@ -128,8 +145,9 @@ double LoraConfig::alpha(const std::string& path) const { return by_pattern(alph
 double LoraConfig::rank(const std::string& path) const { return by_pattern(rank_pattern, path, r); }
 
 bool LoraConfig::is_feedforward(const std::string& path) const {
+  if (!feedforward_pattern.empty()) return matches_expression(path, feedforward_pattern);
   return std::any_of(feedforward_modules.begin(), feedforward_modules.end(),
-                     [&](auto& name) { return path == name || path.ends_with("." + name); });
+                     [&](auto& name) { return path.ends_with(name); });
 }
 
 Prepared prepare(const Parts& parts, const StateDict& tensors, const PrepareOptions& options) {

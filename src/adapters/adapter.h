@@ -42,7 +42,10 @@ struct LoraConfig {
   // OFT: matrices by this many terms of a series, or exactly.
   bool use_cayley_neumann = true;
   int64_t num_cayley_neumann_terms = 5;
-  std::vector<std::string> feedforward_modules;  // IA3: layers whose inputs are multiplied, by the ends of their paths
+  double coft_eps = 0;  // how far from I a layer's matrices may turn; 0 for any way
+  // IA3: layers whose inputs are multiplied, by the ends of their paths or as a regular expression of the whole.
+  std::vector<std::string> feedforward_modules;
+  std::string feedforward_pattern;
 
   // PEFT's rule: the first pattern P for which `(.*\.)?(P)` matches the whole path; else lora_alpha, r.
   double alpha(const std::string& path) const;

@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "core/check.h"
 #include "nn/deltas/bias.h"
@@ -57,6 +59,10 @@ constexpr std::string_view kSuffixes[] = {
     "weight",
 };
 
+// One of the tensors of each kind, by which it is told.
+constexpr const char* kMarks[] = {"lora_A.weight", "hada_w1_a", "lokr_w1",    "lokr_w1_a",    "a1.weight",
+                                  "on_input",      "ia3_l",     "oft_blocks", "oft_R.weight", "diff"};
+
 // The tensors that make an algorithm: any of the first column means it, and then all of them must be there.
 struct Kind {
   const char* name;
@@ -95,16 +101,14 @@ Strength strength_of(const Group& g, int64_t rank, const PrepareOptions& options
 std::shared_ptr<const Delta> grouped_lora(const Group& g, const Site& site, Strength strength,
                                           const std::string& label) {
   auto A = g.get("lora_A.weight"), B = g.get("lora_B.weight");
-  check_product(site, B.size(0), A.numel() / A.size(0), label);
   ProductDelta::Form form{.algorithm = "lora",
                           .tensors = {{"lora_A.weight", A}, {"lora_B.weight", B}},
                           .rank = A.size(0),
                           .strength = strength,
-                          .shape = site.weight.sizes().vec(),
                           .dense = [](const StateDict& t, const Tensor&) {
                             return at::mm(float_matrix(t.at("lora_B.weight")), float_matrix(t.at("lora_A.weight")));
                           }};
-  return std::make_shared<ProductDelta>(std::move(form), site.weight.device(), site.weight.scalar_type());
+  return std::make_shared<ProductDelta>(std::move(form), site, label);
 }
 
 std::shared_ptr<const Delta> lora(const Group& g, const Site& site, const PrepareOptions& options,
@@ -113,7 +117,8 @@ std::shared_ptr<const Delta> lora(const Group& g, const Site& site, const Prepar
   auto strength = strength_of(g, A.size(0), options);
   if (g.has("lora_mid.weight")) A = with_tucker_core(A, g.get("lora_mid.weight"), label);
   auto full_size = site.weight.dim() == 4 && A.dim() == 4 && A.size(1) == site.weight.size(1);
-  if (site.geometry.groups > 1 && full_size && !bias.defined()) return grouped_lora(g, site, strength, label);
+  bool plain = !bias.defined() && !g.has("lora_magnitude_vector");
+  if (site.geometry.groups > 1 && full_size && plain) return grouped_lora(g, site, strength, label);
   auto factors = LoraFactors::fit(site, A, g.get("lora_B.weight"), bias, label);
   factors.alpha = strength.alpha;
   factors.scale = strength.scale;
@@ -131,6 +136,7 @@ std::shared_ptr<const Delta> oft_v2(const Group& g, const Site& site, const Prep
   if (const auto& config = options.config) {
     cayley.neumann = config->use_cayley_neumann;
     cayley.terms = config->num_cayley_neumann_terms;
+    cayley.coft_eps = config->coft_eps;
   }
   return make_oft_v2(site, g.tensors, cayley, label);
 }
@@ -187,24 +193,47 @@ std::string missing_part(const Group& g) {
     if (!g.has("lokr_w1") && !g.has("lokr_w1_a")) return "no lokr_w1";
     if (!g.has("lokr_w2") && !g.has("lokr_w2_a")) return "no lokr_w2";
   }
-  for (const char* whole : {"lora_A.weight", "hada_w1_a", "lokr_w1", "lokr_w1_a", "a1.weight", "on_input", "ia3_l",
-                            "oft_blocks", "oft_R.weight", "diff", "diff_b"})
-    if (g.has(whole)) return "";
-  return "no lora_A and lora_B";
+  bool whole = g.has("diff_b") || std::any_of(std::begin(kMarks), std::end(kMarks), [&](auto* m) { return g.has(m); });
+  return whole ? "" : "no lora_A and lora_B";
 }
 
-std::shared_ptr<const Delta> make_delta(const Group& g, const Site& site, const PrepareOptions& options) {
-  auto label = options.component + "." + g.path;
+namespace {
+
+// No trainer adds up two kinds in one layer, so that such a file is two that were put together.
+void check_one_kind(const Group& g, const std::string& label) {
+  std::string first;
+  for (const char* mark : kMarks) {
+    if (!g.has(mark)) continue;
+    check(first.empty(), ErrorKind::unsupported, "{}: tensors of two kinds, {} and {}", label, first, mark);
+    first = mark;
+  }
+  check(!g.has("lora_magnitude_vector") || first == "lora_A.weight", ErrorKind::unsupported,
+        "{}: lora_magnitude_vector beside {}; it belongs to LoRA", label, first);
+}
+
+std::shared_ptr<const Delta> whole_delta(const Group& g, const Site& site, const PrepareOptions& options,
+                                         const std::string& label) {
   auto diff = g.get("diff"), bias = g.get("diff_b");
   auto delta = weight_delta(g, site, options, label);
   if (!delta) return DiffDelta(site, diff, bias, label).to(site.weight.device(), site.weight.scalar_type());
-  check(!diff.defined(), ErrorKind::unsupported, "{}: both {} and a full difference", label, delta->algorithm());
   if (auto magnitude = g.get("dora_scale"); magnitude.defined()) {
     check_matrix(site, "DoRA", label);
     auto base = options.base ? options.base(site) : site.weight;
     delta = std::make_shared<LycorisDoraDelta>(std::move(delta), magnitude, base, label);
   }
   return bias.defined() ? std::make_shared<BiasedDelta>(std::move(delta), bias, site, label) : delta;
+}
+
+}  // namespace
+
+std::shared_ptr<const Delta> make_delta(const Group& g, const Site& site, const PrepareOptions& options) {
+  auto label = options.component + "." + g.path;
+  check_one_kind(g, label);
+  try {
+    return whole_delta(g, site, options, label);
+  } catch (const c10::Error& error) {  // the tensors' own, of sizes that cannot be multiplied
+    fail(ErrorKind::bad_shape, "{}: its tensors do not go together: {}", label, error.what_without_backtrace());
+  }
 }
 
 }  // namespace lora

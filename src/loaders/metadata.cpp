@@ -17,6 +17,24 @@ void check_peft_type(const std::string& type) {
   fail(ErrorKind::unsupported, "peft_type is {}; LORA, LOHA, LOKR, OFT and IA3 can be loaded", type);
 }
 
+bool is_set(const json& fields, const char* name) {
+  auto found = fields.find(name);
+  return found != fields.end() && !found->is_null() && *found != false;
+}
+
+// LoRA that its factors do not tell whole.
+void check_variant(const json& fields) {
+  for (const char* name : {"alora_invocation_tokens", "arrow_config", "kasa_config", "use_bdlora", "use_qalora"})
+    check(!is_set(fields, name), ErrorKind::unsupported, "{} is set; LoRA of this variant cannot be loaded", name);
+  auto start = fields.find("init_lora_weights");
+  if (start == fields.end() || !start->is_string()) return;
+  for (const char* name : {"pissa", "corda", "olora", "loftq", "lora_ga"})
+    check(!start->get<std::string>().starts_with(name), ErrorKind::unsupported,
+          "init_lora_weights is {}, which took a part out of the base model's weights that the adapter does not tell; "
+          "save it with PEFT's path_initial_model_for_weight_conversion",
+          start->get<std::string>());
+}
+
 using Patterns = std::vector<std::pair<std::string, double>>;
 
 Patterns patterns(const json& fields, const char* name) {
@@ -32,6 +50,7 @@ LoraConfig parse(const json& fields) {
   if (type != fields.end() && type->is_string()) config.peft_type = type->get<std::string>();
   check_peft_type(config.peft_type);
   bool lora = config.peft_type == "LORA";
+  if (lora) check_variant(fields);
   config.lora_alpha = fields.value(lora ? "lora_alpha" : "alpha", 8.0);
   config.use_rslora = lora && fields.value("use_rslora", false);
   config.r = fields.value("r", 8.0);
@@ -39,8 +58,11 @@ LoraConfig parse(const json& fields) {
   config.rank_pattern = patterns(fields, "rank_pattern");
   if (auto modules = fields.find("feedforward_modules"); modules != fields.end() && modules->is_array())
     config.feedforward_modules = modules->get<std::vector<std::string>>();
+  else if (modules != fields.end() && modules->is_string())
+    config.feedforward_pattern = modules->get<std::string>();
   config.use_cayley_neumann = fields.value("use_cayley_neumann", true);
   config.num_cayley_neumann_terms = fields.value("num_cayley_neumann_terms", int64_t(5));
+  if (fields.value("coft", false)) config.coft_eps = fields.value("eps", 6e-5);
   return config;
 }
 

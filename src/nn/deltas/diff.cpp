@@ -6,8 +6,19 @@
 
 namespace lora {
 
+namespace {
+
+// A linear layer's and a 1×1 convolution's weights stand for each other.
+std::vector<int64_t> without_ones(at::IntArrayRef sizes) {
+  auto kept = sizes.vec();
+  std::erase(kept, 1);
+  return kept;
+}
+
+}  // namespace
+
 DiffDelta::DiffDelta(const Site& site, const Tensor& diff, const Tensor& bias, const std::string& label) {
-  check(!diff.defined() || diff.numel() == site.weight.numel(), ErrorKind::bad_shape,
+  check(!diff.defined() || without_ones(diff.sizes()) == without_ones(site.weight.sizes()), ErrorKind::bad_shape,
         "{}: the difference has shape {}, the layer's weight {}", label, diff.defined() ? c10::str(diff.sizes()) : "",
         c10::str(site.weight.sizes()));
   auto out = site.weight.size(0);

@@ -42,23 +42,18 @@ std::shared_ptr<const Delta> make_glora(const Site& site, const StateDict& tenso
   check_matrix(site, "GLoRA", label);
   check(site.geometry.groups == 1, ErrorKind::unsupported, "{}: GLoRA on a convolution in groups", label);
   auto f = factors(tensors);
-  check_product(site, f.b1.size(0), f.b2.size(1), label);
   auto in = site.weight.size(1);
   check(f.a1.size(0) == in && f.a2.size(1) == in && f.a1.size(1) == f.a2.size(0) && f.b1.size(1) == f.b2.size(0),
         ErrorKind::bad_shape, "{}: a1 {}, a2 {}, b1 {} and b2 {} do not go together on a layer {} → {}", label,
         c10::str(f.a1.sizes()), c10::str(f.a2.sizes()), c10::str(f.b1.sizes()), c10::str(f.b2.sizes()), in,
         site.weight.size(0));
-  ProductDelta::Form form{.algorithm = "glora",
-                          .tensors = tensors,
-                          .rank = f.a2.size(0),
-                          .strength = strength,
-                          .shape = site.weight.sizes().vec(),
-                          .dense = dense};
+  ProductDelta::Form form{
+      .algorithm = "glora", .tensors = tensors, .rank = f.a2.size(0), .strength = strength, .dense = dense};
   if (base.numel() == base.size(0) * in) {  // one position: W a1 is the up factor of a2
     form.up = at::cat({f.b1, at::mm(float_matrix(base).to(f.a1.device()), f.a1)}, 1);
     form.down = at::cat({f.b2, f.a2}, 0);
   }
-  return std::make_shared<ProductDelta>(std::move(form), site.weight.device(), site.weight.scalar_type());
+  return std::make_shared<ProductDelta>(std::move(form), site, label);
 }
 
 }  // namespace lora

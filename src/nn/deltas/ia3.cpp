@@ -40,6 +40,14 @@ Effect Ia3Delta::effect(double strength, const Tensor&) const {
   return effect;
 }
 
+StateDict Ia3Delta::tensors() const {
+  auto tensors = tensors_;
+  // As a linear layer's: a convolution's shape leaves it to the config which side is meant.
+  if (auto* factor = tensors_.find("ia3_l"))
+    tensors.set("ia3_l", factor->reshape(on_input_ ? std::vector<int64_t>{1, -1} : std::vector<int64_t>{-1, 1}));
+  return tensors;
+}
+
 std::shared_ptr<const Delta> Ia3Delta::to(Device device, Dtype) const {
   auto moved = std::make_shared<Ia3Delta>(*this);
   moved->deviation_ = deviation_.to(device);

@@ -19,7 +19,7 @@ class Ia3Delta : public Delta {
   Device device() const override { return deviation_.device(); }
   bool has_bias() const override { return bias_.defined(); }
   Effect effect(double strength, const Tensor& base) const override;
-  StateDict tensors() const override { return tensors_; }
+  StateDict tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 
  private:

@@ -2,19 +2,15 @@
 
 #include <ATen/ATen.h>
 
+#include "core/check.h"
+
 namespace lora {
 
 namespace {
 
-// Σ t[a, b, …] left[a, o] right[b, i], as [o, i·kh·kw].
-Tensor with_core(const Tensor& core, const Tensor& left, const Tensor& right) {
-  auto t = core.to(at::kFloat), a = float_matrix(left), b = float_matrix(right);
-  return at::einsum("abxy,ao,bi->oixy", {t, a, b}).flatten(1);
-}
-
 Tensor half(const StateDict& tensors, const std::string& n) {
   const auto &a = tensors.at("hada_w" + n + "_a"), &b = tensors.at("hada_w" + n + "_b");
-  if (auto* core = tensors.find("hada_t" + n)) return with_core(*core, a, b);
+  if (auto* core = tensors.find("hada_t" + n)) return at::mm(float_matrix(a).t(), with_core(*core, b));
   return at::mm(float_matrix(a), float_matrix(b));
 }
 
@@ -28,15 +24,12 @@ std::shared_ptr<const Delta> make_loha(const Site& site, const StateDict& tensor
   const auto &w1_a = tensors.at("hada_w1_a"), &w1_b = tensors.at("hada_w1_b"), &w2_a = tensors.at("hada_w2_a"),
              &w2_b = tensors.at("hada_w2_b");
   auto* core = tensors.find("hada_t1");
-  auto positions = core ? core->numel() / (core->size(0) * core->size(1)) : 1;
-  check_product(site, core ? w1_a.size(1) : w1_a.size(0), w1_b.numel() / w1_b.size(0) * positions, label);
+  auto rows = core ? 1 : 0;
+  check(w1_a.size(rows) == w2_a.size(rows) && float_matrix(w1_b).size(1) == float_matrix(w2_b).size(1),
+        ErrorKind::bad_shape, "{}: hada_w1 and hada_w2 are of different sizes", label);
 
-  ProductDelta::Form form{.algorithm = "loha",
-                          .tensors = tensors,
-                          .rank = w1_b.size(0),
-                          .strength = strength,
-                          .shape = site.weight.sizes().vec(),
-                          .dense = dense};
+  ProductDelta::Form form{
+      .algorithm = "loha", .tensors = tensors, .rank = w1_b.size(0), .strength = strength, .dense = dense};
   // Products by elements of two sums of r products are sums of r² products of their factors.
   if (!core && site.geometry.groups == 1) {
     auto a1 = float_matrix(w1_a), b1 = float_matrix(w1_b), a2 = float_matrix(w2_a), b2 = float_matrix(w2_b);
@@ -45,7 +38,7 @@ std::shared_ptr<const Delta> make_loha(const Site& site, const StateDict& tensor
       form.down = (b1.unsqueeze(1) * b2.unsqueeze(0)).flatten(0, 1);
     }
   }
-  return std::make_shared<ProductDelta>(std::move(form), site.weight.device(), site.weight.scalar_type());
+  return std::make_shared<ProductDelta>(std::move(form), site, label);
 }
 
 }  // namespace lora

@@ -29,10 +29,8 @@ Factored first(const StateDict& tensors) {
 Factored second(const StateDict& tensors) {
   if (auto* w2 = tensors.find("lokr_w2")) return {float_matrix(*w2), {}};
   auto a = float_matrix(tensors.at("lokr_w2_a")), b = float_matrix(tensors.at("lokr_w2_b"));
-  auto* core = tensors.find("lokr_t2");
-  if (!core) return {a, b};
-  // Σ t[p, q, …] a[p, o] b[q, i]: the core belongs to the right factor.
-  return {a.t(), at::einsum("pqxy,qi->pixy", {core->to(at::kFloat), b}).flatten(1)};
+  if (auto* core = tensors.find("lokr_t2")) return {a.t(), with_core(*core, b)};
+  return {a, b};
 }
 
 Tensor rows_of(const StateDict& tensors, const Tensor& whole) {
@@ -74,25 +72,17 @@ std::shared_ptr<const Delta> make_lokr(const Site& site, const StateDict& tensor
                                        const std::string& label) {
   check_matrix(site, "LoKr", label);
   auto w1 = first(tensors), w2 = second(tensors);
-  auto columns = [](const Factored& w) { return (w.right.defined() ? w.right : w.left).size(1); };
-  auto rows = w1.left.size(0) * w2.left.size(0);
-  if (auto* part = tensors.find("lokr_rows")) rows = ((*part)[1] - (*part)[0]).item<int64_t>();
   auto out = site.weight.size(0), in = site.weight.numel() / out;
-  check_product(site, rows, columns(w1) * columns(w2), label);
 
-  ProductDelta::Form form{.algorithm = "lokr",
-                          .tensors = tensors,
-                          .rank = lokr_rank(tensors),
-                          .strength = strength,
-                          .shape = site.weight.sizes().vec(),
-                          .dense = dense};
+  ProductDelta::Form form{
+      .algorithm = "lokr", .tensors = tensors, .rank = lokr_rank(tensors), .strength = strength, .dense = dense};
   auto rank = rank_of_factors(w1, w2);
   if (rank > 0 && rank * 2 <= std::min(out, in) && site.geometry.groups == 1) {
     auto [up, down] = factors(w1, w2);
     form.up = rows_of(tensors, up);
     form.down = down;
   }
-  return std::make_shared<ProductDelta>(std::move(form), site.weight.device(), site.weight.scalar_type());
+  return std::make_shared<ProductDelta>(std::move(form), site, label);
 }
 
 }  // namespace lora

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/check.h"
+#include "nn/deltas/product.h"
 
 namespace lora {
 
@@ -24,7 +25,7 @@ Tensor with_tucker_core(const Tensor& A, const Tensor& core, const std::string& 
   check(core.dim() == 4 && A.size(0) == core.size(1) && A.numel() == A.size(0) * A.size(1), ErrorKind::bad_shape,
         "{}: lora_mid has shape {}, lora_down {}; [r, r, kh, kw] and [r, in, 1, 1] are wanted", label,
         c10::str(core.sizes()), c10::str(A.sizes()));
-  return at::einsum("abxy,bi->aixy", {core.to(at::kFloat), A.flatten(1).to(at::kFloat)});
+  return with_core(core, A).view({core.size(0), A.size(1), core.size(2), core.size(3)});
 }
 
 LoraFactors LoraFactors::fit(const Site& site, const Tensor& given_A, const Tensor& B, const Tensor& bias,

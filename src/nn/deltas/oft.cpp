@@ -24,14 +24,25 @@ Tensor limited(const Tensor& Q, double limit) {
   return limit > 0 && norm > limit ? Q * (limit / norm) : Q;
 }
 
-// Q's upper triangle, row by row, as Q.
-Tensor skew(const Tensor& vectors) {
-  auto n = vectors.size(1);
+// How many rows a triangle of n numbers has above the diagonal, and one; 0 where n is none.
+int64_t size_of_block(int64_t n) {
   auto b = static_cast<int64_t>(std::llround((1 + std::sqrt(1.0 + 8.0 * double(n))) / 2));
+  return b * (b - 1) / 2 == n ? b : 0;
+}
+
+// Q's upper triangles, row by row, as Q.
+Tensor skew(const Tensor& vectors, int64_t b) {
   auto Q = at::zeros({vectors.size(0), b, b}, vectors.options());
   auto triangle = at::triu_indices(b, b, 1, at::TensorOptions(at::kLong).device(vectors.device()));
   Q.index_put_({at::indexing::Slice(), triangle[0], triangle[1]}, vectors);
   return Q - Q.transpose(1, 2);
+}
+
+// PEFT's COFT projects before every step, so that what was saved after the last one may lie outside. The norm of Q is
+// that of its upper triangle, twice over.
+Tensor near_identity(const Tensor& vectors, double eps) {
+  auto norms = vectors.norm(2, 1, /*keepdim=*/true) * std::sqrt(2.0);
+  return vectors * (eps / std::sqrt(double(vectors.size(0))) / norms).clamp_max(1);
 }
 
 // The first terms of the series of (I + Q)(I − Q)⁻¹ = I + 2 Q + 2 Q² + …, the last power taken once, as PEFT counts
@@ -66,7 +77,7 @@ OftDelta::OftDelta(const Site& site, Form form, const std::string& label) : form
   check(fits, ErrorKind::bad_shape, "{}: {} blocks of {} do not turn the {} of a layer {} → {}", label, blocks, b,
         rows ? "outputs" : "inputs", in, out);
   if (form_.turns == Turns::butterfly) {
-    auto widest = (int64_t(1) << (form_.R.size(0) - 1)) * b;
+    auto widest = form_.R.size(0) < 32 ? (int64_t(1) << (form_.R.size(0) - 1)) * b : out + 1;
     check(b % 2 == 0 && out % widest == 0, ErrorKind::bad_shape,
           "{}: a butterfly of {} stages over blocks of {} does not go over {} outputs", label, form_.R.size(0), b, out);
   }
@@ -137,13 +148,15 @@ std::shared_ptr<const Delta> make_oft_v2(const Site& site, const StateDict& tens
   const auto& given = tensors.at("oft_R.weight");
   check(given.dim() == 2, ErrorKind::bad_shape, "{}: oft_R has shape {}; [blocks, b (b − 1) / 2] is wanted", label,
         c10::str(given.sizes()));
-  auto Q = skew(given.to(at::kFloat));
-  auto b = Q.size(-1);
-  check(b * (b - 1) / 2 == given.size(1), ErrorKind::bad_shape,
-        "{}: oft_R has {} numbers a block, which are no triangle", label, given.size(1));
+  auto b = size_of_block(given.size(1));
+  check(b > 0, ErrorKind::bad_shape, "{}: oft_R has {} numbers a block, which are no triangle", label, given.size(1));
+  auto vectors = options.coft_eps > 0 ? near_identity(given.to(at::kFloat), options.coft_eps) : given.to(at::kFloat);
+  auto Q = skew(vectors, b);
   if (tensors.contains("oft_R.scaled_oft")) Q = Q / (2 * std::sqrt(double(b - 1)));
   bool inverse = options.inverse_convolutions && site.kind == SiteKind::conv2d;
-  OftDelta::Form form{.tensors = tensors,
+  auto kept = tensors;
+  if (options.coft_eps > 0) kept.set("oft_R.weight", vectors);
+  OftDelta::Form form{.tensors = std::move(kept),
                       .turns = inverse ? OftDelta::Turns::columns_inverse : OftDelta::Turns::columns,
                       .R = options.neumann ? neumann(Q, options.terms) : cayley(-Q),
                       .rescale = {},

@@ -48,6 +48,7 @@ std::shared_ptr<const Delta> make_oft(const Site& site, const StateDict& tensors
 struct CayleyOptions {
   bool neumann = true;  // by the first terms of the series; otherwise exactly, which is the inverse turn
   int64_t terms = 5;
+  double coft_eps = 0;                // PEFT's COFT: the norm of each Q is at most this over √blocks; 0 for no limit
   bool inverse_convolutions = false;  // OneTrainer's
 };
 

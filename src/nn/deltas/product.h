@@ -18,14 +18,14 @@ class ProductDelta : public Delta {
     StateDict tensors;  // canonical suffixes, as in the file
     int64_t rank = 0;
     Strength strength;
-    std::vector<int64_t> shape;  // of the site's weight
     // The change without the scale, [out, in·kh·kw] float32. `base` is the site's base weight.
     Tensor (*dense)(const StateDict& tensors, const Tensor& base);
     // Matrices [out, R] and [R, in·kh·kw] whose product is the same; undefined where no short ones are known.
     Tensor up, down;
   };
-  // The factors are kept in `dtype` on the site's device, the rest of the tensors as they are there.
-  ProductDelta(Form form, Device device, Dtype dtype);
+  // The tensors are kept in the site's dtype and on its device. Throws Error{bad_shape} where the change is not of the
+  // site's size.
+  ProductDelta(Form form, const Site& site, const std::string& label);
 
   const char* algorithm() const override { return form_.algorithm; }
   int64_t rank() const override { return form_.rank; }
@@ -38,15 +38,17 @@ class ProductDelta : public Delta {
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 
  private:
-  Form form_;  // up and down in the shapes of the site's factors
+  Form form_;                   // up and down in the shapes of the site's factors
+  std::vector<int64_t> shape_;  // of the site's weight
 };
 
-// Throws Error{bad_shape} where the product is not of the site's size, `rows` × `columns` being what it is.
-void check_product(const Site& site, int64_t rows, int64_t columns, const std::string& label);
 // Throws Error{unsupported} for sites without a matrix.
 void check_matrix(const Site& site, const char* algorithm, const std::string& label);
 
 // A tensor as a float32 matrix [first dimension, the rest].
 Tensor float_matrix(const Tensor& t);
+// A convolution's core [a, b, kh, kw] with its right factor [b, in]: Σ core[a, b, …] right[b, i] as [a, in·kh·kw],
+// float32.
+Tensor with_core(const Tensor& core, const Tensor& right);
 
 }  // namespace lora
