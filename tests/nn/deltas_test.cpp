@@ -178,7 +178,7 @@ TEST(Deltas, CoresStandBetweenTheFactorsOfConvolutions) {
   auto factors = LoraFactors::fit(site, with_tucker_core(A, core, "test"), B, {}, "test");
   expect_change(LoraDelta(factors), site, cp(core, B.flatten(1).t(), A.flatten(1)));
 
-  for (int64_t r : {1, 3}) {
+  for (int64_t r : {1, 4}) {
     auto t = [&](std::vector<int64_t> shape) { return at::randn(shape); };
     StateDict hada{{"hada_w1_a", t({r, 16})}, {"hada_w1_b", t({r, 12})}, {"hada_t1", t({r, r, 3, 3})},
                    {"hada_w2_a", t({r, 16})}, {"hada_w2_b", t({r, 12})}, {"hada_t2", t({r, r, 3, 3})}};
@@ -187,24 +187,24 @@ TEST(Deltas, CoresStandBetweenTheFactorsOfConvolutions) {
                       cp(hada.at("hada_t2"), hada.at("hada_w2_a"), hada.at("hada_w2_b")));
     StateDict kron{
         {"lokr_w1", t({4, 2})}, {"lokr_w2_a", t({r, 4})}, {"lokr_w2_b", t({r, 6})}, {"lokr_t2", t({r, r, 3, 3})}};
-    auto W2 = cp(kron.at("lokr_t2"), kron.at("lokr_w2_a"), kron.at("lokr_w2_b"));
+    auto W2 = cp(kron.at("lokr_t2"), kron.at("lokr_w2_a"), kron.at("lokr_w2_b")).contiguous();
     auto delta = make_lokr(site, kron, {1, 1}, "test");
-    EXPECT_EQ(delta->is_dense(), r == 3);
+    EXPECT_EQ(delta->is_dense(), r == 4);
     expect_change(*delta, site, at::kron(wide(kron.at("lokr_w1")).view({4, 2, 1, 1}), W2));
   }
 }
 
 TEST(Deltas, GloraGoesThroughTheWeight) {
   at::manual_seed(13);
-  for (const auto& shape : {std::vector<int64_t>{20, 14}, {14, 14}, {20, 14, 1, 1}, {20, 14, 3, 3}}) {
+  for (const auto& shape : {std::vector<int64_t>{40, 28}, {28, 28}, {40, 28, 1, 1}, {40, 28, 3, 3}}) {
     auto site = site_of(shape);
     auto out = shape[0], columns = site.weight.numel() / out;
-    auto tensors = glora_tensors(out, 14, columns, 2);
+    auto tensors = glora_tensors(out, 28, columns, 2);
     auto wanted = 0.5 * glora_change(tensors, wide(site.weight)).view(shape);
     auto delta = make_glora(site, tensors, {2, 0.5}, site.weight, "test");
-    EXPECT_EQ(delta->is_dense(), columns != 14);
+    EXPECT_EQ(delta->is_dense(), columns != 28);
     expect_change(*delta, site, wanted);
-    if (columns != 14) continue;
+    if (columns != 28) continue;
     // Older files have each factor as its partner is called today.
     StateDict old{{"a1.weight", tensors.at("a2.weight")},
                   {"a2.weight", tensors.at("a1.weight")},
@@ -232,7 +232,9 @@ TEST(Deltas, Ia3MultipliesRowsOrColumns) {
       expect_change(delta, site, W * (wide(w) - 1).view(over));
       auto added = delta.effect(0.5, site.weight).bias;
       EXPECT_EQ(added.defined(), !on_input);
-      if (added.defined()) EXPECT_TRUE(at::allclose(added, 0.5 * bias * (w - 1)));
+      if (!on_input) {
+        EXPECT_TRUE(at::allclose(added, 0.5 * bias * (w - 1)));
+      }
     }
   }
 }

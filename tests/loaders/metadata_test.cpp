@@ -1,0 +1,61 @@
+// What PEFT's configs say of a file's layers, and which of them are refused.
+#include "loaders/metadata.h"
+
+#include <nlohmann/json.hpp>
+
+#include "support/compare.h"
+
+namespace lora {
+
+namespace {
+
+using nlohmann::json;
+
+LoraConfig read(const json& fields) {
+  return *config_for("unet", {{kAdapterMetadata, prefixed_metadata(fields.dump(), "unet")}}, "x.safetensors");
+}
+
+std::string refused(const json& fields) {
+  return error_of(ErrorKind::unsupported, [&] { read(fields); });
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST(AdapterMetadata, EachTypeHasItsFields) {
+  auto lora = read({{"r", 4}, {"lora_alpha", 2}, {"use_rslora", true}, {"alpha_pattern", {{"to_q", 6}}}});
+  EXPECT_EQ(lora.alpha("a.to_q"), 6);
+  EXPECT_EQ(lora.alpha("a.to_k"), 2);
+  EXPECT_TRUE(lora.use_rslora);
+  auto lokr = read({{"peft_type", "LOKR"}, {"r", 4}, {"alpha", 3}, {"lora_alpha", 9}, {"rank_pattern", {{"to_q", 2}}}});
+  EXPECT_EQ(lokr.alpha("a.to_q"), 3);
+  EXPECT_EQ(lokr.rank("a.to_q"), 2);
+  EXPECT_EQ(lokr.rank("a.to_k"), 4);
+  auto oft = read({{"peft_type", "OFT"}, {"coft", true}, {"eps", 1e-3}, {"use_cayley_neumann", false}});
+  EXPECT_EQ(oft.coft_eps, 1e-3);
+  EXPECT_FALSE(oft.use_cayley_neumann);
+  EXPECT_EQ(read({{"peft_type", "OFT"}, {"eps", 1e-3}}).coft_eps, 0);
+  EXPECT_TRUE(read({{"peft_type", "IA3"}, {"feedforward_modules", {"fc2"}}}).is_feedforward("mlp.fc2"));
+  EXPECT_TRUE(read({{"peft_type", "IA3"}, {"feedforward_modules", ".*fc2"}}).is_feedforward("mlp.fc2"));
+}
+
+TEST(AdapterMetadata, WhatTheFactorsDoNotTellIsRefused) {
+  for (const char* start : {"pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga"})
+    EXPECT_TRUE(contains(refused({{"init_lora_weights", start}}), start));
+  for (const char* start : {"gaussian", "eva", "orthogonal", "mica"}) read({{"init_lora_weights", start}});
+  read({{"init_lora_weights", true}});
+
+  EXPECT_TRUE(contains(refused({{"use_qalora", true}}), "use_qalora"));
+  EXPECT_TRUE(contains(refused({{"alora_invocation_tokens", {1, 2}}}), "alora_invocation_tokens"));
+  read({{"use_qalora", false}, {"alora_invocation_tokens", nullptr}});
+  EXPECT_TRUE(contains(refused({{"peft_type", "BOFT"}}), "BOFT"));
+}
+
+TEST(AdapterMetadata, AFieldOfTheWrongTypeIsABadFile) {
+  error_of(ErrorKind::bad_file, [] { read({{"r", "four"}}); });
+  error_of(ErrorKind::bad_file, [] { config_for("unet", {{kAdapterMetadata, "[1]"}}, "x.safetensors"); });
+  EXPECT_FALSE(config_for("text_encoder", {{kAdapterMetadata, R"({"unet.r": 4})"}}, "x.safetensors"));
+}
+
+}  // namespace lora
