@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "adapters/make_delta.h"
 #include "core/check.h"
 #include "core/text.h"
 #include "dialects/fused.h"
@@ -11,59 +12,19 @@
 
 namespace lora {
 
-namespace {
-
-constexpr std::string_view kSuffixes[] = {"lora_A.weight",
-                                          "lora_B.weight",
-                                          "lora_mid.weight",
-                                          "lora_B.bias",
-                                          "lora_magnitude_vector",
-                                          "dora_scale",
-                                          "alpha",
-                                          "scale",
-                                          "diff",
-                                          "diff_b",
-                                          "hada_w1_a",
-                                          "hada_w1_b",
-                                          "hada_w2_a",
-                                          "hada_w2_b",
-                                          "hada_t1",
-                                          "hada_t2",
-                                          "lokr_w1",
-                                          "lokr_w1_a",
-                                          "lokr_w1_b",
-                                          "lokr_w2",
-                                          "lokr_w2_a",
-                                          "lokr_w2_b",
-                                          "lokr_t2",
-                                          "lokr_rows",
-                                          "a1.weight",
-                                          "a2.weight",
-                                          "b1.weight",
-                                          "b2.weight",
-                                          "on_input",
-                                          "ia3_l",
-                                          "oft_blocks",
-                                          "rescale",
-                                          "oft_R.weight",
-                                          "oft_R.scaled_oft",
-                                          "weight"};
-
-}  // namespace
-
 std::vector<NamedModule> modules_of(const StateDict& canonical) {
   std::vector<NamedModule> modules;
   std::unordered_map<std::string, size_t> where;
   for (const auto& [key, tensor] : canonical) {
-    auto suffix = std::find_if(std::begin(kSuffixes), std::end(kSuffixes), [&](auto s) {
-      return key.size() > s.size() && key.ends_with(s) && key[key.size() - s.size() - 1] == '.';
-    });
-    check(suffix != std::end(kSuffixes), ErrorKind::bad_key, "\"{}\" is no canonical tensor of an adapter", key);
-    auto module = key.substr(0, key.size() - suffix->size() - 1);
+    constexpr std::string_view kAlpha = "alpha";  // which the algorithms never see among their tensors
+    bool is_alpha = key.ends_with(".alpha");
+    auto [module, suffix] =
+        is_alpha ? std::pair(key.substr(0, key.size() - kAlpha.size() - 1), kAlpha) : split_key(key);
+    check(!suffix.empty(), ErrorKind::bad_key, "\"{}\" is no canonical tensor of an adapter", key);
     auto [it, fresh] = where.emplace(module, modules.size());
     auto dot = module.find('.');
     if (fresh) modules.push_back({module.substr(0, dot), module.substr(dot + 1), {}});
-    modules[it->second].tensors.emplace(*suffix, tensor);
+    modules[it->second].tensors.emplace(suffix, tensor);
   }
   return modules;
 }

@@ -136,7 +136,7 @@ class Planner {
     const auto &A = layer.tensors.at("lora_A.weight"), &B = layer.tensors.at("lora_B.weight"),
                &core = layer.tensors.at("lora_mid.weight");
     auto plan = with_factors(layer, {core.size(0), A.size(1), core.size(2), core.size(3)}, {B.size(0), B.size(1), 1, 1},
-                             [tensors = layer.tensors] { return without_core(tensors); });
+                             [tensors = layer.tensors, name = label(layer)] { return without_core(tensors, name); });
     for (const char* strength : {"alpha", "scale"})
       if (auto it = layer.tensors.find(strength); it != layer.tensors.end()) plan.layer.tensors.insert(*it);
     return plan;

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "nn/deltas/lora.h"
 #include "nn/random.h"
 
 namespace lora {
@@ -21,9 +22,9 @@ Factors truncated(const Tensor& matrix, int64_t rank) {
   return {root.unsqueeze(1) * Vh.slice(0, 0, rank), at::mm(Q, U.slice(1, 0, rank)) * root};
 }
 
-Factors without_core(const Module& m) {
-  const auto &A = m.at("lora_A.weight"), &B = m.at("lora_B.weight"), &core = m.at("lora_mid.weight");
-  auto down = at::einsum("abxy,bi->aixy", {core.to(at::kFloat), A.flatten(1).to(at::kFloat)});
+Factors without_core(const Module& m, const std::string& label) {
+  const auto &A = m.at("lora_A.weight"), &B = m.at("lora_B.weight");
+  auto down = with_tucker_core(A, m.at("lora_mid.weight"), label);
   return {down.to(A.scalar_type()), B.reshape({B.size(0), B.size(1), 1, 1})};
 }
 

@@ -13,6 +13,7 @@ struct Factors {
 Factors truncated(const Tensor& matrix, int64_t rank);
 
 // A convolution's two factors with its core in the first: [r, in, kh, kw] and [out, r, 1, 1], of the file's dtype.
-Factors without_core(const Module& module);
+// Throws Error{bad_shape} naming `label` where the core does not go with them.
+Factors without_core(const Module& module, const std::string& label);
 
 }  // namespace lora
