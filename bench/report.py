@@ -39,7 +39,8 @@ def main():
 
     for name, row in ours.items():
         if name in reference:
-            add(name, row["seconds"], reference[name]["seconds"], "diffusers", GOALS.get(name))
+            against = "huggingface_hub" if name.startswith("hub.") else "diffusers"
+            add(name, row["seconds"], reference[name]["seconds"], against, GOALS.get(name))
     seconds = lambda name: ours[name]["seconds"]
     add("open over map", seconds("open.float16"), seconds("map.float16"), "mapping the files", None)
     add("one adapter over base", seconds("step.one"), seconds("step.base"), "our base step", None)
@@ -58,6 +59,7 @@ def main():
     add("file: names", seconds("file.parse"), seconds("file.read"), "reading its bytes", 2)
     add("file: inspect", seconds("file.inspect"), seconds("file.read"), "reading its bytes", None)
     add("file: convert", seconds("file.convert"), seconds("file.copy"), "a synced copy", None)
+    add("hub: large file", seconds("hub.large"), seconds("hub.ceiling"), "reading it from a socket", None)
     with open(sys.argv[3], "w") as out:
         json.dump(rows, out, indent=1)
 

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Measures lora.cpp and diffusers in turns on the same models. Leaves build/bench.json and prints the table.
+# Measures lora.cpp and diffusers in turns on the same models, and downloads beside huggingface_hub's. Leaves
+# build/bench.json and prints the table.
 #   THREADS=2 RUNS=5 ROUNDS=3 bench/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,5 +27,7 @@ for ((round = 1; round <= ${ROUNDS:-2}; ++round)); do
   echo "diffusers, round $round"
   "$python" bench/reference.py "$cache" --threads "$threads" --runs "$runs" | tee -a "$cache/reference.jsonl"
 done
+echo "downloads"
+"$python" bench/hub.py --lora build/lora -n "$((runs > 3 ? runs : 3))" --ours "$cache/ours.jsonl" --reference "$cache/reference.jsonl"
 "$python" bench/full_size.py "$cache" build/lora
 "$python" bench/report.py "$cache/ours.jsonl" "$cache/reference.jsonl" build/bench.json

@@ -14,6 +14,8 @@ enum class ErrorKind {
   conflict,     // contradicts the present state, such as a name already in use
   usage,        // an argument out of range or of the wrong kind
   io,           // the operating system refused: permission, disk full
+  network,      // a server that cannot be reached, breaks off or cannot answer now
+  forbidden,    // a server that wants a token, or another one
   cancelled,    // a callback asked to stop
 };
 

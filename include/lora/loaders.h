@@ -29,9 +29,9 @@ class LoraBaseMixin {
 
   // Loads an adapter into every component that the source has layers for, and makes it the only active one. Embeddings
   // in its file become words that prompts may have for as long as it is loaded, active or not. Throws
-  // Error{not_found, bad_file} for the file, Error{bad_key} where it holds no LoRA, half a pair, or nothing that the
-  // model has, Error{bad_shape} where it is for another model, Error{unsupported} for other algorithms, Error{conflict}
-  // where the name, or a word of its embeddings, is in use.
+  // Error{not_found, bad_file} for the file, as hf_hub_download() does for a repository, Error{bad_key} where it holds
+  // no LoRA, half a pair, or nothing that the model has, Error{bad_shape} where it is for another model,
+  // Error{unsupported} for other algorithms, Error{conflict} where the name, or a word of its embeddings, is in use.
   LoadReport load_lora_weights(const LoraSource& source, const LoadLoraOptions& options = {});
 
   // Reads without loading.

@@ -5,6 +5,7 @@
 #include "lora/autoencoders.h"
 #include "lora/denoisers.h"
 #include "lora/error.h"
+#include "lora/hub.h"
 #include "lora/image.h"
 #include "lora/loaders.h"
 #include "lora/lora_options.h"

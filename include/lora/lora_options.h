@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "lora/adapters.h"
+#include "lora/hub.h"
 #include "lora/state_dict.h"
 
 namespace lora {
 
-// Where a LoRA comes from: a file, a folder, or tensors in memory (never changed by a load).
+// Where a LoRA comes from: a file, a folder, a repository on the Hugging Face Hub ("owner/name", where no file or
+// folder has that name), or tensors in memory (never changed by a load).
 class LoraSource {
  public:
   LoraSource(const char* path) : source_(std::filesystem::path(path)) {}
@@ -41,6 +43,7 @@ struct LoraStateDict {
   StateDict state_dict;
   std::map<std::string, double> network_alphas;  // `<component>.<module path>.alpha`
   std::string source, dialect;
+  std::filesystem::path path;   // what was read: a file, or a folder of PEFT's; none for tensors in memory
   std::string architecture;     // the base model that it is for: "SD 1.x", "SDXL", …; "" where nothing says it
   int64_t cross_attention = 0;  // the width of the text embeddings that it is for, where it says so
   std::vector<BundledEmbedding> embeddings;
@@ -53,16 +56,7 @@ struct LoraStateDictOptions {
   std::string subfolder;
   std::optional<bool>
       use_safetensors;  // none: safetensors before pickles; true: safetensors alone; false: pickles alone
-};
-
-// Arguments for sources on the Hugging Face Hub. A path or tensors in memory have no use for them: a load says so.
-struct HubOptions {
-  std::filesystem::path cache_dir;
-  bool force_download = false;
-  std::map<std::string, std::string> proxies;
-  std::optional<bool> local_files_only;
-  std::string token;
-  std::string revision;
+  HubOptions hub;       // for repositories
 };
 
 struct LoadLoraOptions {
@@ -75,7 +69,7 @@ struct LoadLoraOptions {
   bool hotswap = false;
   bool strict = false;            // an unmatched key is an error
   bool low_cpu_mem_usage = true;  // either way nothing is initialised to be overwritten
-  HubOptions hub;
+  HubOptions hub;                 // for repositories; with other sources a note says that it had no effect
 };
 
 // One component's part of a load.

@@ -100,6 +100,7 @@ struct PipelineOptions {
   // Another scheduler than the model's own, by a name of Scheduler::names() or a class name, from the model's own
   // config.
   std::string scheduler;
+  HubOptions hub;  // for repositories
 };
 
 // Calls on one pipeline from several threads are independent of each other: each keeps the adapters that were set when
@@ -107,7 +108,9 @@ struct PipelineOptions {
 class DiffusionPipeline : public virtual LoraBaseMixin {
  public:
   // The pipeline that a diffusers folder's model_index.json names, or that a single-file checkpoint (.safetensors,
-  // .ckpt) is for. Throws Error{not_found, bad_file, bad_key, bad_shape, unsupported}.
+  // .ckpt) is for; or that of a repository on the Hugging Face Hub ("owner/name", where no file or folder has that
+  // name), of which the files that it needs are downloaded. Throws Error{not_found, bad_file, bad_key, bad_shape,
+  // unsupported}, and as hf_hub_download() does.
   static std::unique_ptr<DiffusionPipeline> from_pretrained(const std::filesystem::path& path,
                                                             const PipelineOptions& options = {});
 
@@ -139,7 +142,8 @@ class DiffusionPipeline : public virtual LoraBaseMixin {
   void check_adapters(const CallOptions& options) const;
 };
 
-// The dtype of the denoiser's weights as they are stored. Reads a header, no weights.
-Dtype stored_dtype(const std::filesystem::path& path, const std::string& variant = "");
+// The dtype of the denoiser's weights as they are stored. Reads a header, no weights; of a repository, downloads what
+// from_pretrained would.
+Dtype stored_dtype(const std::filesystem::path& path, const PipelineOptions& options = {});
 
 }  // namespace lora

@@ -9,6 +9,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "loaders/repository.h"
 #include "pipelines/pictures.h"
 
 namespace lora {
@@ -16,6 +17,8 @@ namespace lora {
 namespace fs = std::filesystem;
 
 namespace {
+
+constexpr int kBarWidth = 30;
 
 // What is beside the components in a weight's JSON.
 void take_call_part(nlohmann::json& weight, LoraArgument& lora) {
@@ -77,6 +80,28 @@ std::string find_by_name(const std::string& name, const fs::path& folder) {
        near.empty() ? "" : fmt::format("; did you mean \"{}\"?", near));
 }
 
+// Where a LoRA that the command line names is; "owner/name/folder/file.safetensors" is that file of the repository.
+struct LoraPlace {
+  std::string source, weight_name;
+
+  explicit LoraPlace(const std::string& text) : source(text) {
+    auto parts = split(text, '/');
+    std::error_code error;
+    if (parts.size() < 3 || !is_weight_file(text) || fs::exists(text, error)) return;
+    auto repo_id = parts[0] + "/" + parts[1];
+    if (!is_repository(repo_id)) return;
+    weight_name = text.substr(repo_id.size() + 1);
+    source = repo_id;
+  }
+
+  // The repository's name, or the file's or folder's.
+  std::string adapter_name() const {
+    fs::path path = weight_name.empty() ? source : weight_name;
+    if (!path.has_filename()) path = path.parent_path();
+    return (is_repository(path) ? path.filename() : path.stem()).string();
+  }
+};
+
 }  // namespace
 
 LoraArgument parse_lora_argument(const std::string& text) {
@@ -108,12 +133,16 @@ TaggedPrompt take_lora_tags(const std::string& prompt, const std::string& folder
 }
 
 void ModelArguments::declare(CLI::App& command) {
-  command.add_option("MODEL", model, "A diffusers folder, or a single-file checkpoint (.safetensors, .ckpt)")
+  command
+      .add_option("MODEL", model,
+                  "A diffusers folder, a single-file checkpoint (.safetensors, .ckpt), or a repository on the Hugging "
+                  "Face Hub (owner/name)")
       ->required();
   command
       .add_option("--lora", loras,
-                  "A LoRA file or folder, with its weight after a colon, a number or JSON by component and block; may "
-                  "be repeated")
+                  "A LoRA file or folder, a repository on the Hub (owner/name) or a file of one "
+                  "(owner/name/style.safetensors), with its weight after a colon, a number or JSON by component and "
+                  "block; may be repeated")
       ->type_name("FILE[:WEIGHT]")
       ->take_all();
   command.add_option("--dtype", dtype, "float32, bfloat16 or float16 in memory; without it, what suits the machine")
@@ -123,7 +152,7 @@ void ModelArguments::declare(CLI::App& command) {
 }
 
 PipelineOptions ModelArguments::pipeline_options() const {
-  PipelineOptions options{.variant = variant};
+  PipelineOptions options{.variant = variant, .hub = {.progress = download_progress()}};
   if (!dtype.empty()) options.dtype = parse_dtype(dtype);
   try {
     options.device = Device(device);
@@ -146,11 +175,13 @@ std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraAr
   for (const auto& lora : loras) {
     check(for_a_call || !lora.is_of_a_call(), ErrorKind::usage,
           "{}: schedules, masks and images are for drawing; a weight alone is what can be used here", lora.file);
-    auto path = fs::path(lora.file).has_filename() ? fs::path(lora.file) : fs::path(lora.file).parent_path();
-    auto name = path.stem().string();
+    LoraPlace place(lora.file);
+    auto name = place.adapter_name();
     for (int i = 2; std::find(names.begin(), names.end(), name) != names.end(); ++i)
-      name = fmt::format("{}-{}", path.stem().string(), i);
-    reports.push_back(pipe.load_lora_weights(lora.file, {.adapter_name = name}));
+      name = fmt::format("{}-{}", place.adapter_name(), i);
+    reports.push_back(pipe.load_lora_weights(
+        place.source,
+        {.adapter_name = name, .weight_name = place.weight_name, .hub = {.progress = download_progress()}}));
     names.push_back(name);
     weights.push_back(lora.weight);
   }
@@ -183,15 +214,49 @@ void set_call_adapters(const std::vector<LoraArgument>& loras, const std::vector
 
 void Progress::show(int done, int total) {
   if (!isatty(STDERR_FILENO)) return;
-  constexpr int kWidth = 30;
-  std::string bar(size_t(kWidth * done / total), '#');
-  fmt::print(stderr, "\r[{:<{}}] {}/{}  {:.2f} s/step ", bar, kWidth, done, total, seconds() / done);
+  std::string bar(size_t(kBarWidth * done / total), '#');
+  fmt::print(stderr, "\r[{:<{}}] {}/{}  {:.2f} s/step ", bar, kBarWidth, done, total, seconds() / done);
   if (done == total) fmt::print(stderr, "\n");
 }
 
 std::function<void(int, int)> progress_after_a_second() {
   return [progress = std::make_shared<Progress>()](int done, int total) {
     if (progress->seconds() > 1) progress->show(done, total);
+  };
+}
+
+namespace {
+
+class DownloadBar {
+ public:
+  ~DownloadBar() { end_line(); }
+
+  void show(const HubProgress& now) {
+    auto seconds = time_.seconds();
+    if (seconds < 1 || !isatty(STDERR_FILENO)) return;
+    auto done = now.total_bytes == 0 ? 0 : std::min(1.0, double(now.bytes) / double(now.total_bytes));
+    fmt::print(stderr, "\r[{:<{}}] {}/{} files  {:.0f}/{:.0f} MB  {:.1f} MB/s ",
+               std::string(size_t(kBarWidth * done), '#'), kBarWidth, now.files, now.total_files,
+               double(now.bytes) / 1e6, double(now.total_bytes) / 1e6, double(now.bytes) / 1e6 / seconds);
+    open_ = true;
+    if (now.files == now.total_files) end_line();
+  }
+
+ private:
+  Progress time_;
+  bool open_ = false;
+
+  void end_line() {
+    if (std::exchange(open_, false)) fmt::print(stderr, "\n");
+  }
+};
+
+}  // namespace
+
+std::function<bool(const HubProgress&)> download_progress() {
+  return [bar = std::make_shared<DownloadBar>()](const HubProgress& now) {
+    bar->show(now);
+    return true;
   };
 }
 

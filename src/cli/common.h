@@ -46,8 +46,8 @@ struct ModelArguments {
   std::vector<LoraArgument> lora_arguments() const;
 };
 
-// Loads the adapters and sets them all active at their weights; their names are the files' stems, numbered where two
-// are alike. Throws Error{usage} for those that are of a call, unless `for_a_call`.
+// Loads the adapters and sets them all active at their weights; their names are the files' stems or the repositories'
+// names, numbered where two are alike. Throws Error{usage} for those that are of a call, unless `for_a_call`.
 std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraArgument>& loras,
                                    bool for_a_call = false);
 
@@ -67,6 +67,8 @@ class Progress {
 
 // A bar for work that is mostly over at once: none in the first second.
 std::function<void(int done, int total)> progress_after_a_second();
+// The same for what comes from the Hub: files, bytes and bytes a second.
+std::function<bool(const HubProgress&)> download_progress();
 
 // The subcommands: each declares itself under `app`.
 void declare_generate(CLI::App& app);
@@ -74,5 +76,7 @@ void declare_inspect(CLI::App& app);
 void declare_convert(CLI::App& app);
 void declare_fuse(CLI::App& app);
 void declare_forward(CLI::App& app);
+void declare_download(CLI::App& app);
+void declare_cache(CLI::App& app);
 
 }  // namespace lora

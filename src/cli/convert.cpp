@@ -31,7 +31,8 @@ void run(const Arguments& a) {
 void declare_convert(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   auto* command = app.add_subcommand("convert", "Writes a LoRA file as other programs spell it, its effect kept");
-  command->add_option("FILE", a->file, "A LoRA file, or a folder that holds one")->required();
+  command->add_option("FILE", a->file, "A LoRA file, a folder that holds one, or a repository on the Hub (owner/name)")
+      ->required();
   command->add_option("-o,--output", a->out, "The file to write; for peft a folder")->required();
   command->add_option("--to", a->to, "diffusers, peft, kohya or comfy")
       ->required()

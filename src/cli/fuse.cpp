@@ -18,7 +18,7 @@ void run(const Arguments& a) {
   check(!a.model.loras.empty(), ErrorKind::usage, "give at least one --lora FILE[:WEIGHT] to fuse");
   auto options = a.model.pipeline_options();
   // What is written has the dtype of what was read, unless another was asked for.
-  if (!options.dtype) options.dtype = stored_dtype(a.model.model, options.variant);
+  if (!options.dtype) options.dtype = stored_dtype(a.model.model, options);
   auto pipe = DiffusionPipeline::from_pretrained(a.model.model, options);
   for (const auto& report : load_loras(*pipe, a.model.lora_arguments())) fmt::print(stderr, "{}", report.text());
   pipe->fuse_lora({.components = a.components, .safe_fusing = a.safe});

@@ -28,7 +28,8 @@ void run(const Arguments& a) {
   if (!a.other.empty()) return compare(a);
   auto inspection = inspect_lora(a.file, progress_after_a_second());
   std::optional<LoadReport> match;
-  if (!a.model.empty()) match = DiffusionPipeline::from_pretrained(a.model)->match_lora(a.file);
+  if (!a.model.empty())
+    match = DiffusionPipeline::from_pretrained(a.model, {.hub = {.progress = download_progress()}})->match_lora(a.file);
   if (a.json) {
     auto all = nlohmann::json::parse(inspection.json());
     if (match) all["match"] = nlohmann::json::parse(match->json());
@@ -49,7 +50,8 @@ void declare_inspect(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   auto* command = app.add_subcommand(
       "inspect", "Says what a LoRA file is, what it is for and whether it is sound; or how alike two are");
-  command->add_option("FILE", a->file, "A LoRA file, or a folder that holds one")->required();
+  command->add_option("FILE", a->file, "A LoRA file, a folder that holds one, or a repository on the Hub (owner/name)")
+      ->required();
   command->add_option("OTHER", a->other, "A second one: says layer by layer how alike the two are");
   command->add_option("--model", a->model, "Says too what would match in this model, and what not");
   command->add_flag("--json", a->json, "Reports as JSON");

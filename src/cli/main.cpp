@@ -13,6 +13,8 @@ int main(int argc, char** argv) {
   lora::declare_convert(app);
   lora::declare_fuse(app);
   lora::declare_forward(app);
+  lora::declare_download(app);
+  lora::declare_cache(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -12,6 +12,8 @@ const char* to_string(ErrorKind kind) {
     case ErrorKind::conflict: return "conflict";
     case ErrorKind::usage: return "usage";
     case ErrorKind::io: return "io";
+    case ErrorKind::network: return "network";
+    case ErrorKind::forbidden: return "forbidden";
     case ErrorKind::cancelled: return "cancelled";
   }
   return "unknown";

@@ -6,9 +6,9 @@
 
 #include "core/check.h"
 #include "io/atomic_file.h"
+#include "io/digest.h"
 #include "io/dtype.h"
 #include "io/safetensors.h"
-#include "io/sha256.h"
 
 namespace lora {
 

@@ -33,20 +33,27 @@ WeightMap read_weight_map(const std::filesystem::path& index) {
   return map;
 }
 
+std::set<std::string> files_in(const WeightMap& map) {
+  std::set<std::string> files;
+  for (const auto& [tensor, file] : map) files.insert(file);
+  return files;
+}
+
 }  // namespace
+
+std::set<std::string> shards_of(const std::filesystem::path& index) { return files_in(read_weight_map(index)); }
 
 StateDict read_sharded(const std::filesystem::path& index,
                        const std::function<StateDict(const std::filesystem::path&)>& load) {
   WeightMap map = read_weight_map(index);
-  std::map<std::string, std::filesystem::path> shards;
-  for (const auto& [tensor, name] : map) shards[name] = index.parent_path() / name;
-  for (const auto& [name, path] : shards)
-    check(std::filesystem::exists(path), ErrorKind::not_found, "{}: the shard {} that it lists is not beside it",
-          index.string(), name);
+  auto shards = files_in(map);
+  for (const auto& name : shards)
+    check(std::filesystem::exists(index.parent_path() / name), ErrorKind::not_found,
+          "{}: the shard {} that it lists is not beside it", index.string(), name);
 
   StateDict all;
-  for (const auto& [name, path] : shards) {
-    StateDict shard = load(path);
+  for (const auto& name : shards) {
+    StateDict shard = load(index.parent_path() / name);
     all.metadata.merge(shard.metadata);
     for (const auto& [tensor, value] : shard) {
       auto row = map.find(tensor);

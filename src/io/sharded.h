@@ -2,10 +2,15 @@
 // Checkpoints in several files, listed by a `*.safetensors.index.json` or `*.bin.index.json`.
 #include <filesystem>
 #include <functional>
+#include <set>
+#include <string>
 
 #include "lora/state_dict.h"
 
 namespace lora {
+
+// The files that an index lists: names without folders. Throws Error{bad_file}.
+std::set<std::string> shards_of(const std::filesystem::path& index);
 
 // `load` reads one of the files, which lie beside the index. Throws Error{not_found, bad_file} naming a file or tensor
 // that the index lists and that is not there.

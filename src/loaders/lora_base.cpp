@@ -9,6 +9,7 @@
 #include "dialects/architecture.h"
 #include "loaders/bundled_words.h"
 #include "loaders/metadata.h"
+#include "loaders/repository.h"
 #include "loaders/scales.h"
 #include "lora/loaders.h"
 
@@ -191,17 +192,20 @@ std::string LoraBaseMixin::name_for(const std::string& wanted) {
 namespace {
 
 LoraStateDictOptions reading(const LoadLoraOptions& options) {
-  return {
-      .weight_name = options.weight_name, .subfolder = options.subfolder, .use_safetensors = options.use_safetensors};
+  return {.weight_name = options.weight_name,
+          .subfolder = options.subfolder,
+          .use_safetensors = options.use_safetensors,
+          .hub = options.hub};
 }
 
-void note_unused(const HubOptions& hub, LoadReport& report) {
+void note_unused(const LoraSource& source, const HubOptions& hub, LoadReport& report) {
+  if (source.path() && is_repository(*source.path())) return;
   std::vector<std::string> given;
   if (!hub.cache_dir.empty()) given.push_back("cache_dir");
   if (hub.force_download) given.push_back("force_download");
   if (!hub.proxies.empty()) given.push_back("proxies");
   if (hub.local_files_only) given.push_back("local_files_only");
-  if (!hub.token.empty()) given.push_back("token");
+  if (hub.token.use() != HubToken::Use::if_any) given.push_back("token");
   if (!hub.revision.empty()) given.push_back("revision");
   if (!given.empty())
     report.notes.push_back(fmt::format("{} had no effect: the source is no repository on the Hub", join(given, ", ")));
@@ -225,7 +229,7 @@ LoraBaseMixin::Staged LoraBaseMixin::stage_source(const LoraSource& source, cons
 LoadReport LoraBaseMixin::load_lora_weights(const LoraSource& source, const LoadLoraOptions& options) {
   auto staged = stage_source(source, options);
   check_strict(options.strict, staged.report);
-  note_unused(options.hub, staged.report);
+  note_unused(source, options.hub, staged.report);
   if (options.hotswap) {
     check(!options.adapter_name.empty(), ErrorKind::usage, "hotswap: adapter_name must say which adapter is replaced");
     check_known({options.adapter_name});

@@ -64,7 +64,8 @@ LoraStateDict LoraBaseMixin::lora_state_dict(const LoraSource& source, const Lor
     raw.tensors = *tensors;
   } else {
     auto file = find_lora_file(*source.path(), options);
-    lora.source = file.path.string();
+    lora.source = file.label;
+    lora.path = file.path;
     lora.notes = file.notes;
     raw = read_raw(file);
   }

@@ -49,22 +49,6 @@ std::set<std::string> variants_among(const std::vector<std::string>& names, cons
   return variants;
 }
 
-fs::path find_weights(const fs::path& folder, const WeightFiles& files, const std::string& variant) {
-  auto wanted = spellings(files, variant);
-  for (const auto& name : wanted)
-    if (fs::exists(folder / name)) return folder / name;
-
-  auto present = file_names(folder);
-  auto variants = variants_among(present, files);
-  if (variants.empty())
-    fail(ErrorKind::not_found, "{}: no weights; wanted {}, the folder has {}", folder.string(), wanted.front(),
-         present.empty() ? "nothing" : listing(present));
-  std::vector<std::string> named;
-  for (const auto& v : variants) named.push_back(v.empty() ? "the plain one" : "\"" + v + "\"");
-  fail(ErrorKind::not_found, "{}: no {}; the variants there: {}. Choose one of them as `variant`", folder.string(),
-       variant.empty() ? "weights without a variant" : "variant \"" + variant + "\"", join(named, ", "));
-}
-
 // ---- Dtype ----------------------------------------------------------------------------------------------------------
 
 bool cpu_has_bfloat16() {
@@ -116,13 +100,38 @@ Tensor draw(uint64_t seed, const std::string& name, at::IntArrayRef shape) {
 
 }  // namespace
 
+std::string library_of(const std::string& class_name) {
+  bool text = class_name.starts_with("CLIPTextModel") || class_name == "T5EncoderModel";
+  return text ? "transformers" : "diffusers";
+}
+
+const WeightFiles& weight_files_of(const std::string& class_name) {
+  return library_of(class_name) == "transformers" ? kTransformersFiles : kDiffusersFiles;
+}
+
+std::string choose_weights(const std::vector<std::string>& names, const WeightFiles& files, const std::string& variant,
+                           const std::string& label) {
+  auto has = [&](const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); };
+  auto all = names.empty() ? "nothing" : listing(names);
+  check(has("config.json"), ErrorKind::not_found,
+        "{}: no config.json; the folder has {}. Give the folder of one component, such as <model>/unet", label, all);
+  auto wanted = spellings(files, variant);
+  if (auto found = std::find_if(wanted.begin(), wanted.end(), has); found != wanted.end()) return *found;
+
+  auto variants = variants_among(names, files);
+  check(!variants.empty(), ErrorKind::not_found, "{}: no weights; wanted {}, the folder has {}", label, wanted.front(),
+        all);
+  std::vector<std::string> named;
+  for (const auto& v : variants) named.push_back(v.empty() ? "the plain one" : "\"" + v + "\"");
+  fail(ErrorKind::not_found, "{}: no {}; the variants there: {}. Choose one of them as `variant`", label,
+       variant.empty() ? "weights without a variant" : "variant \"" + variant + "\"", join(named, ", "));
+}
+
 Checkpoint open_component(const fs::path& folder, const WeightFiles& files, const std::string& variant) {
   check(fs::is_directory(folder), ErrorKind::not_found, "{}: no such folder", folder.string());
-  check(fs::exists(folder / "config.json"), ErrorKind::not_found,
-        "{}: no config.json; the folder has {}. Give the folder of one component, such as <model>/unet",
-        folder.string(), listing(file_names(folder)));
+  auto weights = choose_weights(file_names(folder), files, variant, folder.string());
   auto config = read_json(folder / "config.json").dump(2);
-  return {std::move(config), load_state_dict(find_weights(folder, files, variant)), folder.string()};
+  return {std::move(config), load_state_dict(folder / weights), folder.string()};
 }
 
 ModelLoader::ModelLoader(const StateDict& tensors, std::string label, const ModelOptions& options, Aliases aliases)

@@ -23,9 +23,7 @@ void Model::save_pretrained(const fs::path& folder) const {
 
   auto tensors = state_dict();
   tensors.metadata = {{"format", "pt"}};
-  const bool of_transformers = class_name_.starts_with("CLIPTextModel") || class_name_ == "T5EncoderModel";
-  auto& files = of_transformers ? kTransformersFiles : kDiffusersFiles;
-  save_safetensors(tensors, folder / (std::string(files.safetensors) + ".safetensors"));
+  save_safetensors(tensors, folder / (std::string(weight_files_of(class_name_).safetensors) + ".safetensors"));
   write_text(folder / "config.json", config_ + "\n");
 }
 

@@ -5,6 +5,7 @@
 #include "io/atomic_file.h"
 #include "io/json_file.h"
 #include "models/single_file.h"
+#include "pipelines/hub_files.h"
 
 namespace lora {
 
@@ -78,41 +79,61 @@ PipelineFamily family_of(const std::string& class_name, const std::string& label
 }
 
 PipelineFiles::PipelineFiles(fs::path path, const PipelineOptions& options, std::optional<PipelineFamily> wanted)
-    : path_(std::move(path)), options_(options) {
-  auto label = path_.string();
-  check(fs::exists(path_), ErrorKind::not_found, "{}: there is no such model folder or checkpoint", label);
+    : path_(std::move(path)), label_(path_.string()), options_(options) {
+  std::optional<Repository> repository;
+  if (is_repository(path_)) {
+    repository.emplace(label_, options.hub);
+    label_ = repository->label;
+    path_ = fetch_index(*repository);
+  }
+  check(fs::exists(path_), ErrorKind::not_found, "{}: there is no such model folder or checkpoint; {}", label_,
+        kRepositoryForm);
   std::string class_name;
   if (fs::is_directory(path_)) {
     check(fs::exists(path_ / "model_index.json"), ErrorKind::not_found,
-          "{}: no model_index.json in this folder, so it is no diffusers pipeline", label);
+          "{}: no model_index.json in this folder, so it is no diffusers pipeline", label_);
     index_ = read_json(path_ / "model_index.json");
-    class_name = index_.value("_class_name", "");
+    auto name = index_.find("_class_name");
+    check(index_.is_object() && name != index_.end() && name->is_string(), ErrorKind::bad_file,
+          "{}: model_index.json does not name the class of the pipeline as _class_name", label_);
+    class_name = *name;
   } else {
     auto file = open_single_file(path_);
     class_name = file.pipeline_class;
     single_ = std::move(file.components);
     scheduler_config_ = std::move(file.scheduler_config);
   }
-  family_ = family_of(class_name, label);
+  family_ = family_of(class_name, label_);
   check(!wanted || family_ == *wanted, ErrorKind::unsupported,
-        "{}: the pipeline is of class {}; {} is what was asked for", label, class_name,
+        "{}: the pipeline is of class {}; {} is what was asked for", label_, class_name,
         name_of(wanted.value_or(family_)));
+  if (repository) fetch_components(*repository, models_in_index(), options_.variant);
 }
 
 bool PipelineFiles::has(const std::string& component) const {
   if (!is_folder()) return single_.contains(component);
   auto entry = index_.find(component);
-  return entry != index_.end() && entry->is_array() && entry->size() == 2 && !entry->at(1).is_null();
+  return entry != index_.end() && entry->is_array() && entry->size() == 2 && entry->at(1).is_string();
 }
 
 void PipelineFiles::check_class(const std::string& component) const {
-  check(has(component), ErrorKind::bad_file, "{}: {} no {}", path_.string(),
+  check(has(component), ErrorKind::bad_file, "{}: {} no {}", label_,
         is_folder() ? "model_index.json names" : "the checkpoint has", component);
   if (!is_folder()) return;
   const auto& known = classes(family_).at(component);
   auto given = index_[component].at(1).get<std::string>();
   check(std::find(known.begin(), known.end(), given) != known.end(), ErrorKind::unsupported,
-        "{}: {} is of class {}; {} is what can be run", path_.string(), component, given, join(known, " or "));
+        "{}: {} is of class {}; {} is what can be run", label_, component, given, join(known, " or "));
+}
+
+std::map<std::string, std::string> PipelineFiles::models_in_index() const {
+  std::map<std::string, std::string> models;
+  for (const auto& [component, known] : classes(family_)) {
+    if (!has(component)) continue;
+    check_class(component);
+    models[component] = index_[component].at(1);
+  }
+  return models;
 }
 
 AutoencoderKL PipelineFiles::vae_in_float32() const {
@@ -136,7 +157,7 @@ T5Tokenizer PipelineFiles::t5_tokenizer(const std::string& component) const {
   check(fs::is_directory(beside), ErrorKind::not_found,
         "{}: the checkpoint has a T5 text encoder, but checkpoints hold no tokenizer for it; put the folder {} of the "
         "model's repository beside the file",
-        path_.string(), component);
+        label_, component);
   return T5Tokenizer::from_pretrained(beside);
 }
 
@@ -151,17 +172,16 @@ bool PipelineFiles::flag(const std::string& name, bool fallback) const {
   return value.is_boolean() ? value.get<bool>() : fallback;
 }
 
-Dtype stored_dtype(const fs::path& path, const std::string& variant) {
-  if (!fs::is_directory(path)) {
-    auto file = open_single_file(path);
-    for (const char* denoiser : {"unet", "transformer"})
-      if (auto it = file.components.find(denoiser); it != file.components.end())
-        return it->second.tensors.begin()->second.scalar_type();
-  }
-  for (const char* denoiser : {"unet", "transformer"})
-    if (fs::is_directory(path / denoiser))
-      return open_component(path / denoiser, kDiffusersFiles, variant).tensors.begin()->second.scalar_type();
-  fail(ErrorKind::bad_file, "{}: no denoiser (unet or transformer) in it", path.string());
+Dtype PipelineFiles::stored_dtype() const {
+  const char* denoiser = classes(family_).contains("unet") ? "unet" : "transformer";
+  check_class(denoiser);
+  auto dtype_of = [](const Checkpoint& checkpoint) { return checkpoint.tensors.begin()->second.scalar_type(); };
+  return is_folder() ? dtype_of(open_component(path_ / denoiser, kDiffusersFiles, options_.variant))
+                     : dtype_of(single_.at(denoiser));
+}
+
+Dtype stored_dtype(const fs::path& path, const PipelineOptions& options) {
+  return PipelineFiles(path, options).stored_dtype();
 }
 
 // ---- Writing --------------------------------------------------------------------------------------------------------
@@ -176,8 +196,7 @@ PipelineFolder::PipelineFolder(fs::path folder) : folder_(std::move(folder)) {
 
 void PipelineFolder::add(const std::string& component, const Model& model) {
   model.save_pretrained(folder_ / component);
-  bool text = component.starts_with("text_encoder");
-  index_[component] = {text ? "transformers" : "diffusers", model.class_name()};
+  index_[component] = {library_of(model.class_name()), model.class_name()};
 }
 
 void PipelineFolder::add(const std::string& component, const CLIPTokenizer& tokenizer) {

@@ -17,10 +17,11 @@ PipelineFamily family_of(const std::string& class_name, const std::string& label
 // A scheduler's config, with Python's infinities as texts, which schedulers read as well.
 nlohmann::json config_of(const Scheduler& scheduler);
 
-// A diffusers folder, or a single-file checkpoint.
+// A diffusers folder, here or in a repository on the Hub, or a single-file checkpoint.
 class PipelineFiles {
  public:
-  // Throws Error{not_found, bad_file} and, where it is another family's, Error{unsupported}.
+  // A repository's files are in the cache then. Throws Error{not_found, bad_file}, as hf_hub_download() does, and,
+  // where it is another family's, Error{unsupported}.
   PipelineFiles(std::filesystem::path path, const PipelineOptions& options, std::optional<PipelineFamily> wanted = {});
 
   PipelineFamily family() const { return family_; }
@@ -39,11 +40,14 @@ class PipelineFiles {
                                        const std::string& pad_token = "<|endoftext|>") const;
   T5Tokenizer t5_tokenizer(const std::string& component) const;
   std::unique_ptr<Scheduler> scheduler() const;
+  // Of the denoiser's weights, as they are stored.
+  Dtype stored_dtype() const;
   // A setting of model_index.json.
   bool flag(const std::string& name, bool fallback) const;
 
  private:
   std::filesystem::path path_;
+  std::string label_;  // for messages
   PipelineOptions options_;
   PipelineFamily family_;
   nlohmann::json index_;                      // of a folder
@@ -55,6 +59,7 @@ class PipelineFiles {
     return {.dtype = options_.dtype, .device = options_.device, .variant = options_.variant};
   }
   void check_class(const std::string& component) const;
+  std::map<std::string, std::string> models_in_index() const;
 
   template <class M>
   M open(const std::string& component, const ModelOptions& options) const {

@@ -4,8 +4,8 @@
 #include <future>
 
 #include "core/check.h"
+#include "io/digest.h"
 #include "io/safetensors.h"
-#include "io/sha256.h"
 
 namespace lora {
 

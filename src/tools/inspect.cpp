@@ -154,7 +154,7 @@ std::string trainer_of(const LoraStateDict& lora) {
 
 Inspection inspect_lora(const std::filesystem::path& source, const ToolProgress& progress) {
   auto [lora, modules] = read_layers(source);
-  auto hashing = std::async(std::launch::async, [file = lora.source] {
+  auto hashing = std::async(std::launch::async, [file = lora.path] {
     return std::filesystem::is_directory(file) ? FileHashes() : hash_file(file);  // PEFT's folders: files of their own
   });
   Inspection inspection{.file = lora.source, .dialect = lora.dialect};

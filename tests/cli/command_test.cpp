@@ -21,7 +21,7 @@ std::string style(const std::string& name) { return (embedded_models() / "loras"
 TEST(Command, HelpListsTheVerbs) {
   auto help = lora_command("--help");
   EXPECT_EQ(help.code, 0);
-  for (auto verb : {"generate", "inspect", "convert", "fuse", "forward"}) {
+  for (auto verb : {"generate", "inspect", "convert", "fuse", "forward", "download", "cache"}) {
     EXPECT_TRUE(contains(help.out, verb));
     EXPECT_EQ(lora_command(std::string(verb) + " --help").code, 0);
   }

@@ -35,6 +35,6 @@ run(output ${CMAKE_COMMAND} -G ${GENERATOR} -S ${work}/consumer -B ${work}/consu
     -DCMAKE_CXX_COMPILER=${CXX} -DCMAKE_BUILD_TYPE=Release)
 run(output ${CMAKE_COMMAND} --build ${work}/consumer-build)
 run(output ${work}/consumer-build/consumer)
-if(NOT output STREQUAL "bad_file bfloat16 0\n")
+if(NOT output STREQUAL "bad_file bfloat16 0\nnot_found\n")
   message(FATAL_ERROR "the consumer printed: ${output}")
 endif()

@@ -2,8 +2,8 @@
 
 #include <fstream>
 
+#include "io/digest.h"
 #include "io/safetensors.h"
-#include "io/sha256.h"
 #include "support/compare.h"
 
 namespace lora {

@@ -1,0 +1,26 @@
+#pragma once
+// What a call is to do, from its options and the environment.
+#include "hub/environment.h"
+
+namespace lora {
+
+struct HubSettings {
+  explicit HubSettings(const HubOptions& options)
+      : cache_dir(hub_cache(options.cache_dir)),
+        revision(options.revision.empty() ? "main" : options.revision),
+        offline(options.local_files_only.value_or(hub_offline())),
+        force(options.force_download),
+        proxies(options.proxies) {
+    if (!offline) token = hub_token(options.token);
+  }
+
+  std::filesystem::path cache_dir;
+  std::string revision;
+  bool offline, force;
+  bool copies = hub_without_symlinks();
+  std::string endpoint = hub_endpoint(), token, certificates = hub_certificates();
+  std::map<std::string, std::string> proxies;
+  int etag_timeout = hub_etag_timeout(), download_timeout = hub_download_timeout();  // seconds
+};
+
+}  // namespace lora

@@ -1,0 +1,37 @@
+#pragma once
+// Digests of bytes that come piece by piece.
+#include <cstddef>
+#include <string>
+
+struct evp_md_ctx_st;
+
+namespace lora {
+
+class Digest {
+ public:
+  ~Digest();
+  Digest(const Digest&) = delete;
+  Digest& operator=(const Digest&) = delete;
+  void add(const void* data, size_t size);
+  std::string digits();  // of all that was added, in lower case; begins anew
+ protected:
+  explicit Digest(const char* algorithm);  // in OpenSSL's spelling
+
+ private:
+  const char* algorithm_;
+  evp_md_ctx_st* context_;
+
+  void begin();
+};
+
+struct Sha256 : Digest {
+  static constexpr size_t kDigits = 64;
+  Sha256() : Digest("SHA256") {}
+};
+
+struct Sha1 : Digest {
+  static constexpr size_t kDigits = 40;
+  Sha1() : Digest("SHA1") {}
+};
+
+}  // namespace lora

@@ -1,0 +1,81 @@
+#include "pipelines/hub_files.h"
+
+#include "core/check.h"
+#include "core/text.h"
+#include "io/sharded.h"
+#include "models/loading.h"
+
+namespace lora {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kIndex = "model_index.json";
+
+// Of any library: tokenizers' and schedulers' folders may hold models too.
+bool is_model(const fs::path& file) {
+  auto extension = file.extension();
+  return is_weight_file(file) || extension == ".h5" || extension == ".msgpack" || extension == ".onnx" ||
+         extension == ".ot";
+}
+
+std::vector<std::string> top_level_checkpoints(const std::vector<std::string>& files) {
+  std::vector<std::string> found;
+  for (const auto& file : files)
+    if (file.find('/') == file.npos && (file.ends_with(".safetensors") || file.ends_with(".ckpt")))
+      found.push_back(file);
+  return found;
+}
+
+// All files of a folder that are no models.
+std::vector<std::string> small_files(const Repository& repository, const std::string& folder) {
+  std::vector<std::string> found;
+  for (const auto& file : repository.files)
+    if (file.starts_with(folder + "/") && !is_model(file)) found.push_back(file);
+  check(!found.empty(), ErrorKind::not_found, "{}: the pipeline needs the folder {}, which is not there; there are: {}",
+        repository.label, folder, listing(repository.files));
+  return found;
+}
+
+}  // namespace
+
+fs::path fetch_index(Repository& repository) {
+  const auto& files = repository.files;
+  if (repository.snapshot.listed() && std::find(files.begin(), files.end(), kIndex) == files.end()) {
+    auto checkpoints = top_level_checkpoints(files);
+    auto advice = checkpoints.empty()
+                      ? "there are: " + listing(files)
+                      : fmt::format(
+                            "it has single-file checkpoints: {}. `lora download {} {}` brings one of them, "
+                            "which can be opened by the path that it prints",
+                            listing(checkpoints), repository.repo_id, checkpoints.front());
+    fail(ErrorKind::not_found, "{}: no {} in this repository, so it is no diffusers pipeline; {}", repository.label,
+         kIndex, advice);
+  }
+  return repository.snapshot.fetch({kIndex});
+}
+
+void fetch_components(Repository& repository, const std::map<std::string, std::string>& models,
+                      const std::string& variant) {
+  constexpr std::string_view kTextEncoder = "text_encoder";
+  auto wanted = small_files(repository, "scheduler");
+  std::vector<std::string> indices;  // of sharded weights
+  for (const auto& [component, class_name] : models) {
+    auto folder = component + "/";
+    auto weights = folder + choose_weights(names_below(repository.files, folder), weight_files_of(class_name), variant,
+                                           repository.label + ": " + component);
+    if (weights.ends_with(".json")) indices.push_back(weights);
+    wanted.insert(wanted.end(), {folder + "config.json", weights});
+    if (!component.starts_with(kTextEncoder)) continue;
+    auto tokenizer = small_files(repository, "tokenizer" + component.substr(kTextEncoder.size()));
+    wanted.insert(wanted.end(), tokenizer.begin(), tokenizer.end());
+  }
+  auto snapshot = repository.snapshot.fetch(indices);
+  for (const auto& index : indices)
+    for (const auto& shard : shards_of(snapshot / index))
+      wanted.push_back((fs::path(index).parent_path() / shard).generic_string());
+  repository.snapshot.fetch(wanted);
+}
+
+}  // namespace lora
