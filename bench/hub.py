@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Downloads of a large file and of many small ones, by `lora download` and by huggingface_hub, from a Hub on the loopback.
+"""Downloads of a large file and of many small ones, by us and by huggingface_hub, from a Hub on the loopback.
 
-    python bench/hub.py --lora build/lora [-n 3] [--ours OURS.jsonl --reference REFERENCE.jsonl] [--mb 500]
+    python bench/hub.py --lora build/lora --call build/release/bench/hub_call [-n 3] [--ours OURS.jsonl --reference REFERENCE.jsonl] [--mb 500]
 
-In turns, each time into an empty cache. Ours is timed as a whole process, theirs inside one, around the call alone; CPU
-time and memory are whole processes' of both. Ours also compares the bytes with their digest and syncs them to the disk.
+In turns, each time into an empty cache: snapshot_download of both, timed around the call; and the commands `lora
+download` and `hf download`, timed from start to end. CPU time and memory are whole processes'. Ours also compares the
+bytes with their digest and syncs them to the disk.
 The ceiling is what the Hub's stub sends to a socket that throws it away. With --ours and --reference, rows for report.py
 are appended to these files.
 """
@@ -55,7 +56,7 @@ def run(command, endpoint):
     with tempfile.TemporaryDirectory() as home:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": home, "no_proxy": "*"}
-        environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
         os.sync()  # none pays for the writing that another left behind
         start = time.perf_counter()
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
@@ -68,12 +69,12 @@ def run(command, endpoint):
     return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, out
 
 
-def ours(lora, repo, endpoint):
-    return run([lora, "download", repo], endpoint)[:3]
+def command(words, endpoint):
+    return run(words, endpoint)[:3]
 
 
-def theirs(repo, endpoint):
-    _, cpu, peak, out = run([sys.executable, "-c", THEIRS, repo], endpoint)
+def call(words, endpoint):
+    _, cpu, peak, out = run(words, endpoint)
     return float(out), cpu, peak
 
 
@@ -110,6 +111,7 @@ def append(path, rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lora", required=True, help="the command")
+    parser.add_argument("--call", required=True, help="the program of bench/hub_call.cpp")
     parser.add_argument("-n", type=int, default=3, help="runs of each")
     parser.add_argument("--mb", type=int, default=500, help="size of the large file")
     parser.add_argument("--ours", type=Path)
@@ -121,27 +123,33 @@ def main():
         with Stub(root) as stub:
             (large,) = (file for file in stub.ask("/api/models/bench/large/tree/main") if file["type"] == "file")
             stub.ask("/api/models/bench/small")  # the stub's own digests are made by now
+            hf = str(Path(sys.executable).with_name("hf"))
             for name in repositories:
-                runs = {"ours": [], "theirs": [], "most": []}
+                repo = f"bench/{name}"
+                ways = {
+                    name: (call, [args.call, repo], [sys.executable, "-c", THEIRS, repo]),
+                    f"{name}, command": (command, [args.lora, "download", repo], [hf, "download", repo]),
+                }
+                runs = {way: ([], []) for way in ways}
                 for _ in range(args.n):
-                    runs["theirs"].append(theirs(f"bench/{name}", stub.endpoint))
-                    runs["ours"].append(ours(args.lora, f"bench/{name}", stub.endpoint))
+                    for way, (timed, us, them) in ways.items():
+                        runs[way][1].append(timed(them, stub.endpoint))
+                        runs[way][0].append(timed(us, stub.endpoint))
                     if name == "large":
-                        runs["most"].append(ceiling(stub, large["lfs"]["oid"]))
+                        most.append(ceiling(stub, large["lfs"]["oid"]))
                     stub.reset()
-                mine.append(summary(f"hub.{name}", runs["ours"]))
-                other.append(summary(f"hub.{name}", runs["theirs"]))
-                if runs["most"]:
-                    most.append(summary("hub.ceiling", runs["most"]))
+                mine += [summary(f"hub.{way}", us) for way, (us, _) in runs.items()]
+                other += [summary(f"hub.{way}", them) for way, (_, them) in runs.items()]
+    most = [summary("hub.ceiling", most)]
 
-    print(f"{'':22}{'best, s':>9}{'median, s':>11}{'MB/s':>8}{'files/s':>9}{'CPU, s':>8}{'peak, MB':>10}{'ratio':>8}")
+    print(f"{'':33}{'best, s':>9}{'median, s':>11}{'MB/s':>8}{'files/s':>9}{'CPU, s':>8}{'peak, MB':>10}{'ratio':>8}")
     for who, rows in (("huggingface_hub", other), ("lora", mine), ("a socket", most)):
         for row in rows:
             what = row["name"].removeprefix("hub.").replace("ceiling", "large")
-            files, size = repositories[what]
+            files, size = repositories[what.split(",")[0]]
             reference = next(each for each in other if each["name"] == f"hub.{what}")
             print(
-                f"{what + ', ' + who:22}{row['seconds']:>9.3f}{row['median']:>11.3f}{size / row['seconds'] / 1e6:>8.0f}"
+                f"{what + ', ' + who:33}{row['seconds']:>9.3f}{row['median']:>11.3f}{size / row['seconds'] / 1e6:>8.0f}"
                 f"{files / row['seconds']:>9.1f}{row['cpu']:>8.2f}{row['peak_mb']:>10}{row['seconds'] / reference['seconds']:>8.3f}"
             )
     if args.ours:

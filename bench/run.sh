@@ -28,6 +28,7 @@ for ((round = 1; round <= ${ROUNDS:-2}; ++round)); do
   "$python" bench/reference.py "$cache" --threads "$threads" --runs "$runs" | tee -a "$cache/reference.jsonl"
 done
 echo "downloads"
-"$python" bench/hub.py --lora build/lora -n "$((runs > 3 ? runs : 3))" --ours "$cache/ours.jsonl" --reference "$cache/reference.jsonl"
+"$python" bench/hub.py --lora build/lora --call build/release/bench/hub_call -n "$((runs > 3 ? runs : 3))" \
+  --ours "$cache/ours.jsonl" --reference "$cache/reference.jsonl"
 "$python" bench/full_size.py "$cache" build/lora
 "$python" bench/report.py "$cache/ours.jsonl" "$cache/reference.jsonl" build/bench.json

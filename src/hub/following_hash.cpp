@@ -12,7 +12,7 @@ namespace lora {
 
 namespace {
 
-constexpr size_t kPiece = 1 << 20;
+constexpr size_t kPiece = 128 << 10;  // stays in the second-level cache
 
 }  // namespace
 

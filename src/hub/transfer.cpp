@@ -74,13 +74,12 @@ class Incoming {
     if (!is_right()) {
       cut();
       check(went_on, ErrorKind::bad_file,
-            "{}: what came has another digest than the Hub announces, and was thrown away. "
-            "Try again; if it stays so, look at what stands between (a proxy, HF_ENDPOINT)",
+            "{}: what came has another digest than the Hub announces, and was thrown away. Try again; if it stays so, "
+            "look at what stands between (a proxy, HF_ENDPOINT)",
             label_);
       fetch();  // what was there before may have been damaged
       check(is_right(), ErrorKind::bad_file, "{}: what came has another digest than the Hub announces", label_);
     }
-    check(::fsync(fd_) == 0, ErrorKind::io, "{}: {} cannot be written: {}", label_, path_.string(), reason(errno));
   }
 
  private:
@@ -105,7 +104,11 @@ class Incoming {
     if (hash_) hash_->grown(size_);
   }
 
-  bool is_right() { return !hash_ || hash_->digits() == blob_.etag; }
+  // Synced first: the digest is computed in the meantime.
+  bool is_right() {
+    check(::fsync(fd_) == 0, ErrorKind::io, "{}: {} cannot be written: {}", label_, path_.string(), reason(errno));
+    return !hash_ || hash_->digits() == blob_.etag;
+  }
 
   void cut() {
     check(::ftruncate(fd_, 0) == 0, ErrorKind::io, "{}: {} cannot be written: {}", label_, path_.string(),

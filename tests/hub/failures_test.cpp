@@ -1,7 +1,22 @@
 // What goes wrong: each has a kind, and a message that says what to do. error_of() sees that none tells a token.
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
 #include <chrono>
 
 #include "hub/hub_test.h"
+
+// In place of the C library's: a disk that is full once so many bytes of files were written at a place.
+static std::atomic<int64_t> disk_has = -1;  // no end to it
+extern "C" ssize_t pwrite(int fd, const void* data, size_t size, off_t at) {
+  if (disk_has >= 0 && at + off_t(size) > disk_has) {
+    errno = ENOSPC;
+    return -1;
+  }
+  return ::syscall(SYS_pwrite64, fd, data, size, at);
+}
 
 namespace lora {
 
@@ -153,6 +168,15 @@ TEST_F(Failures, ADiskThatIsTooSmall) {
   rule({{"method", "HEAD"}, {"do", {{"headers", {{"X-Linked-Size", "4000000000000000"}}}}}});
   EXPECT_ERROR(ErrorKind::io, "4000000000.0 MB are to come; make room", weights());
   expect_nothing_visible();
+}
+
+TEST_F(Failures, ADiskThatBecomesFull) {
+  rule({{"server", "storage"}, {"do", {{"bytes_per_second", 1'000'000}}}});
+  disk_has = 200'000;
+  EXPECT_ERROR(ErrorKind::io, "No space left on device; make room (`lora cache`), or name another place", weights());
+  disk_has = -1;
+  expect_nothing_visible();
+  EXPECT_TRUE(fs::is_empty(home_.repo("owner--name") / "blobs"));  // what came is not left to fill the disk
 }
 
 TEST_F(Failures, ACacheThatIsAFile) {
