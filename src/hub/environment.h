@@ -18,7 +18,7 @@ int hub_download_timeout();
 // "" for none. Throws Error{forbidden} where one is asked for and there is none, Error{usage} for what cannot be a
 // token.
 std::string hub_token(const HubToken& token);
-// A file of certificates, or "".
+// A file of certificates or a folder of them, or "".
 std::string hub_certificates();
 
 }  // namespace lora

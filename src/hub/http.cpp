@@ -257,7 +257,8 @@ HttpAnswer Http::once(const HttpRequest& request, const std::string& url, const 
   set(CURLOPT_XFERINFOFUNCTION, Transfer::on_progress);
   set(CURLOPT_XFERINFODATA, &transfer);
   if (!proxy.empty()) set(CURLOPT_PROXY, proxy.c_str());
-  if (!settings_.certificates.empty()) set(CURLOPT_CAINFO, settings_.certificates.c_str());
+  if (const auto& trusted = settings_.certificates; !trusted.empty())
+    set(std::filesystem::is_directory(trusted) ? CURLOPT_CAPATH : CURLOPT_CAINFO, trusted.c_str());
 
   auto code = curl_easy_perform(curl_);
   curl_easy_getinfo(curl_, CURLINFO_RESPONSE_CODE, &answer.status);

@@ -48,12 +48,13 @@ bool is_blob_name(const std::string& etag) {
                      [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_' || c == '.'; });
 }
 
-// The address of the next page: `<https://…>; rel="next"`.
-std::string next_page(const HttpAnswer& answer) {
+// The address of the next page: `<https://…>; rel="next"`. What a mirror passes on of the Hub's own, it has too.
+std::string next_page(const HttpAnswer& answer, const std::string& endpoint) {
+  constexpr std::string_view kHub = "https://huggingface.co/";
   for (const auto& link : split(answer.header("link"), ',')) {
     auto begin = link.find('<'), end = link.find('>');
     if (begin != link.npos && end != link.npos && begin < end && link.find("rel=\"next\"", end) != link.npos)
-      return link.substr(begin + 1, end - begin - 1);
+      return replace_all(link.substr(begin + 1, end - begin - 1), kHub, endpoint + "/");
   }
   return "";
 }
@@ -81,7 +82,7 @@ std::string HubPlace::label() const {
 }
 
 void HubClient::check_answer(const HttpAnswer& answer, const HubPlace& place) const {
-  if (answer.status / 100 == 2 || answer.status / 100 == 3) return;
+  if (answer.status / 100 == 2) return;
   auto fail_with = [&](Reason reason, const std::string& text, double wait = -1) {
     throw HubFailure(reason, fmt::format("{}: {}", place.label(), text), wait);
   };
@@ -185,7 +186,7 @@ std::vector<HubFile> HubClient::list(const HubPlace& place, bool patient) {
       throw HubFailure(Reason::answer, fmt::format("{}: {} answers with something that is no list of files",
                                                    place.label(), shown_url(answer.url)));
     }
-    auto next = next_page(answer);
+    auto next = next_page(answer, settings_.endpoint);
     auto target = next.empty() ? "" : joined_url(url, next);
     if (!next.empty() && (!same_origin(target, url) || target == url || entries.empty()))
       throw HubFailure(Reason::answer,
@@ -199,8 +200,9 @@ HubMetadata HubClient::metadata(const HubPlace& place, bool patient) {
   HubMetadata metadata;
   with_patience(patient ? kAttempts : 1, [&] {
     auto answer = http_.head(request(place, file_url(place), settings_.etag_timeout));
+    bool leads_off = answer.status / 100 == 3 && !answer.header("location").empty();
     try {
-      check_answer(answer, place);
+      if (!leads_off) check_answer(answer, place);
     } catch (const HubFailure& failure) {
       auto commit = answer.header("x-repo-commit");
       if (failure.reason() == Reason::entry && is_commit(commit)) throw HubMissing(failure, commit);

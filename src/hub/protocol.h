@@ -61,7 +61,7 @@ class HubClient {
   HttpRequest request(const HubPlace& place, const std::string& url, int timeout) const;
   std::string file_url(const HubPlace& place) const;
   HttpAnswer get_json(const HubPlace& place, const std::string& url, bool patient);
-  void check_answer(const HttpAnswer& answer, const HubPlace& place) const;
+  void check_answer(const HttpAnswer& answer, const HubPlace& place) const;  // 2xx
 };
 
 }  // namespace lora

@@ -11,14 +11,17 @@ struct HubSettings {
         offline(options.local_files_only.value_or(hub_offline())),
         force(options.force_download),
         proxies(options.proxies) {
-    if (!offline) token = hub_token(options.token);
+    if (offline) return;
+    endpoint = hub_endpoint();
+    token = hub_token(options.token);
+    certificates = hub_certificates();
   }
 
   std::filesystem::path cache_dir;
   std::string revision;
   bool offline, force;
   bool copies = hub_without_symlinks();
-  std::string endpoint = hub_endpoint(), token, certificates = hub_certificates();
+  std::string endpoint, token, certificates;  // not where the Hub is not to be asked
   std::map<std::string, std::string> proxies;
   int etag_timeout = hub_etag_timeout(), download_timeout = hub_download_timeout();  // seconds
 };

@@ -190,6 +190,16 @@ TEST_F(Download, ListsOfSeveralPages) {
   EXPECT_EQ(bytes_of(folder / "f1199.txt"), "x2");
 }
 
+TEST_F(Download, ListsThatAMirrorPassesOn) {
+  auto digits = git_sha1(kConfig);
+  nlohmann::json list = {{{"type", "file"}, {"path", "config.json"}, {"size", kConfig.size()}, {"oid", digits}}};
+  auto next = "<https://huggingface.co/api/models/owner/name/tree/next>; rel=\"next\"";
+  stub().rules({{{"path", "/tree/next"}, {"do", {{"json", nlohmann::json::array()}}}},
+                {{"path", "/tree/"}, {"do", {{"json", list}, {"headers", {{"Link", next}}}}}}});
+  EXPECT_EQ(bytes_of(snapshot_download("owner/name") / "config.json"), kConfig);
+  EXPECT_THAT(stub().requests(), testing::Contains("GET /api/models/owner/name/tree/next"));
+}
+
 TEST_F(Download, WithoutSymbolicLinksThereAreCopies) {
   Environment copies("HF_HUB_DISABLE_SYMLINKS", "1");
   auto path = hf_hub_download("owner/name", "config.json");

@@ -82,6 +82,16 @@ TEST_F(Hostile, RedirectsWithoutEnd) {
   EXPECT_ERROR(ErrorKind::bad_file, "redirects without end", weights());
 }
 
+TEST_F(Hostile, RedirectsToNowhere) {
+  for (int status : {300, 304, 307}) {
+    rule({{"method", "GET"}, {"do", {{"status", status}}}});
+    EXPECT_ERROR(ErrorKind::bad_file, "answered with " + std::to_string(status), weights());
+    EXPECT_ERROR(ErrorKind::bad_file, "answered with " + std::to_string(status), snapshot_download("owner/name"));
+    rule({{"method", "HEAD"}, {"do", {{"status", status}}}});
+    EXPECT_ERROR(ErrorKind::bad_file, "answered with " + std::to_string(status), weights());
+  }
+}
+
 TEST_F(Hostile, ListsThatGoOnElsewhere) {
   HubStub other;
   for (const auto& next : {other.endpoint() + "/api/models/owner/name/tree/x", std::string("file:///etc/passwd")}) {
