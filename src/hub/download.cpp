@@ -30,9 +30,6 @@ fs::path hf_hub_download(const std::string& repo_id, const std::string& filename
   check_revision(settings.revision);
   check_file_name(filename, place.label());
   RepoCache cache(settings.cache_dir, repo_id);
-  check(!settings.force || !settings.offline, ErrorKind::usage,
-        "{}: force_download needs the network, and the Hub is not to be asked (HF_HUB_OFFLINE or local_files_only)",
-        place.label());
 
   auto commit = cache.commit_of(settings.revision);
   auto cached = commit && !settings.force ? cache.find(*commit, filename) : std::nullopt;

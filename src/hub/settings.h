@@ -1,16 +1,20 @@
 #pragma once
 // What a call is to do, from its options and the environment.
+#include "core/check.h"
 #include "hub/environment.h"
 
 namespace lora {
 
 struct HubSettings {
+  // Throws Error{usage, forbidden, not_found}.
   explicit HubSettings(const HubOptions& options)
       : cache_dir(hub_cache(options.cache_dir)),
         revision(options.revision.empty() ? "main" : options.revision),
         offline(options.local_files_only.value_or(hub_offline())),
         force(options.force_download),
         proxies(options.proxies) {
+    check(!force || !offline, ErrorKind::usage,
+          "force_download needs the network, and the Hub is not to be asked (HF_HUB_OFFLINE or local_files_only)");
     if (offline) return;
     endpoint = hub_endpoint();
     token = hub_token(options.token);

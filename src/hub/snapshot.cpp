@@ -66,9 +66,6 @@ Snapshot::Snapshot(const std::string& repo_id, const HubOptions& options)
       client_(settings_, meter_) {
   check_repo_id(repo_id);
   check_revision(settings_.revision);
-  check(!settings_.force || !settings_.offline, ErrorKind::usage,
-        "{}: force_download needs the network, and the Hub is not to be asked (HF_HUB_OFFLINE or local_files_only)",
-        place_.label());
   auto cached = cache_.commit_of(settings_.revision);
   if (is_commit(settings_.revision)) {
     commit_ = settings_.revision;
