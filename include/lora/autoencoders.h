@@ -15,6 +15,8 @@ struct DiagonalGaussian {
 // diffusers' AutoencoderKL.
 class AutoencoderKL : public PretrainedModel<AutoencoderKL> {
  public:
+  using PretrainedModel::PretrainedModel;
+
   DiagonalGaussian encode(const Tensor& pixels) const;  // [N, 3, H, W] in [-1, 1]
   Tensor decode(const Tensor& latents) const;           // unscaled latents to [N, 3, H, W], about [-1, 1]
 
@@ -28,6 +30,8 @@ class AutoencoderKL : public PretrainedModel<AutoencoderKL> {
 // diffusers' VQModel: aMUSEd's pictures as tokens of a codebook (arXiv:2012.09841).
 class VQModel : public PretrainedModel<VQModel> {
  public:
+  using PretrainedModel::PretrainedModel;
+
   // [N, 3, H, W] in [-1, 1] to int64 [N, h, w], the nearest codebook entries. Throws Error{usage} for another shape or
   // dtype than the model's.
   Tensor encode(const Tensor& pixels) const;

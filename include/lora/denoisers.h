@@ -13,6 +13,8 @@ struct UNetOptions {
 // diffusers' UNet2DConditionModel: the denoiser of SD 1.x, 2.x and SDXL.
 class UNet2DConditionModel : public PretrainedModel<UNet2DConditionModel> {
  public:
+  using PretrainedModel::PretrainedModel;
+
   // sample [N, in_channels, H, W]; timestep: number or [N], any real dtype; encoder_hidden_states [N, tokens,
   // cross_attention_dim]. Returns [N, out_channels, H, W], the predicted noise (or velocity, as the model was trained).
   Tensor operator()(const Tensor& sample, const Tensor& timestep, const Tensor& encoder_hidden_states,
@@ -26,6 +28,8 @@ class UNet2DConditionModel : public PretrainedModel<UNet2DConditionModel> {
 // diffusers' SD3Transformer2DModel: the denoiser of Stable Diffusion 3 and 3.5 (MM-DiT, arXiv:2403.03206).
 class SD3Transformer2DModel : public PretrainedModel<SD3Transformer2DModel> {
  public:
+  using PretrainedModel::PretrainedModel;
+
   // hidden_states [N, in_channels, H, W], H and W multiples of patch_size up to patch_size · pos_embed_max_size;
   // encoder_hidden_states [N, tokens, joint_attention_dim]; pooled_projections [N, pooled_projection_dim]; timestep:
   // number or [N], in 0 … 1000. `skip_layers` leaves these joint blocks out (skip layer guidance). Returns
@@ -43,6 +47,8 @@ class SD3Transformer2DModel : public PretrainedModel<SD3Transformer2DModel> {
 // diffusers' UVit2DModel: the masked-token predictor of aMUSEd (arXiv:2401.01808).
 class UVit2DModel : public PretrainedModel<UVit2DModel> {
  public:
+  using PretrainedModel::PretrainedModel;
+
   // input_ids int64 [N, h, w], tokens of the VQModel's codebook or the mask token, h and w even where the config says
   // `downsample`; encoder_hidden_states [N, tokens, encoder_hidden_size]; pooled_text_emb [N, cond_embed_dim];
   // micro_conds [N, 5], any real dtype: the picture's width and height, what was cropped of it, its aesthetic score, in

@@ -1,8 +1,11 @@
 #pragma once
-// diffusers' LoRA loader mixins, under the same names. Every call either does the whole of what it says or throws and
-// leaves everything as it was.
+// diffusers' LoRA loader mixins, under the same names.
+//
+// Every call either does the whole of what it says, in all components, or throws lora::Error and leaves everything as
+// it was. libtorch's thread-local modes of the caller (inference mode, autocast, gradients) do not matter to any call.
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,11 +16,22 @@
 
 namespace lora {
 
-struct SiteWeights;
+class AdapterRegistry;
+struct Adapter;
+struct AdapterState;
 class SD3Transformer2DModel;
 class UNet2DConditionModel;
 class UVit2DModel;
 
+// The adapters of one pipeline, over all its components.
+//
+// Threads: any number may call any of these at once, beside calls of the pipeline. Changes happen one after the other.
+// A change is seen whole or not at all: by the calls of the pipeline that begin after it, and by every get_… call.
+// Calls that write weights (fuse, unfuse; hotswap and delete of what is fused; disable and enable while something is)
+// wait for the pipeline's calls that have begun. Pipeline calls that come later wait for them, in the order of arrival.
+// From inside a pipeline's call (a step's callback) they throw Error{conflict}; the others may be called there.
+//
+// A pipeline owns its adapters: it can be moved, not copied.
 class LoraBaseMixin {
  public:
   struct Component {
@@ -25,7 +39,9 @@ class LoraBaseMixin {
     const Model* model;
   };
 
-  virtual ~LoraBaseMixin() = default;
+  virtual ~LoraBaseMixin();
+  LoraBaseMixin(const LoraBaseMixin&) = delete;
+  LoraBaseMixin& operator=(const LoraBaseMixin&) = delete;
 
   // Loads an adapter into every component that the source has layers for, and makes it the only active one. Embeddings
   // in its file become words that prompts may have for as long as it is loaded, active or not. Throws
@@ -37,9 +53,10 @@ class LoraBaseMixin {
   // Reads without loading.
   LoraStateDict lora_state_dict(const LoraSource& source, const LoraStateDictOptions& options = {}) const;
 
-  // One text encoder's part of load_lora_weights, from what lora_state_dict gives; options.prefix names it.
+  // One text encoder's part of load_lora_weights, from what lora_state_dict gives; options.prefix is that of the keys.
+  // Throws Error{usage} for a model that is not this pipeline's.
   LoadReport load_lora_into_text_encoder(const StateDict& state_dict,
-                                         const std::map<std::string, double>& network_alphas, const Model& text_encoder,
+                                         const std::map<std::string, double>& network_alphas, Model& text_encoder,
                                          const LoadIntoTextEncoderOptions& options = {});
 
   // What a load of this source would match here, and what not. Changes nothing; throws as the load would.
@@ -87,41 +104,36 @@ class LoraBaseMixin {
   // An adapter's tensors that can be trained, as get_lora_layers names them; writing to them changes the adapter.
   StateDict trainable_parameters(const std::string& component, const std::string& adapter_name) const;
 
+  // The number of the present snapshot: every call above that changes something adds one, one that throws adds none.
+  // StepEnd::lora_snapshot says which snapshot a call of the pipeline runs with.
+  uint64_t lora_snapshot() const;
+
  protected:
-  // The components that can hold LoRA, the denoiser first.
-  virtual std::vector<Component> lora_components() const = 0;
+  LoraBaseMixin();
+  LoraBaseMixin(LoraBaseMixin&&) noexcept;
+
+  // Takes the models that can hold LoRA, the denoiser first: once, at the end of a pipeline's constructor. Throws
+  // Error{conflict} for a model that another pipeline has.
+  void adapt(const std::vector<std::pair<std::string, Model*>>& components);
   // Throws Error{conflict, usage} where a text encoder's tokenizer cannot have these words beside its own.
   virtual void check_words(const std::string& /*component*/, const std::vector<AddedWord>& /*words*/) const {}
 
-  // One component's part of a load.
-  LoadReport load_into(const Component& component, const LoraStateDict& lora, const LoadIntoOptions& options,
+  // One component's part of a load. `prefix` is that of the keys; keys without one are the denoiser's.
+  LoadReport load_into(Model& model, const std::string& prefix, const StateDict& state_dict,
+                       const std::map<std::string, double>& network_alphas, const LoadIntoOptions& options,
                        double weight = 1);
-  LoadReport load_into_denoiser(const char* component, const StateDict& state_dict,
-                                const std::map<std::string, double>& network_alphas, const Model& model,
-                                const LoadIntoOptions& options);
   // Layers by component.
   static void save(const std::filesystem::path& save_directory, const std::map<std::string, StateDict>& layers,
                    const SaveLoraOptions& options);
-  static bool saves_safely(const SaveLoraOptions& options);
-  // Throws Error{not_found} for names that no component has.
-  void check_known(const std::vector<std::string>& adapter_names) const;
 
  private:
-  struct Staged;
-  int next_default_ = 0;
-  std::map<std::string, LoraScale> scales_;  // as set_adapters was given them, for components that an adapter gains
+  std::unique_ptr<AdapterRegistry> registry_;
 
-  Component component(const std::string& name) const;
-  std::vector<Component> components_or_all(const std::vector<std::string>& names) const;
-  // `replaced`: the adapter whose place it is to take, or "".
-  Staged stage(const LoraStateDict& lora, const std::vector<Component>& components,
-               const std::string& replaced = "") const;
-  Staged stage_source(const LoraSource& source, const LoadLoraOptions& options) const;
-  std::map<std::string, Tensor> stage_words(const LoraStateDict& lora, const Component& component,
-                                            const std::string& replaced, LoadReport& report) const;
-  void hotswap(Staged& staged);
-  std::string name_for(const std::string& wanted);
-  std::vector<SiteWeights> weights_in(const Component& component, const std::vector<LoraScale>& scales) const;
+  // The registry, for the library's own code (src/loaders/registry_of.h).
+  friend AdapterRegistry& registry_of(LoraBaseMixin& mixin);
+  friend const AdapterRegistry& registry_of(const LoraBaseMixin& mixin);
+  void check_new_words(const std::vector<std::shared_ptr<const Adapter>>& parts, const AdapterState& state,
+                       const std::string& replaced, const std::string& source) const;
 };
 
 // Stable Diffusion 1.x and 2.x: unet and text_encoder.
@@ -130,7 +142,7 @@ class StableDiffusionLoraLoaderMixin : public virtual LoraBaseMixin {
   // One component's part of load_lora_weights, from what lora_state_dict gives. Keys may or may not carry the
   // component's name.
   LoadReport load_lora_into_unet(const StateDict& state_dict, const std::map<std::string, double>& network_alphas,
-                                 const UNet2DConditionModel& unet, const LoadIntoOptions& options = {});
+                                 UNet2DConditionModel& unet, const LoadIntoOptions& options = {});
 
   // Writes layers (as get_lora_layers gives them) into one file of the folder, made where it is not there. Throws
   // Error{usage} where all are empty, Error{io} where it cannot be written.
@@ -142,7 +154,7 @@ class StableDiffusionLoraLoaderMixin : public virtual LoraBaseMixin {
 class StableDiffusionXLLoraLoaderMixin : public virtual LoraBaseMixin {
  public:
   LoadReport load_lora_into_unet(const StateDict& state_dict, const std::map<std::string, double>& network_alphas,
-                                 const UNet2DConditionModel& unet, const LoadIntoOptions& options = {});
+                                 UNet2DConditionModel& unet, const LoadIntoOptions& options = {});
   static void save_lora_weights(const std::filesystem::path& save_directory, const StateDict& unet_lora_layers,
                                 const StateDict& text_encoder_lora_layers = {},
                                 const StateDict& text_encoder_2_lora_layers = {}, const SaveLoraOptions& options = {});
@@ -151,7 +163,7 @@ class StableDiffusionXLLoraLoaderMixin : public virtual LoraBaseMixin {
 // Stable Diffusion 3: transformer, text_encoder, text_encoder_2 and, beyond diffusers, text_encoder_3.
 class SD3LoraLoaderMixin : public virtual LoraBaseMixin {
  public:
-  LoadReport load_lora_into_transformer(const StateDict& state_dict, const SD3Transformer2DModel& transformer,
+  LoadReport load_lora_into_transformer(const StateDict& state_dict, SD3Transformer2DModel& transformer,
                                         const LoadIntoOptions& options = {});
   static void save_lora_weights(const std::filesystem::path& save_directory, const StateDict& transformer_lora_layers,
                                 const StateDict& text_encoder_lora_layers = {},
@@ -163,8 +175,8 @@ class SD3LoraLoaderMixin : public virtual LoraBaseMixin {
 class AmusedLoraLoaderMixin : public virtual LoraBaseMixin {
  public:
   LoadReport load_lora_into_transformer(const StateDict& state_dict,
-                                        const std::map<std::string, double>& network_alphas,
-                                        const UVit2DModel& transformer, const LoadIntoOptions& options = {});
+                                        const std::map<std::string, double>& network_alphas, UVit2DModel& transformer,
+                                        const LoadIntoOptions& options = {});
   static void save_lora_weights(const std::filesystem::path& save_directory, const StateDict& text_encoder_lora_layers,
                                 const StateDict& transformer_lora_layers, const SaveLoraOptions& options = {});
 };

@@ -26,29 +26,51 @@ struct ModelOptions {
 };
 
 // A network with the config and the weights of a checkpoint. Weights that are in the file's own dtype alias a mapping
-// of it. Copies share the weights. const calls may run on several threads at once.
+// of it: processes and models that open one file share its memory.
+//
+// A model can be moved into a pipeline, and is neither copied nor assigned: the pipeline's adapters act on this one.
+// Any call on a model that was moved from throws Error{usage}. Threads: const calls may run on several threads at once.
+// Called alone, a model of a pipeline applies the pipeline's active adapters, and pipeline calls that write weights
+// wait for it.
 class Model {
  public:
-  const std::string& class_name() const { return class_name_; }
+  Model(Model&&) noexcept;
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const std::string& class_name() const { return made().class_name; }
   // The config as JSON text.
-  const std::string& config() const { return config_; }
-  Dtype dtype() const { return dtype_; }
-  Device device() const { return device_; }
-  // Every tensor under the checkpoint's names, as it is now: with what is fused into it.
+  const std::string& config() const { return made().config; }
+  Dtype dtype() const { return made().dtype; }
+  Device device() const { return made().device; }
+  // Every tensor under the checkpoint's names, as it is now: with what is fused into it. The tensors are the model's
+  // own memory, which fusing writes.
   const StateDict& state_dict() const;
   // The file names that a diffusers folder has for this component: config.json and the weights. Throws Error{io}.
   void save_pretrained(const std::filesystem::path& folder) const;
   // Of a text encoder: the words that loaded files brought, as with_words() of its tokenizer takes them. Inside a call
   // they are that call's.
   std::vector<AddedWord> added_words() const;
-  // The model's layers and sites (src/nn).
-  const std::shared_ptr<Parts>& parts() const { return parts_; }
 
  protected:
-  std::string class_name_, config_;
-  Dtype dtype_ = Dtype::Float;
-  Device device_ = at::kCPU;
-  std::shared_ptr<Parts> parts_;
+  struct Made {
+    std::string class_name, config;
+    Dtype dtype;
+    Device device;
+    std::shared_ptr<Parts> parts;  // the layers and sites (src/nn)
+  };
+  explicit Model(Made made);
+  ~Model();
+  const Parts& parts() const { return *made().parts; }
+
+ private:
+  std::unique_ptr<const Made> made_;  // nullptr once moved from
+
+  const Made& made() const;
+  // For the library's own code (src/models/parts_of.h).
+  friend Parts& parts_of(Model& model);
+  friend const Parts& parts_of(const Model& model);
+  friend std::shared_ptr<Parts> shared_parts_of(Model& model);
 };
 
 // The ways in which every model is made.
@@ -69,9 +91,12 @@ class PretrainedModel : public Model {
  protected:
   // The layers: each model's source file has them.
   struct Impl;
-  std::shared_ptr<const Impl> impl_;
+  PretrainedModel(Made made, std::shared_ptr<const Impl> impl) : Model(std::move(made)), impl_(std::move(impl)) {}
+  const Impl& impl() const;
 
  private:
+  std::shared_ptr<const Impl> impl_;
+
   static Self make(const std::string& config, ModelLoader& loader, const std::string& label);
 };
 

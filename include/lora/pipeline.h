@@ -22,10 +22,11 @@ struct Prompts : std::vector<std::string> {
 };
 
 struct StepEnd {
-  int step;         // from 0
-  int num_steps;    // how many there will be
-  Tensor timestep;  // the scheduler's
-  Tensor& latents;  // [images, channels, h, w] (aMUSEd: tokens [images, h, w]); may be replaced
+  int step;                // from 0
+  int num_steps;           // how many there will be
+  Tensor timestep;         // the scheduler's
+  Tensor& latents;         // [images, channels, h, w] (aMUSEd: tokens [images, h, w]); may be replaced
+  uint64_t lora_snapshot;  // the adapters that the call runs with: see LoraBaseMixin::lora_snapshot()
 };
 
 struct AttentionKwargs {
@@ -103,8 +104,14 @@ struct PipelineOptions {
   HubOptions hub;  // for repositories
 };
 
-// Calls on one pipeline from several threads are independent of each other: each keeps the adapters that were set when
-// it began. Calls that write weights (fuse, unfuse, disable while fused) wait for the runs under way.
+// Threads: any number may call one pipeline at once, beside all calls of LoraBaseMixin. A call takes one snapshot of
+// all adapters, of every component, when it begins, and keeps it to its end; nothing writes weights meanwhile. A step's
+// callback may call the pipeline again: that call belongs to the same snapshot. A callback must not wait for another
+// thread that calls the same pipeline.
+//
+// A pipeline can be moved, not copied; its models belong to it alone. Two pipelines that open one file share its memory
+// all the same, where the dtype is the file's. A call on a pipeline that was moved from throws Error{usage}. What a
+// caller's callback throws leaves the call as it is; all else is lora::Error.
 class DiffusionPipeline : public virtual LoraBaseMixin {
  public:
   // The pipeline that a diffusers folder's model_index.json names, or that a single-file checkpoint (.safetensors,
@@ -137,9 +144,8 @@ class DiffusionPipeline : public virtual LoraBaseMixin {
   std::shared_ptr<const Scheduler> scheduler;  // each run clones it
 
  protected:
-  std::vector<Component> lora_components() const final { return models(); }
-  // Throws Error{not_found} where a call's adapters are not loaded.
-  void check_adapters(const CallOptions& options) const;
+  // Throws Error{usage} for no scheduler.
+  explicit DiffusionPipeline(std::shared_ptr<const Scheduler> scheduler);
 };
 
 // The dtype of the denoiser's weights as they are stored. Reads a header, no weights; of a repository, downloads what

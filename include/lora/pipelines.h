@@ -1,8 +1,7 @@
 #pragma once
 // diffusers' pipelines, under its names. Image-to-image and inpainting are calls with an image, and with a mask.
-#include "lora/autoencoders.h"
 #include "lora/denoisers.h"
-#include "lora/pipeline.h"
+#include "lora/latent_diffusion.h"
 #include "lora/t5_tokenizer.h"
 #include "lora/text_encoders.h"
 #include "lora/tokenizer.h"
@@ -11,42 +10,19 @@ namespace lora {
 
 class PipelineFiles;
 
-struct TextEmbeddings {
-  Tensor prompt_embeds;  // [prompts, tokens, width]
-  Tensor pooled;         // [prompts, width]; undefined for models that take none
-};
-
-// What the pipelines over latents of an AutoencoderKL share: one loop for all.
-class LatentDiffusionPipeline : public DiffusionPipeline {
- public:
-  Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const final;
-  std::vector<Image> decode_latents(const Tensor& latents) const final;
-
-  Component autoencoder() const final { return {"vae", &vae}; }
-
-  AutoencoderKL vae;
-
- protected:
-  // What a run needs to know of the model, and what each pipeline does in its own way
-  // (src/pipelines/latent_diffusion.h).
-  struct Traits;
-  struct Texts;
-  struct Conditions;
-  virtual Traits traits() const = 0;
-  virtual TextEmbeddings embed(const Texts& texts) const = 0;
-  virtual Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
-                         const std::vector<int64_t>& skip_layers = {}) const = 0;
-  virtual TextEmbeddings no_text(const TextEmbeddings& prompts, const CallOptions& options) const;
-  virtual Tensor time_ids(const CallOptions& options, int height, int width, bool negative) const;
-  virtual std::optional<double> mu(int64_t image_tokens) const;
-
- private:
-  class Call;
-};
-
 // SD 1.x and 2.x.
 class StableDiffusionPipeline : public LatentDiffusionPipeline, public StableDiffusionLoraLoaderMixin {
  public:
+  // The arguments of diffusers' constructor.
+  struct Components {
+    AutoencoderKL vae;
+    CLIPTextModel text_encoder;
+    CLIPTokenizer tokenizer;
+    UNet2DConditionModel unet;
+    std::shared_ptr<const Scheduler> scheduler;
+  };
+  // Throws Error{conflict} for a model that another pipeline has, Error{usage} for no scheduler.
+  explicit StableDiffusionPipeline(Components components);
   // As DiffusionPipeline::from_pretrained; Error{unsupported} for another pipeline's model.
   static StableDiffusionPipeline from_pretrained(const std::filesystem::path& path,
                                                  const PipelineOptions& options = {});
@@ -75,6 +51,20 @@ class StableDiffusionPipeline : public LatentDiffusionPipeline, public StableDif
 // SDXL, base and refiner (which has no first text encoder).
 class StableDiffusionXLPipeline : public LatentDiffusionPipeline, public StableDiffusionXLLoraLoaderMixin {
  public:
+  // The first text encoder and tokenizer are there both or neither. Throws Error{usage} where one is missing, else as
+  // StableDiffusionPipeline's.
+  struct Components {
+    AutoencoderKL vae;
+    std::optional<CLIPTextModel> text_encoder;
+    CLIPTextModel text_encoder_2;
+    std::optional<CLIPTokenizer> tokenizer;
+    CLIPTokenizer tokenizer_2;
+    UNet2DConditionModel unet;
+    std::shared_ptr<const Scheduler> scheduler;
+    bool force_zeros_for_empty_prompt = true;
+    bool requires_aesthetics_score = false;
+  };
+  explicit StableDiffusionXLPipeline(Components components);
   static StableDiffusionXLPipeline from_pretrained(const std::filesystem::path& path,
                                                    const PipelineOptions& options = {});
 
@@ -109,6 +99,19 @@ class StableDiffusionXLPipeline : public LatentDiffusionPipeline, public StableD
 // Stable Diffusion 3 and 3.5, with the third text encoder or without.
 class StableDiffusion3Pipeline : public LatentDiffusionPipeline, public SD3LoraLoaderMixin {
  public:
+  // The third text encoder and tokenizer are there both or neither; throws as StableDiffusionXLPipeline's.
+  struct Components {
+    SD3Transformer2DModel transformer;
+    std::shared_ptr<const Scheduler> scheduler;
+    AutoencoderKL vae;
+    CLIPTextModel text_encoder;
+    CLIPTokenizer tokenizer;
+    CLIPTextModel text_encoder_2;
+    CLIPTokenizer tokenizer_2;
+    std::optional<T5EncoderModel> text_encoder_3;
+    std::optional<T5Tokenizer> tokenizer_3;
+  };
+  explicit StableDiffusion3Pipeline(Components components);
   static StableDiffusion3Pipeline from_pretrained(const std::filesystem::path& path,
                                                   const PipelineOptions& options = {});
 
@@ -139,6 +142,15 @@ class StableDiffusion3Pipeline : public LatentDiffusionPipeline, public SD3LoraL
 // aMUSEd: tokens of a codebook that are unmasked step by step.
 class AmusedPipeline : public DiffusionPipeline, public AmusedLoraLoaderMixin {
  public:
+  struct Components {
+    VQModel vqvae;
+    CLIPTokenizer tokenizer;
+    CLIPTextModel text_encoder;
+    UVit2DModel transformer;
+    std::shared_ptr<const Scheduler> scheduler;
+  };
+  // Throws as StableDiffusionPipeline's.
+  explicit AmusedPipeline(Components components);
   static AmusedPipeline from_pretrained(const std::filesystem::path& path, const PipelineOptions& options = {});
 
   // [prompts, tokens, width] of the last layer but one, and [prompts, width].
@@ -161,6 +173,7 @@ class AmusedPipeline : public DiffusionPipeline, public AmusedLoraLoaderMixin {
  private:
   friend class DiffusionPipeline;
   static AmusedPipeline open(const PipelineFiles& files);
+  Tensor run(const Prompts& prompt, const CallOptions& options) const;
   void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
 };
 

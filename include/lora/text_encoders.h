@@ -15,6 +15,8 @@ struct CLIPTextOutput {
 // their `text_model.` level whether the file has it or not.
 class CLIPTextModel : public PretrainedModel<CLIPTextModel> {
  public:
+  using PretrainedModel::PretrainedModel;
+
   // input_ids int64 [N, tokens], tokens at most max_position_embeddings.
   CLIPTextOutput operator()(const Tensor& input_ids) const;
 
@@ -31,6 +33,8 @@ class CLIPTextModel : public PretrainedModel<CLIPTextModel> {
 // float16, the weights `wo` and the sums that they go into are float32, as in transformers.
 class T5EncoderModel : public PretrainedModel<T5EncoderModel> {
  public:
+  using PretrainedModel::PretrainedModel;
+
   // input_ids int64 [N, tokens] → last_hidden_state [N, tokens, d_model]. No mask: the pipelines that use it attend to
   // the padding as well. Throws Error{usage} for ids that the vocabulary does not have.
   Tensor operator()(const Tensor& input_ids) const;

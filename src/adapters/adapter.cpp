@@ -11,6 +11,7 @@
 #include "adapters/make_delta.h"
 #include "core/check.h"
 #include "core/text.h"
+#include "io/public_call.h"
 
 namespace lora {
 
@@ -32,7 +33,7 @@ Grouped group(const StateDict& tensors) {
     }
     auto [it, fresh] = where.emplace(path, result.groups.size());
     if (fresh) result.groups.push_back({.path = path, .tensors = {}});
-    result.groups[it->second].tensors.set(std::string(suffix), tensor);
+    result.groups[it->second].tensors.set(std::string(suffix), without_inference(tensor));
   }
   // A whole weight (PEFT's modules_to_save) is no adapter; IA3's has on_input beside it.
   std::erase_if(result.groups, [&](Group& g) {
@@ -177,22 +178,27 @@ Prepared prepare(const Parts& parts, const StateDict& tensors, const PrepareOpti
 
   auto& entries = result.adapter.entries;
   entries.resize(found.size());
-  std::vector<std::optional<Error>> errors(found.size());
+  std::vector<std::exception_ptr> errors(found.size());
   std::vector<char> not_finite(found.size());
   at::parallel_for(0, int64_t(found.size()), 16, [&](int64_t begin, int64_t end) {
+    c10::NoGradGuard no_grad;
     for (auto i = begin; i < end; ++i) try {
         not_finite[i] = !is_finite(*found[i].second);
         if (not_finite[i]) continue;
         entries[i] = {found[i].first, make_delta(*found[i].second, *found[i].first, options)};
-      } catch (const Error& error) {
-        errors[i] = error;
+      } catch (...) {
+        errors[i] = std::current_exception();
       }
   });
   std::vector<std::string> misfits;
-  for (const auto& error : errors) {
-    if (!error) continue;
-    if (error->kind() != ErrorKind::bad_shape) throw *error;
-    misfits.push_back(error->what());
+  for (const auto& thrown : errors) {
+    if (!thrown) continue;
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::bad_shape) throw;
+      misfits.push_back(error.what());
+    }
   }
   check(misfits.empty(), ErrorKind::bad_shape, "{} of {} layers do not fit the model, so nothing was loaded: {}",
         misfits.size(), grouped.groups.size(), listing(misfits, 3));

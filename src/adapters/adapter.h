@@ -14,7 +14,6 @@ struct Adapter {
     Site* site;
     std::shared_ptr<const Delta> delta;
   };
-  std::string name;
   std::vector<Entry> entries;  // in the order of the model's sites
   // Words that a text encoder has while the adapter is loaded, active or not, and the rows of each: [vectors, dim], in
   // the encoder's dtype and on its device.
@@ -58,7 +57,7 @@ struct PrepareOptions {
   std::map<std::string, double> alphas;  // by path; a layer without one has alpha = rank
   std::optional<LoraConfig> config;      // replaces the alphas
   bool by_onetrainer = false;            // whose OFT turns convolutions the other way
-  // A site's weight and bias without what is fused, for the kinds that look at them.
+  // A site's weight and bias without what is fused, for the kinds that look at them; called from several threads.
   std::function<Tensor(const Site&)> base, base_bias;
 };
 

@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "nn/deltas/bias.h"
 #include "nn/deltas/diff.h"
 #include "nn/deltas/dora.h"
@@ -232,7 +233,8 @@ std::shared_ptr<const Delta> make_delta(const Group& g, const Site& site, const 
   try {
     return whole_delta(g, site, options, label);
   } catch (const c10::Error& error) {  // the tensors' own, of sizes that cannot be multiplied
-    fail(ErrorKind::bad_shape, "{}: its tensors do not go together: {}", label, error.what_without_backtrace());
+    if (is_out_of_memory(error)) throw;
+    fail(ErrorKind::bad_shape, "{}: its tensors do not go together: {}", label, message_of(error));
   }
 }
 

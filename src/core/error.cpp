@@ -15,6 +15,7 @@ const char* to_string(ErrorKind kind) {
     case ErrorKind::network: return "network";
     case ErrorKind::forbidden: return "forbidden";
     case ErrorKind::cancelled: return "cancelled";
+    case ErrorKind::out_of_memory: return "out_of_memory";
   }
   return "unknown";
 }

@@ -7,17 +7,31 @@
 #include "io/json_file.h"
 #include "io/mapped_file.h"
 #include "io/png.h"
+#include "io/public_call.h"
 
 namespace lora {
 
-void Image::save(const std::filesystem::path& file) const { write_text(file, encode_png(*this)); }
-
-Image Image::load(const std::filesystem::path& file) {
-  auto mapped = MappedFile::open(file);
-  return decode_png(mapped->bytes(), file.string());
+void check_pixels(const Image& image, const char* what) {
+  bool whole = image.width > 0 && image.height > 0 &&
+               image.pixels.size() == static_cast<size_t>(image.width) * static_cast<size_t>(image.height) * 3;
+  check(whole, ErrorKind::usage, "{}: {} x {} with {} bytes of pixels; wanted width x height x 3", what, image.width,
+        image.height, image.pixels.size());
 }
 
-std::vector<Image> to_images(const Tensor& batch) {
+void Image::save(const std::filesystem::path& file) const {
+  edge([&] { write_text(file, encode_png(*this)); });
+}
+
+Image Image::load(const std::filesystem::path& file) {
+  return edge([&] {
+    auto mapped = MappedFile::open(file);
+    return decode_png(mapped->bytes(), file.string());
+  });
+}
+
+namespace {
+
+std::vector<Image> pictures_of(const Tensor& batch) {
   check(batch.defined() && batch.dim() == 4 && batch.size(1) == 3 && at::isFloatingType(batch.scalar_type()),
         ErrorKind::usage, "to_images: wanted a float tensor of [pictures, 3, height, width], got {} of [{}]",
         batch.defined() ? to_string(batch.scalar_type()) : "nothing",
@@ -33,6 +47,12 @@ std::vector<Image> to_images(const Tensor& batch) {
     images.push_back({static_cast<int>(bytes.size(2)), static_cast<int>(bytes.size(1)), {first, first + size}, {}});
   }
   return images;
+}
+
+}  // namespace
+
+std::vector<Image> to_images(const Tensor& batch) {
+  return public_call([&] { return pictures_of(batch); });
 }
 
 }  // namespace lora

@@ -3,6 +3,7 @@
 
 #include "core/check.h"
 #include "io/mapped_file.h"
+#include "io/public_call.h"
 #include "io/safetensors.h"
 #include "io/sharded.h"
 #include "io/torch_file.h"
@@ -82,6 +83,8 @@ StateDict load(const std::filesystem::path& path, bool index) {
 
 }  // namespace
 
-StateDict load_state_dict(const std::filesystem::path& file) { return load(file, true); }
+StateDict load_state_dict(const std::filesystem::path& file) {
+  return public_call([&] { return load(file, true); });
+}
 
 }  // namespace lora

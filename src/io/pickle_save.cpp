@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "io/atomic_file.h"
 #include "io/dtype.h"
+#include "io/public_call.h"
 #include "lora/state_dict.h"
 
 namespace lora {
@@ -78,42 +79,44 @@ class PickleWriter {
 }  // namespace
 
 void save_pickle(const StateDict& tensors, const std::filesystem::path& file) {
-  for (const auto& [name, tensor] : tensors) {
-    check(tensor.defined(), ErrorKind::usage, "tensor \"{}\" is undefined and cannot be saved", name);
-    check(tensor.layout() == at::kStrided, ErrorKind::unsupported,
-          "tensor \"{}\" is sparse; only dense tensors can be saved", name);
-    check(dtype_to_storage(tensor.scalar_type()).has_value(), ErrorKind::unsupported,
-          "tensor \"{}\" has dtype {}, which torch's pickles have no storage class for; save it as safetensors", name,
-          to_string(tensor.scalar_type()));
-  }
-  std::string pickle = PickleWriter().write(tensors);
-
-  AtomicFile out(file);
-  // The archive writer throws from its destructor once a write has failed, so it is told of none: the first failure is
-  // kept, the rest of the archive goes nowhere, and the failure is thrown when the writer is done.
-  std::exception_ptr failure;
-  auto sink = [&](const void* data, size_t size) {
-    try {
-      if (!failure) out.write(data, size);
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    return size;
-  };
-  {
-    caffe2::serialize::PyTorchStreamWriter archive(sink);
-    archive.writeRecord("data.pkl", pickle.data(), pickle.size());
-    archive.writeRecord("byteorder", "little", 6);
-    size_t key = 0;
+  public_call([&] {
     for (const auto& [name, tensor] : tensors) {
-      if (failure) break;
-      Tensor dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous();
-      archive.writeRecord(fmt::format("data/{}", key++), dense.const_data_ptr(), dense.nbytes());
+      check(tensor.defined(), ErrorKind::usage, "tensor \"{}\" is undefined and cannot be saved", name);
+      check(tensor.layout() == at::kStrided, ErrorKind::unsupported,
+            "tensor \"{}\" is sparse; only dense tensors can be saved", name);
+      check(dtype_to_storage(tensor.scalar_type()).has_value(), ErrorKind::unsupported,
+            "tensor \"{}\" has dtype {}, which torch's pickles have no storage class for; save it as safetensors", name,
+            to_string(tensor.scalar_type()));
     }
-    archive.writeEndOfFile();
-  }
-  if (failure) std::rethrow_exception(failure);
-  out.commit();
+    std::string pickle = PickleWriter().write(tensors);
+
+    AtomicFile out(file);
+    // The archive writer throws from its destructor once a write has failed, so it is told of none: the first failure
+    // is kept, the rest of the archive goes nowhere, and the failure is thrown when the writer is done.
+    std::exception_ptr failure;
+    auto sink = [&](const void* data, size_t size) {
+      try {
+        if (!failure) out.write(data, size);
+      } catch (...) {
+        failure = std::current_exception();
+      }
+      return size;
+    };
+    {
+      caffe2::serialize::PyTorchStreamWriter archive(sink);
+      archive.writeRecord("data.pkl", pickle.data(), pickle.size());
+      archive.writeRecord("byteorder", "little", 6);
+      size_t key = 0;
+      for (const auto& [name, tensor] : tensors) {
+        if (failure) break;
+        Tensor dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous();
+        archive.writeRecord(fmt::format("data/{}", key++), dense.const_data_ptr(), dense.nbytes());
+      }
+      archive.writeEndOfFile();
+    }
+    if (failure) std::rethrow_exception(failure);
+    out.commit();
+  });
 }
 
 }  // namespace lora

@@ -7,6 +7,9 @@
 
 namespace lora {
 
+// Throws Error{usage}, where `what` names the picture, unless there are as many pixels as its size says.
+void check_pixels(const Image& image, const char* what);
+
 // Text goes into tEXt chunks where it is Latin-1, else into iTXt. Throws Error{usage} for a picture without pixels or
 // with a keyword or text that PNG cannot hold.
 std::string encode_png(const Image& image);

@@ -86,11 +86,7 @@ TextEntry text_entry(const std::string& keyword, const std::string& text) {
 }  // namespace
 
 std::string encode_png(const Image& image) {
-  bool whole = image.width > 0 && image.height > 0 &&
-               image.pixels.size() == static_cast<size_t>(image.width) * static_cast<size_t>(image.height) * 3;
-  check(whole, ErrorKind::usage, "a picture of {} x {} with {} bytes of pixels; wanted width x height x 3", image.width,
-        image.height, image.pixels.size());
-
+  check_pixels(image, "the picture");
   std::vector<TextEntry> entries;
   for (const auto& [keyword, text] : image.text) entries.push_back(text_entry(keyword, text));
   std::vector<png_text> text(entries.size());

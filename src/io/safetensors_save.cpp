@@ -8,6 +8,7 @@
 #include "io/atomic_file.h"
 #include "io/digest.h"
 #include "io/dtype.h"
+#include "io/public_call.h"
 #include "io/safetensors.h"
 
 namespace lora {
@@ -107,14 +108,16 @@ void save_safetensors(const std::vector<PendingTensor>& tensors, std::map<std::s
 }
 
 void save_safetensors(const StateDict& tensors, const std::filesystem::path& file) {
-  std::vector<PendingTensor> pending;
-  for (const auto& [name, tensor] : tensors) {
-    check(tensor.defined(), ErrorKind::usage, "tensor \"{}\" is undefined and cannot be saved", name);
-    check(tensor.layout() == at::kStrided, ErrorKind::unsupported,
-          "tensor \"{}\" is sparse; only dense tensors can be saved", name);
-    pending.push_back({name, tensor.scalar_type(), tensor.sizes().vec(), [tensor] { return tensor; }});
-  }
-  save_safetensors(pending, tensors.metadata, file);
+  public_call([&] {
+    std::vector<PendingTensor> pending;
+    for (const auto& [name, tensor] : tensors) {
+      check(tensor.defined(), ErrorKind::usage, "tensor \"{}\" is undefined and cannot be saved", name);
+      check(tensor.layout() == at::kStrided, ErrorKind::unsupported,
+            "tensor \"{}\" is sparse; only dense tensors can be saved", name);
+      pending.push_back({name, tensor.scalar_type(), tensor.sizes().vec(), [tensor] { return tensor; }});
+    }
+    save_safetensors(pending, tensors.metadata, file);
+  });
 }
 
 }  // namespace lora

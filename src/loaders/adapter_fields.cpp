@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/check.h"
 #include "core/text.h"
 #include "loaders/metadata.h"
 
@@ -23,11 +24,23 @@ Layers read(const StateDict& tensors) {
   for (const auto& [key, tensor] : tensors) {
     auto is = [&](std::string_view suffix) { return key.ends_with(suffix); };
     auto path = [&](std::string_view suffix) { return key.substr(0, key.size() - suffix.size()); };
-    if (is(".alpha")) layers.alphas[path(".alpha")] = tensor.to(at::kDouble).item<double>();
+    if (is(".alpha")) {
+      check(tensor.numel() == 1, ErrorKind::usage, "save_lora_weights: {} has shape {}; one number is wanted", key,
+            c10::str(tensor.sizes()));
+      layers.alphas[path(".alpha")] = tensor.to(at::kDouble).item<double>();
+    }
     layers.use_dora |= is(".lora_magnitude_vector");
     layers.lora_bias |= is(".lora_B.bias");
-    if (is(".lora_A.weight")) layers.ranks[path(".lora_A.weight")] = tensor.size(0);
+    if (!is(".lora_A.weight")) continue;
+    check(tensor.dim() >= 2, ErrorKind::usage, "save_lora_weights: {} has shape {}; [rank, inputs] is wanted", key,
+          c10::str(tensor.sizes()));
+    layers.ranks[path(".lora_A.weight")] = tensor.size(0);
   }
+  for (const auto& [path, alpha] : layers.alphas)
+    check(layers.ranks.contains(path), ErrorKind::usage,
+          "save_lora_weights: {}.alpha is given without {}.lora_A.weight, whose strength it would be", path, path);
+  check(!layers.ranks.empty(), ErrorKind::usage,
+        "save_lora_weights: no layer has a lora_A.weight, so nothing says what rank the adapter has");
   return layers;
 }
 

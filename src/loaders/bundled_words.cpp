@@ -26,12 +26,12 @@ std::map<std::string, Tensor> words_for(const std::string& component, const Part
   return words;
 }
 
-std::vector<AddedWord> beside_loaded(const std::map<std::string, Tensor>& words, const Adapters& loaded,
-                                     const std::string& replaced, const std::string& source) {
+std::vector<AddedWord> beside_loaded(const std::map<std::string, Tensor>& words, const AdapterState& state,
+                                     size_t component, const std::string& replaced, const std::string& source) {
   std::map<std::string, Tensor> others;
-  for (const auto& name : loaded.names()) {
+  for (const auto& name : state.names(component)) {
     if (name == replaced) continue;
-    for (const auto& [word, vectors] : loaded.adapter(name)->words) {
+    for (const auto& [word, vectors] : state.part(name, component)->words) {
       auto mine = words.find(word);
       check(mine == words.end() || at::equal(mine->second, vectors), ErrorKind::conflict,
             "{}: it has the word \"{}\" for prompts, which the adapter \"{}\" has with other vectors; delete that one "

@@ -1,6 +1,6 @@
 #pragma once
 // The embeddings of a LoRA's file as words of a text encoder.
-#include "adapters/adapters.h"
+#include "adapters/state.h"
 #include "lora/loaders.h"
 
 namespace lora {
@@ -12,7 +12,7 @@ std::map<std::string, Tensor> words_for(const std::string& component, const Part
 
 // All words of a component's adapters, but `replaced`'s, with these beside them; of the ids their number counts. Throws
 // Error{conflict} where an adapter has one of them with other vectors.
-std::vector<AddedWord> beside_loaded(const std::map<std::string, Tensor>& words, const Adapters& loaded,
-                                     const std::string& replaced, const std::string& source);
+std::vector<AddedWord> beside_loaded(const std::map<std::string, Tensor>& words, const AdapterState& state,
+                                     size_t component, const std::string& replaced, const std::string& source);
 
 }  // namespace lora

@@ -1,206 +1,71 @@
+// LoraBaseMixin: each change is one edit of the registry's state, each question is answered from one snapshot.
 #include <ATen/ATen.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "adapters/adapters.h"
 #include "core/check.h"
 #include "core/text.h"
-#include "dialects/architecture.h"
+#include "io/public_call.h"
 #include "loaders/bundled_words.h"
+#include "loaders/lora_file.h"
 #include "loaders/metadata.h"
+#include "loaders/registry_of.h"
 #include "loaders/repository.h"
 #include "loaders/scales.h"
-#include "lora/loaders.h"
+#include "loaders/stage.h"
+#include "models/parts_of.h"
 
 namespace lora {
 
 namespace {
 
-Adapters& adapters(const Model* model) { return Adapters::of(*model->parts()); }
+using Names = std::vector<std::string>;
 
-// Each name of any row once, in the order in which they come.
-template <class Rows, class NamesIn>
-std::vector<std::string> names_of(const Rows& rows, NamesIn names_in) {
-  std::vector<std::string> all;
-  for (const auto& row : rows)
-    for (const auto& name : names_in(row))
-      if (std::find(all.begin(), all.end(), name) == all.end()) all.push_back(name);
+void add_once(Names& all, const std::string& name) {
+  if (std::find(all.begin(), all.end(), name) == all.end()) all.push_back(name);
+}
+
+std::map<std::string, Names> list_of(const AdapterState& state, const AdapterRegistry& registry) {
+  std::map<std::string, Names> all;
+  for (size_t c = 0; c < registry.components().size(); ++c)
+    if (auto names = state.names(c); !names.empty()) all[registry.components()[c].name] = std::move(names);
   return all;
 }
 
-// The tensors and alphas of one component, without its name.
-struct Share {
-  StateDict tensors;
-  std::map<std::string, double> alphas;
-};
-
-Share share(const LoraStateDict& lora, const std::string& component) {
-  Share mine;
-  auto prefix = component + ".";
-  for (const auto& [key, tensor] : lora.state_dict)
-    if (key.starts_with(prefix)) mine.tensors.set(key.substr(prefix.size()), tensor);
-  constexpr std::string_view kAlpha = ".alpha";
-  for (const auto& [key, alpha] : lora.network_alphas)
-    if (key.starts_with(prefix))
-      mine.alphas[key.substr(prefix.size(), key.size() - prefix.size() - kAlpha.size())] = alpha;
-  return mine;
+// Names that are active or fused in any component, each once.
+Names active_in(const AdapterState& state) {
+  Names all;
+  for (const auto& c : state.components)
+    for (const auto& name : c.active) add_once(all, name);
+  return all;
 }
 
-// A file for another base model is one error, not a list of misfits.
-void check_architecture(const LoraStateDict& lora, const std::string& component, const Parts& denoiser) {
-  auto refuse = [&](const std::string& theirs, const std::string& ours) {
-    fail(ErrorKind::bad_shape, "{}: this LoRA is for {}; the model is for {}; nothing was loaded", lora.source, theirs,
-         ours);
-  };
-  bool transformer = component == "transformer";
-  if (!lora.architecture.empty() && transformer) {
-    auto ours = architecture_of(denoiser.tensors).name;
-    if (ours != lora.architecture) refuse(lora.architecture, ours);
-  } else if (!lora.architecture.empty() && denoiser_of(lora.architecture) == "transformer") {
-    refuse(lora.architecture, "a UNet");
-  }
-  if (lora.cross_attention == 0) return;
-  for (const auto& site : denoiser.sites) {
-    if (!site->path.ends_with("attn2.to_k")) continue;
-    auto name = [](int64_t width) {
-      auto family = unet_family(width);
-      return fmt::format("{}text embeddings of width {}", family.empty() ? "" : family + ", with ", width);
-    };
-    auto wanted = site->weight.size(1);
-    if (lora.cross_attention != wanted) refuse(name(lora.cross_attention), name(wanted));
-    return;
-  }
+Names fused_in(const AdapterState& state) {
+  Names all;
+  for (const auto& c : state.components)
+    for (const auto& fused : c.fused) add_once(all, fused.name);
+  return all;
 }
 
-}  // namespace
-
-bool is_by_onetrainer(const std::map<std::string, std::string>& metadata) {
-  auto first = metadata.lower_bound("ot_");
-  return first != metadata.end() && first->first.starts_with("ot_");
+std::vector<size_t> chosen_components(const AdapterRegistry& registry, const Names& names) {
+  std::vector<size_t> chosen;
+  for (const auto& name : names) chosen.push_back(registry.index_of(name));
+  if (names.empty())
+    for (size_t c = 0; c < registry.components().size(); ++c) chosen.push_back(c);
+  return chosen;
 }
 
-constexpr const char* kNoComponent = "the pipeline has no such component";
-constexpr const char* kControlLora =
-    "of a Control-LoRA, which adapts a ControlNet made of the base model's encoder; no pipeline here has one";
-
-// Everything of a load that can fail has happened once this is made.
-struct LoraBaseMixin::Staged {
-  struct Part {
-    Component component;
-    Adapter adapter;
-  };
-  std::vector<Part> parts;
-  LoadReport report;
-};
-
-LoraBaseMixin::Component LoraBaseMixin::component(const std::string& name) const {
-  std::vector<std::string> known;
-  for (const auto& c : lora_components()) {
-    if (c.name == name) return c;
-    known.push_back(c.name);
-  }
-  fail(ErrorKind::usage, "\"{}\" is no component that holds LoRA here; there are: {}", name, join(known, ", "));
-}
-
-std::vector<LoraBaseMixin::Component> LoraBaseMixin::components_or_all(const std::vector<std::string>& names) const {
-  std::vector<Component> chosen;
-  for (const auto& name : names) chosen.push_back(component(name));
-  return chosen.empty() ? lora_components() : chosen;
-}
-
-std::map<std::string, Tensor> LoraBaseMixin::stage_words(const LoraStateDict& lora, const Component& c,
-                                                         const std::string& replaced, LoadReport& report) const {
-  auto words = words_for(c.name, *c.model->parts(), lora, report);
-  if (words.empty()) return words;
-  auto all = beside_loaded(words, adapters(c.model), replaced, lora.source);
-  try {
-    check_words(c.name, all);
-  } catch (const Error& error) {
-    fail(error.kind(), "{}: {}: {}; nothing was loaded", lora.source, c.name, error.what());
-  }
-  return words;
-}
-
-LoraBaseMixin::Staged LoraBaseMixin::stage(const LoraStateDict& lora, const std::vector<Component>& components,
-                                           const std::string& replaced) const {
-  Staged staged;
-  staged.report = {.source = lora.source, .dialect = lora.dialect, .unmatched = lora.unmatched, .notes = lora.notes};
-  auto denoiser = lora_components().front();
-  check_architecture(lora, denoiser.name, *denoiser.model->parts());
-  size_t seen = 0;
-  for (const auto& c : components) {
-    auto mine = share(lora, c.name);
-    seen += mine.tensors.size();
-    auto words = stage_words(lora, c, replaced, staged.report);
-    if (mine.tensors.empty() && words.empty()) continue;
-    auto config = config_for(c.name, lora.state_dict.metadata, lora.source);
-    if (config && !mine.alphas.empty()) {
-      staged.report.notes.push_back(fmt::format(
-          "{}: the metadata's strengths are not used, because the file's layers have alphas of their own", c.name));
-      config.reset();
-    }
-    auto prepared = prepare(*c.model->parts(), mine.tensors,
-                            {.component = c.name,
-                             .alphas = std::move(mine.alphas),
-                             .config = std::move(config),
-                             .by_onetrainer = is_by_onetrainer(lora.state_dict.metadata),
-                             .base = [&](const Site& site) { return adapters(c.model).base(site); },
-                             .base_bias = [&](const Site& site) { return adapters(c.model).base_bias(site); }});
-    staged.report.notes.insert(staged.report.notes.end(), prepared.notes.begin(), prepared.notes.end());
-    auto& unmatched = staged.report.unmatched;
-    unmatched.insert(unmatched.end(), prepared.unmatched.begin(), prepared.unmatched.end());
-    if (!prepared.adapter.entries.empty()) staged.report.components.push_back(std::move(prepared.report));
-    if (prepared.adapter.entries.empty() && words.empty()) continue;
-    prepared.adapter.words = std::move(words);
-    staged.parts.push_back({c, std::move(prepared.adapter)});
-  }
-  if (seen < lora.state_dict.size())
-    for (const auto& [key, tensor] : lora.state_dict)
-      if (std::none_of(components.begin(), components.end(), [&](auto& c) { return key.starts_with(c.name + "."); }))
-        staged.report.unmatched.push_back({key, key.starts_with("controlnet.") ? kControlLora : kNoComponent});
-  for (const auto& embedding : lora.embeddings)
-    if (std::none_of(components.begin(), components.end(), [&](auto& c) { return c.name == embedding.component; }))
-      staged.report.unmatched.push_back({embedding.key, kNoComponent});
-  if (staged.report.components.empty()) {
-    auto& unmatched = staged.report.unmatched;
-    fail(ErrorKind::bad_key,
-         "{}: none of its {} tensors belongs to a layer of this model, so it would change nothing; the first: {} ({})",
-         lora.source, lora.state_dict.size(), unmatched.empty() ? "none" : unmatched.front().key,
-         unmatched.empty() ? "" : unmatched.front().reason);
-  }
-  return staged;
-}
-
-std::string LoraBaseMixin::name_for(const std::string& wanted) {
-  auto taken = [&](const std::string& name) {
-    auto all = lora_components();
-    return std::any_of(all.begin(), all.end(), [&](auto& c) { return adapters(c.model).contains(name); });
-  };
-  if (wanted.empty()) {
-    std::string name;
-    do name = fmt::format("default_{}", next_default_++);
-    while (taken(name));
-    return name;
-  }
-  check(!taken(wanted), ErrorKind::conflict,
-        "an adapter \"{}\" is loaded already; give the new one another adapter_name, or delete the old one first",
-        wanted);
-  return wanted;
-}
-
-namespace {
-
-LoraStateDictOptions reading(const LoadLoraOptions& options) {
-  return {.weight_name = options.weight_name,
-          .subfolder = options.subfolder,
-          .use_safetensors = options.use_safetensors,
-          .hub = options.hub};
+// The paths of an adapter's layers that have no bias, though the adapter adds one: it can be active there, not fused.
+void add_unfusable(const Adapter& adapter, const SiteWeights& weights, const std::string& component, Names& paths) {
+  for (const auto& [site, delta] : adapter.entries)
+    if (!site->bias.defined() && delta->has_bias() && weights.at(site->index) != 0)
+      paths.push_back(component + "." + site->path);
 }
 
 void note_unused(const LoraSource& source, const HubOptions& hub, LoadReport& report) {
   if (source.path() && is_repository(*source.path())) return;
-  std::vector<std::string> given;
+  Names given;
   if (!hub.cache_dir.empty()) given.push_back("cache_dir");
   if (hub.force_download) given.push_back("force_download");
   if (!hub.proxies.empty()) given.push_back("proxies");
@@ -213,237 +78,331 @@ void note_unused(const LoraSource& source, const HubOptions& hub, LoadReport& re
 
 void check_strict(bool strict, const LoadReport& report) {
   if (!strict || report.unmatched.empty()) return;
-  std::vector<std::string> keys;
+  Names keys;
   for (const auto& u : report.unmatched) keys.push_back(fmt::format("{} ({})", u.key, u.reason));
   fail(ErrorKind::bad_key, "{}: {} keys are not matched, and `strict` was asked for: {}; nothing was loaded",
        report.source, keys.size(), listing(keys, 4));
 }
 
-}  // namespace
-
-LoraBaseMixin::Staged LoraBaseMixin::stage_source(const LoraSource& source, const LoadLoraOptions& options) const {
-  return stage(lora_state_dict(source, reading(options)), lora_components(),
-               options.hotswap ? options.adapter_name : "");
-}
-
-LoadReport LoraBaseMixin::load_lora_weights(const LoraSource& source, const LoadLoraOptions& options) {
-  auto staged = stage_source(source, options);
+// Reads a source and stages all of it.
+StagedLoad staged_source(const LoraSource& source, const LoadLoraOptions& options, const AdapterRegistry& registry) {
+  auto lora = read_lora_state_dict(source,
+                                   {.weight_name = options.weight_name,
+                                    .subfolder = options.subfolder,
+                                    .use_safetensors = options.use_safetensors,
+                                    .hub = options.hub},
+                                   registry.components().front().name);
+  auto staged = stage(lora, registry, chosen_components(registry, {}));
   check_strict(options.strict, staged.report);
-  note_unused(source, options.hub, staged.report);
-  if (options.hotswap) {
-    check(!options.adapter_name.empty(), ErrorKind::usage, "hotswap: adapter_name must say which adapter is replaced");
-    check_known({options.adapter_name});
-  }
-  staged.report.adapter_name = options.hotswap ? options.adapter_name : name_for(options.adapter_name);
-  if (options.hotswap) {
-    hotswap(staged);
-    return std::move(staged.report);
-  }
-  for (const auto& c : lora_components()) adapters(c.model).set({}, {});
-  for (auto& [c, adapter] : staged.parts) {
-    adapter.name = staged.report.adapter_name;
-    adapters(c.model).add(std::move(adapter));
-  }
-  return std::move(staged.report);
+  return staged;
 }
 
-void LoraBaseMixin::hotswap(Staged& staged) {
-  const auto& name = staged.report.adapter_name;
-  auto active = get_active_adapters();
-  bool is_active = std::find(active.begin(), active.end(), name) != active.end();
-  std::optional<double> fused_scale;
-  for (const auto& c : lora_components())
-    if (auto scale = adapters(c.model).fused_scale(name)) fused_scale = scale;
+// The component that a model is. Throws Error{usage} for another pipeline's.
+size_t component_of(const AdapterRegistry& registry, Model& model) {
+  auto parts = shared_parts_of(model);
+  const auto& components = registry.components();
+  auto it = std::find_if(components.begin(), components.end(), [&](auto& c) { return c.parts == parts; });
+  check(it != components.end(), ErrorKind::usage,
+        "this {} is not one of the pipeline's own models; adapters can only be loaded into those", model.class_name());
+  return size_t(it - components.begin());
+}
 
-  std::vector<std::string> impossible;
-  if (fused_scale)
-    for (const auto& part : staged.parts)
-      for (const auto& path : Adapters::cannot_fuse(part.adapter))
-        impossible.push_back(part.component.name + "." + path);
-  check(impossible.empty(), ErrorKind::unsupported,
-        "hotswap: \"{}\" is fused, and the new file adds a bias to {} layers that have none: {}; nothing was changed",
-        name, impossible.size(), listing(impossible));
-
-  for (const auto& c : lora_components()) {
-    auto part =
-        std::find_if(staged.parts.begin(), staged.parts.end(), [&](auto& p) { return p.component.name == c.name; });
-    auto& registry = adapters(c.model);
-    if (part == staged.parts.end()) {
-      registry.remove({name});
-      continue;
-    }
-    bool is_new = !registry.contains(name);
-    part->adapter.name = name;
-    if (is_new && scales_.contains(name)) {
-      auto weights = weights_in(c, {scales_.at(name)});
-      registry.replace(std::move(part->adapter), is_active, weights.front());
-    } else {
-      registry.replace(std::move(part->adapter), is_active);
-    }
-    if (is_new && fused_scale) registry.fuse({name}, *fused_scale);
+// Weights by name, then by component.
+std::vector<std::vector<SiteWeights>> resolved(const std::vector<LoraScale>& scales, const AdapterRegistry& registry) {
+  std::vector<std::vector<SiteWeights>> weights;
+  for (const auto& scale : scales) {
+    auto& each = weights.emplace_back();
+    for (const auto& c : registry.components()) each.push_back(resolve(scale, c.name, *c.parts));
   }
-}
-
-LoadReport LoraBaseMixin::match_lora(const LoraSource& source, const LoadLoraOptions& options) const {
-  auto report = stage_source(source, options).report;
-  check_strict(options.strict, report);
-  return report;
-}
-
-LoadReport LoraBaseMixin::load_into(const Component& target, const LoraStateDict& lora, const LoadIntoOptions& options,
-                                    double weight) {
-  auto source = lora;
-  if (!options.metadata.empty()) {
-    check(lora.network_alphas.empty(), ErrorKind::usage,
-          "{}: both metadata and network_alphas were given; each says how strong the layers are, so give one",
-          target.name);
-    source.state_dict.metadata[kAdapterMetadata] = prefixed_metadata(options.metadata, target.name);
-  }
-  auto staged = stage(source, {target});
-  auto& registry = adapters(target.model);
-  // One name may be spread over components by one call each; within a component it must be new.
-  bool there = registry.contains(options.adapter_name);
-  check(options.hotswap || !there, ErrorKind::conflict, "{} has an adapter \"{}\" already", target.name,
-        options.adapter_name);
-  check(!options.hotswap || there, ErrorKind::not_found, "{} has no adapter \"{}\" to replace", target.name,
-        options.adapter_name);
-  staged.report.adapter_name = options.adapter_name.empty() ? name_for("") : options.adapter_name;
-  auto& adapter = staged.parts.front().adapter;
-  adapter.name = staged.report.adapter_name;
-  if (options.hotswap)
-    registry.replace(std::move(adapter), true);
-  else
-    registry.add(std::move(adapter));
-  if (weight != 1) registry.set({staged.report.adapter_name}, {{.number = weight}});
-  return std::move(staged.report);
-}
-
-void LoraBaseMixin::check_known(const std::vector<std::string>& adapter_names) const {
-  // In the order of get_list_adapters, by component's name.
-  auto known = names_of(get_list_adapters(), [](auto& row) { return row.second; });
-  for (const auto& name : adapter_names)
-    check(std::find(known.begin(), known.end(), name) != known.end(), ErrorKind::not_found,
-          "no adapter \"{}\" is loaded; {}", name, known.empty() ? "none is" : "there are: " + listing(known));
-}
-
-std::vector<SiteWeights> LoraBaseMixin::weights_in(const Component& c, const std::vector<LoraScale>& scales) const {
-  std::vector<SiteWeights> weights;
-  for (const auto& scale : scales) weights.push_back(resolve(scale, c.name, *c.model->parts()));
   return weights;
 }
 
+// One component's tensors, in any spelling, under its name. Keys without a component's name are the denoiser's.
+LoraStateDict of_component(const StateDict& state_dict, const std::map<std::string, double>& network_alphas,
+                           const std::string& prefix, const std::string& component) {
+  auto renamed = [&](const std::string& key) {
+    auto from = prefix + ".";
+    return component + "." + (key.starts_with(from) ? key.substr(from.size()) : key);
+  };
+  bool is_denoiser = component == "unet" || component == "transformer";
+  LoraStateDict lora{.source = "state dict", .dialect = "diffusers"};
+  lora.state_dict.metadata = state_dict.metadata;
+  for (const auto& [key, tensor] : state_dict)
+    if (key.starts_with(prefix + ".") || (is_denoiser && !key.starts_with("text_encoder")))
+      lora.state_dict.set(renamed(key), tensor);
+  for (const auto& [key, alpha] : network_alphas) lora.network_alphas[renamed(key)] = alpha;
+  check(!lora.state_dict.empty(), ErrorKind::bad_key, "no tensor of the state dict has the prefix \"{}.\"", prefix);
+  return lora;
+}
+
+}  // namespace
+
+// ---- The pipeline's registry ----------------------------------------------------------------------------------------
+
+LoraBaseMixin::LoraBaseMixin() = default;
+LoraBaseMixin::LoraBaseMixin(LoraBaseMixin&&) noexcept = default;
+LoraBaseMixin::~LoraBaseMixin() = default;
+
+void LoraBaseMixin::adapt(const std::vector<std::pair<std::string, Model*>>& components) {
+  std::vector<AdapterRegistry::Component> all;
+  for (const auto& [name, model] : components) all.push_back({name, shared_parts_of(*model)});
+  registry_ = public_call([&] { return std::make_unique<AdapterRegistry>(std::move(all)); });
+}
+
+AdapterRegistry& registry_of(LoraBaseMixin& mixin) {
+  check(mixin.registry_ != nullptr, ErrorKind::usage, "this pipeline was moved to another object; call it there");
+  return *mixin.registry_;
+}
+
+const AdapterRegistry& registry_of(const LoraBaseMixin& mixin) {
+  return registry_of(const_cast<LoraBaseMixin&>(mixin));  // whose registry is as constant as the reference that we give
+}
+
+void check_known(const AdapterState& state, const AdapterRegistry& registry, const Names& names) {
+  for (const auto& name : names) {
+    if (state.find(name)) continue;
+    Names known;
+    for (const auto& [component, there] : list_of(state, registry))
+      for (const auto& each : there) add_once(known, each);
+    fail(ErrorKind::not_found, "no adapter \"{}\" is loaded; {}", name,
+         known.empty() ? "none is" : "there are: " + listing(known));
+  }
+}
+
+// ---- Loading --------------------------------------------------------------------------------------------------------
+
+void LoraBaseMixin::check_new_words(const std::vector<std::shared_ptr<const Adapter>>& parts, const AdapterState& state,
+                                    const std::string& replaced, const std::string& source) const {
+  const auto& components = registry_of(*this).components();
+  for (size_t c = 0; c < parts.size(); ++c) {
+    if (!parts[c] || parts[c]->words.empty()) continue;
+    auto all = beside_loaded(parts[c]->words, state, c, replaced, source);
+    try {
+      check_words(components[c].name, all);
+    } catch (const Error& error) {
+      fail(error.kind(), "{}: {}: {}; nothing was loaded", source, components[c].name, error.what());
+    }
+  }
+}
+
+LoraStateDict LoraBaseMixin::lora_state_dict(const LoraSource& source, const LoraStateDictOptions& options) const {
+  return public_call(
+      [&] { return read_lora_state_dict(source, options, registry_of(*this).components().front().name); });
+}
+
+LoadReport LoraBaseMixin::match_lora(const LoraSource& source, const LoadLoraOptions& options) const {
+  return public_call([&] {
+    auto staged = staged_source(source, options, registry_of(*this));
+    check_new_words(staged.parts, registry_of(*this).current()->state, options.hotswap ? options.adapter_name : "",
+                    staged.report.source);
+    return std::move(staged.report);
+  });
+}
+
+LoadReport LoraBaseMixin::load_lora_weights(const LoraSource& source, const LoadLoraOptions& options) {
+  return public_call([&] {
+    auto& registry = registry_of(*this);
+    check(!options.hotswap || !options.adapter_name.empty(), ErrorKind::usage,
+          "hotswap: adapter_name must say which adapter is replaced");
+    auto staged = staged_source(source, options, registry);
+    const auto& parts = staged.parts;
+    auto& report = staged.report;
+    note_unused(source, options.hub, report);
+    const auto& replaced = options.hotswap ? options.adapter_name : std::string();
+    registry.change([&](AdapterState& state) {
+      check_known(state, registry, options.hotswap ? Names{replaced} : Names{});
+      check_new_words(parts, state, replaced, report.source);
+      if (!options.hotswap) {
+        report.adapter_name = state.new_name(options.adapter_name);
+        return state.add(report.adapter_name, parts);
+      }
+      report.adapter_name = replaced;
+      auto weights = resolved({state.find(replaced)->scale}, registry).front();
+      if (state.fused_scale(replaced)) {
+        Names impossible;
+        for (size_t c = 0; c < parts.size(); ++c)
+          if (parts[c]) add_unfusable(*parts[c], {}, registry.components()[c].name, impossible);
+        check(impossible.empty(), ErrorKind::unsupported,
+              "hotswap: \"{}\" is fused, and the new file adds a bias to {} layers that have none: {}; nothing was "
+              "changed",
+              replaced, impossible.size(), listing(impossible));
+      }
+      state.replace(replaced, parts, weights);
+    });
+    return std::move(report);
+  });
+}
+
+LoadReport LoraBaseMixin::load_into(Model& model, const std::string& prefix, const StateDict& state_dict,
+                                    const std::map<std::string, double>& network_alphas, const LoadIntoOptions& options,
+                                    double weight) {
+  return public_call([&] {
+    auto& registry = registry_of(*this);
+    const auto component = component_of(registry, model);
+    const auto& name = registry.components()[component].name;
+    auto lora = of_component(state_dict, network_alphas, prefix, name);
+    if (!options.metadata.empty()) {
+      check(lora.network_alphas.empty(), ErrorKind::usage,
+            "{}: both metadata and network_alphas were given; each says how strong the layers are, so give one", name);
+      lora.state_dict.metadata[kAdapterMetadata] = prefixed_metadata(options.metadata, name);
+    }
+    auto staged = stage(lora, registry, {component});
+    const auto& parts = staged.parts;
+    auto& report = staged.report;
+    registry.change([&](AdapterState& state) {
+      check_new_words(parts, state, options.hotswap ? options.adapter_name : "", report.source);
+      // One name may be spread over components by one call each; within a component it must be new.
+      auto* loaded = options.adapter_name.empty() ? nullptr : state.find(options.adapter_name);
+      bool there = loaded && loaded->parts[component].adapter;
+      check(options.hotswap || !there, ErrorKind::conflict, "{} has an adapter \"{}\" already", name,
+            options.adapter_name);
+      check(!options.hotswap || there, ErrorKind::not_found, "{} has no adapter \"{}\" to replace", name,
+            options.adapter_name);
+      report.adapter_name = options.adapter_name.empty() ? state.new_name("") : options.adapter_name;
+      if (options.hotswap) state.replace_part(report.adapter_name, component, parts[component]);
+      if (!options.hotswap || weight != 1) state.add_part(report.adapter_name, component, parts[component], weight);
+    });
+    return std::move(report);
+  });
+}
+
+LoadReport LoraBaseMixin::load_lora_into_text_encoder(const StateDict& state_dict,
+                                                      const std::map<std::string, double>& network_alphas,
+                                                      Model& text_encoder, const LoadIntoTextEncoderOptions& options) {
+  return load_into(text_encoder, options.prefix, state_dict, network_alphas, options, options.lora_scale);
+}
+
+// ---- Setting --------------------------------------------------------------------------------------------------------
+
 std::vector<std::string> LoraBaseMixin::set_adapters(const std::vector<std::string>& adapter_names,
                                                      const std::vector<LoraScale>& adapter_weights) {
-  auto scales = adapter_weights;
-  if (scales.empty()) scales = {1.0};
-  if (scales.size() == 1) scales.resize(adapter_names.size(), scales.front());
-  check(scales.size() == adapter_names.size(), ErrorKind::usage, "set_adapters: {} adapters, but {} weights",
-        adapter_names.size(), scales.size());
-  check_known(adapter_names);
-  std::vector<std::vector<SiteWeights>> weights;  // by component; all of them are checked before any is set
-  std::vector<std::string> components;
-  for (const auto& c : lora_components()) {
-    weights.push_back(weights_in(c, scales));
-    components.push_back(c.name);
-  }
-  for (size_t i = 0; i < weights.size(); ++i) adapters(lora_components()[i].model).set(adapter_names, weights[i]);
-  for (size_t i = 0; i < scales.size(); ++i) scales_.insert_or_assign(adapter_names[i], scales[i]);
+  return public_call([&] {
+    auto& registry = registry_of(*this);
+    auto scales = adapter_weights;
+    if (scales.empty()) scales = {1.0};
+    if (scales.size() == 1) scales.resize(adapter_names.size(), scales.front());
+    check(scales.size() == adapter_names.size(), ErrorKind::usage, "set_adapters: {} adapters, but {} weights",
+          adapter_names.size(), scales.size());
+    const auto weights = resolved(scales, registry);  // all of them are checked before any is set
+    Names fused;
+    registry.change([&](AdapterState& state) {
+      check_known(state, registry, adapter_names);
+      state.set(adapter_names, scales, weights);
+      fused.clear();
+      for (const auto& name : adapter_names)
+        if (state.fused_scale(name)) fused.push_back(name);
+    });
 
-  std::vector<std::string> remarks;
-  auto is_fused = [&](const std::string& name) {
-    auto all = lora_components();
-    return std::any_of(all.begin(), all.end(),
-                       [&](auto& c) { return adapters(c.model).fused_scale(name).has_value(); });
-  };
-  for (size_t i = 0; i < adapter_names.size(); ++i) {
-    const auto& name = adapter_names[i];
-    if (is_fused(name))
-      remarks.push_back(fmt::format(
-          "adapter \"{}\" is fused, so its new weight has no effect until unfuse_lora or the next fuse_lora", name));
-    auto unknown = unknown_components(scales[i], components);
-    std::sort(unknown.begin(), unknown.end());
-    if (!unknown.empty())
-      remarks.push_back(fmt::format("the weights of \"{}\" name components that are not here: {}; there are: {}", name,
-                                    join(unknown, ", "), join(components, ", ")));
-  }
-  return remarks;
+    Names remarks, components;
+    for (const auto& c : registry.components()) components.push_back(c.name);
+    for (size_t i = 0; i < adapter_names.size(); ++i) {
+      const auto& name = adapter_names[i];
+      if (std::find(fused.begin(), fused.end(), name) != fused.end())
+        remarks.push_back(fmt::format(
+            "adapter \"{}\" is fused, so its new weight has no effect until unfuse_lora or the next fuse_lora", name));
+      auto unknown = unknown_components(scales[i], components);
+      std::sort(unknown.begin(), unknown.end());
+      if (!unknown.empty())
+        remarks.push_back(fmt::format("the weights of \"{}\" name components that are not here: {}; there are: {}",
+                                      name, join(unknown, ", "), join(components, ", ")));
+    }
+    return remarks;
+  });
 }
 
 void LoraBaseMixin::enable_lora() {
-  for (const auto& c : lora_components()) adapters(c.model).enable(true);
+  public_call([&] { registry_of(*this).change([](AdapterState& state) { state.enabled = true; }); });
 }
 
 void LoraBaseMixin::disable_lora() {
-  for (const auto& c : lora_components()) adapters(c.model).enable(false);
+  public_call([&] { registry_of(*this).change([](AdapterState& state) { state.enabled = false; }); });
 }
 
-void LoraBaseMixin::fuse_lora(const FuseLoraOptions& options) {
-  check_known(options.adapter_names);
-  check(std::isfinite(options.lora_scale), ErrorKind::usage, "fuse_lora: lora_scale is {}; it must be a finite number",
-        options.lora_scale);
-  auto chosen = components_or_all(options.components);
-  auto names_in = [&](const Component& c) {
-    return options.adapter_names.empty() ? adapters(c.model).active() : options.adapter_names;
-  };
+// ---- Fusing ---------------------------------------------------------------------------------------------------------
 
-  std::vector<std::string> impossible;
-  for (const auto& c : chosen)
-    for (const auto& path : adapters(c.model).cannot_fuse(names_in(c))) impossible.push_back(c.name + "." + path);
-  check(impossible.empty(), ErrorKind::unsupported,
-        "fuse_lora: the adapter adds a bias to {} layers that have none: {}; it can be active, but not fused",
-        impossible.size(), listing(impossible));
-  if (options.safe_fusing) {
-    std::vector<std::string> broken;
-    for (const auto& c : chosen)
-      for (const auto& path : adapters(c.model).would_break(names_in(c), options.lora_scale))
-        broken.push_back(c.name + "." + path);
-    check(broken.empty(), ErrorKind::unsupported,
-          "fuse_lora: fusing would leave NaN or infinity in {} layers: {}; nothing was fused", broken.size(),
-          listing(broken));
-  }
-  for (const auto& c : chosen) adapters(c.model).fuse(names_in(c), options.lora_scale);
+void LoraBaseMixin::fuse_lora(const FuseLoraOptions& options) {
+  public_call([&] {
+    auto& registry = registry_of(*this);
+    check(std::isfinite(options.lora_scale), ErrorKind::usage,
+          "fuse_lora: lora_scale is {}; it must be a finite number", options.lora_scale);
+    const auto chosen = chosen_components(registry, options.components);
+    auto edit = [&](AdapterState& state) {
+      check_known(state, registry, options.adapter_names);
+      Names impossible;
+      for (auto c : chosen) {
+        const auto names = options.adapter_names.empty() ? state.components[c].active : options.adapter_names;
+        for (const auto& name : names) {
+          const auto& [adapter, weights] = state.find(name)->parts[c];
+          if (adapter) add_unfusable(*adapter, weights, registry.components()[c].name, impossible);
+        }
+        state.fuse(names, c, options.lora_scale);
+      }
+      check(impossible.empty(), ErrorKind::unsupported,
+            "fuse_lora: the adapter adds a bias to {} layers that have none: {}; it can be active, but not fused",
+            impossible.size(), listing(impossible));
+    };
+    using Results = AdapterRegistry::Results;
+    registry.change(edit, options.safe_fusing ? Results::finite : Results::any);
+  });
 }
 
 void LoraBaseMixin::unfuse_lora(const UnfuseLoraOptions& options) {
-  auto fused = fused_loras();
-  for (const auto& name : options.adapter_names)
-    check(std::find(fused.begin(), fused.end(), name) != fused.end(), ErrorKind::not_found,
-          "unfuse_lora: \"{}\" is not fused; {}", name, fused.empty() ? "nothing is" : "there are: " + listing(fused));
-  for (const auto& c : components_or_all(options.components)) adapters(c.model).unfuse(options.adapter_names);
+  public_call([&] {
+    auto& registry = registry_of(*this);
+    const auto chosen = chosen_components(registry, options.components);
+    registry.change([&](AdapterState& state) {
+      auto fused = fused_in(state);
+      for (const auto& name : options.adapter_names)
+        check(std::find(fused.begin(), fused.end(), name) != fused.end(), ErrorKind::not_found,
+              "unfuse_lora: \"{}\" is not fused; {}", name,
+              fused.empty() ? "nothing is" : "there are: " + listing(fused));
+      for (auto c : chosen) state.unfuse(options.adapter_names, c);
+    });
+  });
 }
 
 std::vector<std::string> LoraBaseMixin::fused_loras() const {
-  return names_of(lora_components(), [](auto& c) { return adapters(c.model).fused(); });
+  return edge([&] { return fused_in(registry_of(*this).current()->state); });
 }
 
 int LoraBaseMixin::num_fused_loras() const { return int(fused_loras().size()); }
 
+// ---- Forgetting, moving, listing ------------------------------------------------------------------------------------
+
 void LoraBaseMixin::delete_adapters(const std::vector<std::string>& adapter_names) {
-  check_known(adapter_names);
-  for (const auto& c : lora_components()) adapters(c.model).remove(adapter_names);
-  for (const auto& name : adapter_names) scales_.erase(name);
+  public_call([&] {
+    auto& registry = registry_of(*this);
+    registry.change([&](AdapterState& state) {
+      check_known(state, registry, adapter_names);
+      state.remove(adapter_names);
+    });
+  });
 }
 
 void LoraBaseMixin::unload_lora_weights() {
-  for (const auto& c : lora_components()) adapters(c.model).unload();
-  scales_.clear();
-}
-
-std::vector<std::string> LoraBaseMixin::get_active_adapters() const {
-  return names_of(lora_components(), [](auto& c) { return adapters(c.model).active(); });
-}
-
-std::map<std::string, std::vector<std::string>> LoraBaseMixin::get_list_adapters() const {
-  std::map<std::string, std::vector<std::string>> all;
-  for (const auto& c : lora_components())
-    if (auto names = adapters(c.model).names(); !names.empty()) all[c.name] = names;
-  return all;
+  public_call([&] { registry_of(*this).change([](AdapterState& state) { state.unload(); }); });
 }
 
 void LoraBaseMixin::set_lora_device(const std::vector<std::string>& adapter_names, Device device) {
-  check_known(adapter_names);
-  for (const auto& c : lora_components())
-    for (const auto& name : adapter_names) adapters(c.model).to(name, device);
+  public_call([&] {
+    auto& registry = registry_of(*this);
+    registry.change([&](AdapterState& state) {
+      check_known(state, registry, adapter_names);
+      for (const auto& name : adapter_names) state.move(name, device);
+    });
+  });
+}
+
+std::vector<std::string> LoraBaseMixin::get_active_adapters() const {
+  return edge([&] { return active_in(registry_of(*this).current()->state); });
+}
+
+std::map<std::string, std::vector<std::string>> LoraBaseMixin::get_list_adapters() const {
+  return edge([&] { return list_of(registry_of(*this).current()->state, registry_of(*this)); });
+}
+
+uint64_t LoraBaseMixin::lora_snapshot() const {
+  return edge([&] { return registry_of(*this).current()->number; });
 }
 
 }  // namespace lora

@@ -1,6 +1,6 @@
 #pragma once
 // Which file of a folder, or of a repository on the Hub, is the LoRA.
-#include "lora/loaders.h"
+#include "lora/lora_options.h"
 
 namespace lora {
 
@@ -23,5 +23,9 @@ struct LoraChoice {
   std::vector<std::string> components, notes;
 };
 LoraChoice choose_lora(std::vector<std::string> names, std::optional<bool> use_safetensors, const std::string& label);
+
+// Reads a source and brings it to canonical names. Keys without a component's name are `denoiser`'s.
+LoraStateDict read_lora_state_dict(const LoraSource& source, const LoraStateDictOptions& options,
+                                   const std::string& denoiser);
 
 }  // namespace lora

@@ -5,11 +5,11 @@
 #include <cmath>
 #include <limits>
 
-#include "adapters/adapters.h"
 #include "core/check.h"
 #include "core/text.h"
+#include "io/public_call.h"
+#include "loaders/registry_of.h"
 #include "loaders/scales.h"
-#include "lora/loaders.h"
 #include "nn/deltas/dora.h"
 #include "nn/random.h"
 
@@ -17,7 +17,12 @@ namespace lora {
 
 namespace {
 
-Adapters& adapters(const Model* model) { return Adapters::of(*model->parts()); }
+// An adapter's deltas in one component. Throws Error{usage, not_found} for unknown names.
+std::shared_ptr<const Adapter> part_of(const LoraBaseMixin& mixin, const std::string& component,
+                                       const std::string& adapter_name) {
+  const auto& registry = registry_of(mixin);
+  return registry.current()->state.part(adapter_name, registry.index_of(component));
+}
 
 template <class Value>
 Value by_pattern(const std::vector<std::pair<std::string, Value>>& patterns, const std::string& path, Value otherwise) {
@@ -50,59 +55,15 @@ Tensor kaiming(at::IntArrayRef shape, at::Generator generator) {
 
 }  // namespace
 
-StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name, const std::string& adapter_name) const {
-  StateDict layers;
-  for (const auto& [site, delta] : adapters(component(component_name).model).adapter(adapter_name)->entries) {
-    for (const auto& [suffix, tensor] : delta->tensors()) layers.set(site->path + "." + suffix, tensor.detach());
-    // A kind without a rank has its strength said outright, or an alpha of another meaning (OFT's).
-    auto r = double(delta->rank());
-    if (r > 0 && delta->scale() != 1) layers.set(site->path + ".alpha", at::scalar_tensor(delta->scale() * r));
-    if (r == 0 && delta->scale() != 1) layers.set(site->path + ".scale", at::scalar_tensor(delta->scale()));
-    if (r == 0 && delta->scale() == 1 && delta->alpha() != 0)
-      layers.set(site->path + ".alpha", at::scalar_tensor(delta->alpha()));
-  }
-  return layers;
-}
+namespace {
 
-StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name,
-                                         const std::vector<std::string>& adapter_names,
-                                         const std::vector<LoraScale>& adapter_weights) const {
-  check(adapter_names.size() == adapter_weights.size(), ErrorKind::usage,
-        "get_lora_layers: {} adapters, but {} weights", adapter_names.size(), adapter_weights.size());
-  check_known(adapter_names);
-  auto target = component(component_name);
-  auto weights = weights_in(target, adapter_weights);
-  auto& registry = adapters(target.model);
-  std::map<size_t, std::pair<std::vector<Tensor>, std::vector<Tensor>>> factors;  // by site
-  for (size_t i = 0; i < adapter_names.size(); ++i) {
-    if (!registry.contains(adapter_names[i])) continue;
-    for (const auto& [site, delta] : registry.adapter(adapter_names[i])->entries) {
-      auto effect = delta->effect(weights[i].at(site->index), registry.base(*site));
-      check(effect.A.defined() && !effect.weight.defined() && !effect.gain.defined() && !effect.input_gain.defined() &&
-                !effect.bias.defined(),
-            ErrorKind::unsupported,
-            "get_lora_layers: {}.{} of \"{}\" is of the kind {}, which no plain factors can say", component_name,
-            site->path, adapter_names[i], delta->algorithm());
-      auto& [A, B] = factors[site->index];
-      A.push_back(effect.A.to(at::kFloat));
-      B.push_back(effect.B.to(at::kFloat) * effect.scale);
-    }
-  }
-  StateDict layers;
-  for (const auto& [index, pair] : factors) {
-    const auto& path = target.model->parts()->sites[index]->path;
-    layers.set(path + ".lora_A.weight", at::cat(pair.first, 0));
-    layers.set(path + ".lora_B.weight", at::cat(pair.second, 1));
-  }
-  return layers;
-}
-
-std::string LoraBaseMixin::create_adapter(const std::string& component_name, const CreateAdapterOptions& options) {
-  auto target = component(component_name);
-  auto& registry = adapters(target.model);
+// An adapter for the layers of one component that the options name.
+Adapter fresh_adapter(const AdapterRegistry& registry, const AdapterRegistry::Component& component,
+                      const CreateAdapterOptions& options) {
+  const SnapshotScope unwritten(registry);
   auto generator = make_generator(options.seed);
   Adapter adapter;
-  for (const auto& site : target.model->parts()->sites) {
+  for (const auto& site : component.parts->sites) {
     if (site->kind == SiteKind::norm || !is_target(site->path, options)) continue;
     auto r = by_pattern(options.rank_pattern, site->path, options.r);
     auto alpha = by_pattern(options.alpha_pattern, site->path, options.lora_alpha);
@@ -130,26 +91,95 @@ std::string LoraBaseMixin::create_adapter(const std::string& component_name, con
           "create_adapter: {}: DoRA is for linear layers and convolutions, without lora_bias", site->path);
     // The magnitude starts as the base's own norms, or what a random start makes of them.
     auto base = registry.base(*site);
-    auto V = base.to(at::kFloat).flatten(1) + factors.scale * at::mm(factors.B.detach().to(at::kFloat).flatten(1),
-                                                                     factors.A.detach().to(at::kFloat).flatten(1));
-    adapter.entries.push_back(
-        {site.get(), std::make_shared<PeftDoraDelta>(std::move(factors), V.norm(2, 1), base, site->path)});
+    auto started = with_effect({.A = factors.A, .B = factors.B, .scale = factors.scale}, site->kind, base);
+    adapter.entries.push_back({site.get(), std::make_shared<PeftDoraDelta>(
+                                               std::move(factors), started.flatten(1).norm(2, 1), base, site->path)});
   }
-  check(!adapter.entries.empty(), ErrorKind::usage, "create_adapter: no layer of {} is called {}", component_name,
+  check(!adapter.entries.empty(), ErrorKind::usage, "create_adapter: no layer of {} is called {}", component.name,
         options.target_modules_regex.empty() ? listing(options.target_modules) : options.target_modules_regex);
-  adapter.name = name_for(options.adapter_name);
-  auto name = adapter.name;
-  registry.add(std::move(adapter));
-  return name;
+  return adapter;
+}
+
+}  // namespace
+
+StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name, const std::string& adapter_name) const {
+  return public_call([&] {
+    StateDict layers;
+    for (const auto& [site, delta] : part_of(*this, component_name, adapter_name)->entries) {
+      for (const auto& [suffix, tensor] : delta->tensors()) layers.set(site->path + "." + suffix, tensor.detach());
+      // A kind without a rank has its strength said outright, or an alpha of another meaning (OFT's).
+      auto r = double(delta->rank());
+      if (r > 0 && delta->scale() != 1) layers.set(site->path + ".alpha", at::scalar_tensor(delta->scale() * r));
+      if (r == 0 && delta->scale() != 1) layers.set(site->path + ".scale", at::scalar_tensor(delta->scale()));
+      if (r == 0 && delta->scale() == 1 && delta->alpha() != 0)
+        layers.set(site->path + ".alpha", at::scalar_tensor(delta->alpha()));
+    }
+    return layers;
+  });
+}
+
+StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name,
+                                         const std::vector<std::string>& adapter_names,
+                                         const std::vector<LoraScale>& adapter_weights) const {
+  return public_call([&] {
+    check(adapter_names.size() == adapter_weights.size(), ErrorKind::usage,
+          "get_lora_layers: {} adapters, but {} weights", adapter_names.size(), adapter_weights.size());
+    const auto& registry = registry_of(*this);
+    const auto component = registry.index_of(component_name);
+    const auto& parts = *registry.components()[component].parts;
+    const SnapshotScope scope(registry);
+    const auto& state = AdapterRegistry::of(scope).state;
+    check_known(state, registry, adapter_names);
+    std::map<size_t, std::pair<std::vector<Tensor>, std::vector<Tensor>>> factors;  // by site
+    for (size_t i = 0; i < adapter_names.size(); ++i) {
+      const auto weights = resolve(adapter_weights[i], component_name, parts);
+      const auto& adapter = state.find(adapter_names[i])->parts[component].adapter;
+      if (!adapter) continue;
+      for (const auto& [site, delta] : adapter->entries) {
+        auto effect = delta->effect(weights.at(site->index), registry.base(*site));
+        check(effect.A.defined() && !effect.weight.defined() && !effect.gain.defined() &&
+                  !effect.input_gain.defined() && !effect.bias.defined(),
+              ErrorKind::unsupported,
+              "get_lora_layers: {}.{} of \"{}\" is of the kind {}, which no plain factors can say", component_name,
+              site->path, adapter_names[i], delta->algorithm());
+        auto& [A, B] = factors[site->index];
+        A.push_back(effect.A.detach().to(at::kFloat));
+        B.push_back(effect.B.detach().to(at::kFloat) * effect.scale);
+      }
+    }
+    StateDict layers;
+    for (const auto& [index, pair] : factors) {
+      const auto& path = parts.sites[index]->path;
+      layers.set(path + ".lora_A.weight", at::cat(pair.first, 0));
+      layers.set(path + ".lora_B.weight", at::cat(pair.second, 1));
+    }
+    return layers;
+  });
+}
+
+std::string LoraBaseMixin::create_adapter(const std::string& component_name, const CreateAdapterOptions& options) {
+  return public_call([&] {
+    auto& registry = registry_of(*this);
+    const auto component = registry.index_of(component_name);
+    auto adapter = std::make_shared<const Adapter>(fresh_adapter(registry, registry.components()[component], options));
+    std::string name;
+    registry.change([&](AdapterState& state) {
+      name = state.new_name(options.adapter_name);
+      state.add_part(name, component, adapter);
+    });
+    return name;
+  });
 }
 
 StateDict LoraBaseMixin::trainable_parameters(const std::string& component_name,
                                               const std::string& adapter_name) const {
-  StateDict parameters;
-  for (const auto& [site, delta] : adapters(component(component_name).model).adapter(adapter_name)->entries)
-    for (const auto& [suffix, tensor] : delta->tensors())
-      if (tensor.requires_grad()) parameters.set(site->path + "." + suffix, tensor);
-  return parameters;
+  return public_call([&] {
+    StateDict parameters;
+    for (const auto& [site, delta] : part_of(*this, component_name, adapter_name)->entries)
+      for (const auto& [suffix, tensor] : delta->tensors())
+        if (tensor.requires_grad()) parameters.set(site->path + "." + suffix, tensor);
+    return parameters;
+  });
 }
 
 }  // namespace lora

@@ -57,7 +57,8 @@ void add_configs(const std::map<std::string, fs::path>& configs, Canonical& cano
 
 }  // namespace
 
-LoraStateDict LoraBaseMixin::lora_state_dict(const LoraSource& source, const LoraStateDictOptions& options) const {
+LoraStateDict read_lora_state_dict(const LoraSource& source, const LoraStateDictOptions& options,
+                                   const std::string& denoiser) {
   LoraStateDict lora{.source = source.label()};
   Raw raw;
   if (auto* tensors = source.state_dict()) {
@@ -69,7 +70,7 @@ LoraStateDict LoraBaseMixin::lora_state_dict(const LoraSource& source, const Lor
     lora.notes = file.notes;
     raw = read_raw(file);
   }
-  auto canonical = to_canonical(raw.tensors, lora_components().front().name, lora.source);
+  auto canonical = to_canonical(raw.tensors, denoiser, lora.source);
   add_configs(raw.configs, canonical);
   lora.architecture = canonical.architecture.name;
   lora.cross_attention = canonical.architecture.cross_attention;

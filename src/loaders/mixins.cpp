@@ -7,53 +7,13 @@
 
 namespace lora {
 
-namespace {
-
-// One component's tensors, in any spelling, under its name. Keys without a component's name are the denoiser's.
-LoraStateDict of_component(const StateDict& state_dict, const std::map<std::string, double>& network_alphas,
-                           const std::string& prefix, const std::string& component) {
-  auto renamed = [&](const std::string& key) {
-    auto from = prefix + ".";
-    return component + "." + (key.starts_with(from) ? key.substr(from.size()) : key);
-  };
-  bool is_denoiser = component == "unet" || component == "transformer";
-  LoraStateDict lora{.source = "state dict", .dialect = "diffusers"};
-  lora.state_dict.metadata = state_dict.metadata;
-  for (const auto& [key, tensor] : state_dict)
-    if (key.starts_with(prefix + ".") || (is_denoiser && !key.starts_with("text_encoder")))
-      lora.state_dict.set(renamed(key), tensor);
-  for (const auto& [key, alpha] : network_alphas) lora.network_alphas[renamed(key)] = alpha;
-  check(!lora.state_dict.empty(), ErrorKind::bad_key, "no tensor of the state dict has the prefix \"{}.\"", prefix);
-  return lora;
-}
-
-}  // namespace
-
-LoadReport LoraBaseMixin::load_into_denoiser(const char* component, const StateDict& state_dict,
-                                             const std::map<std::string, double>& network_alphas, const Model& model,
-                                             const LoadIntoOptions& options) {
-  return load_into({component, &model}, of_component(state_dict, network_alphas, component, component), options);
-}
-
-LoadReport LoraBaseMixin::load_lora_into_text_encoder(const StateDict& state_dict,
-                                                      const std::map<std::string, double>& network_alphas,
-                                                      const Model& text_encoder,
-                                                      const LoadIntoTextEncoderOptions& options) {
-  // The prefix names the component where it is the name of one.
-  auto components = lora_components();
-  bool known = std::any_of(components.begin(), components.end(), [&](auto& c) { return c.name == options.prefix; });
-  auto component = known ? options.prefix : std::string("text_encoder");
-  return load_into({component, &text_encoder}, of_component(state_dict, network_alphas, options.prefix, component),
-                   options, options.lora_scale);
-}
-
 // ---- Stable Diffusion -----------------------------------------------------------------------------------------------
 
 LoadReport StableDiffusionLoraLoaderMixin::load_lora_into_unet(const StateDict& state_dict,
                                                                const std::map<std::string, double>& network_alphas,
-                                                               const UNet2DConditionModel& unet,
+                                                               UNet2DConditionModel& unet,
                                                                const LoadIntoOptions& options) {
-  return load_into_denoiser("unet", state_dict, network_alphas, unet, options);
+  return load_into(unet, "unet", state_dict, network_alphas, options);
 }
 
 void StableDiffusionLoraLoaderMixin::save_lora_weights(const std::filesystem::path& save_directory,
@@ -67,9 +27,9 @@ void StableDiffusionLoraLoaderMixin::save_lora_weights(const std::filesystem::pa
 
 LoadReport StableDiffusionXLLoraLoaderMixin::load_lora_into_unet(const StateDict& state_dict,
                                                                  const std::map<std::string, double>& network_alphas,
-                                                                 const UNet2DConditionModel& unet,
+                                                                 UNet2DConditionModel& unet,
                                                                  const LoadIntoOptions& options) {
-  return load_into_denoiser("unet", state_dict, network_alphas, unet, options);
+  return load_into(unet, "unet", state_dict, network_alphas, options);
 }
 
 void StableDiffusionXLLoraLoaderMixin::save_lora_weights(const std::filesystem::path& save_directory,
@@ -87,9 +47,9 @@ void StableDiffusionXLLoraLoaderMixin::save_lora_weights(const std::filesystem::
 // ---- Stable Diffusion 3 ---------------------------------------------------------------------------------------------
 
 LoadReport SD3LoraLoaderMixin::load_lora_into_transformer(const StateDict& state_dict,
-                                                          const SD3Transformer2DModel& transformer,
+                                                          SD3Transformer2DModel& transformer,
                                                           const LoadIntoOptions& options) {
-  return load_into_denoiser("transformer", state_dict, {}, transformer, options);
+  return load_into(transformer, "transformer", state_dict, {}, options);
 }
 
 void SD3LoraLoaderMixin::save_lora_weights(const std::filesystem::path& save_directory,
@@ -109,9 +69,8 @@ void SD3LoraLoaderMixin::save_lora_weights(const std::filesystem::path& save_dir
 
 LoadReport AmusedLoraLoaderMixin::load_lora_into_transformer(const StateDict& state_dict,
                                                              const std::map<std::string, double>& network_alphas,
-                                                             const UVit2DModel& transformer,
-                                                             const LoadIntoOptions& options) {
-  return load_into_denoiser("transformer", state_dict, network_alphas, transformer, options);
+                                                             UVit2DModel& transformer, const LoadIntoOptions& options) {
+  return load_into(transformer, "transformer", state_dict, network_alphas, options);
 }
 
 void AmusedLoraLoaderMixin::save_lora_weights(const std::filesystem::path& save_directory,

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "io/public_call.h"
 #include "loaders/metadata.h"
 #include "lora/loaders.h"
 
@@ -27,9 +28,7 @@ bool has_alphas(const StateDict& layers) {
   return std::any_of(layers.begin(), layers.end(), [](auto& entry) { return entry.first.ends_with(".alpha"); });
 }
 
-}  // namespace
-
-bool LoraBaseMixin::saves_safely(const SaveLoraOptions& options) {
+bool saves_safely(const SaveLoraOptions& options) {
   if (options.safe_serialization) return *options.safe_serialization;
   auto* mode = std::getenv("DIFFUSERS_SAVE_MODE");
   if (!mode || !*mode) return true;
@@ -39,8 +38,8 @@ bool LoraBaseMixin::saves_safely(const SaveLoraOptions& options) {
   return name == "safetensors";
 }
 
-void LoraBaseMixin::save(const fs::path& save_directory, const std::map<std::string, StateDict>& layers,
-                         const SaveLoraOptions& options) {
+void write_layers(const fs::path& save_directory, const std::map<std::string, StateDict>& layers,
+                  const SaveLoraOptions& options) {
   const std::map<std::string, std::string> given_metadata = {
       {"unet", options.unet_lora_adapter_metadata},
       {"transformer", options.transformer_lora_adapter_metadata},
@@ -51,7 +50,7 @@ void LoraBaseMixin::save(const fs::path& save_directory, const std::map<std::str
     auto it = given_metadata.find(component);
     return it == given_metadata.end() ? std::string() : it->second;
   };
-  bool safe = saves_safely(options);
+  const bool safe = saves_safely(options);
   StateDict file;
   nlohmann::json adapter_metadata = nlohmann::json::object();
   // Where no layer has an alpha of its own, alpha = r is what readers assume. Otherwise every component needs its
@@ -82,11 +81,18 @@ void LoraBaseMixin::save(const fs::path& save_directory, const std::map<std::str
   check(!error, ErrorKind::io, "{}: the folder cannot be made: {}", save_directory.string(), error.message());
   auto name = options.weight_name;
   if (name.empty()) name = safe ? "pytorch_lora_weights.safetensors" : "pytorch_lora_weights.bin";
-  if (options.save_function) return options.save_function(file, save_directory / name);
+  if (options.save_function) return callers([&] { options.save_function(file, save_directory / name); });
   if (!safe) return save_pickle(file, save_directory / name);
   file.metadata["format"] = "pt";
   if (!adapter_metadata.empty()) file.metadata[kAdapterMetadata] = adapter_metadata.dump(2);
   save_safetensors(file, save_directory / name);
+}
+
+}  // namespace
+
+void LoraBaseMixin::save(const fs::path& save_directory, const std::map<std::string, StateDict>& layers,
+                         const SaveLoraOptions& options) {
+  public_call([&] { write_layers(save_directory, layers, options); });
 }
 
 }  // namespace lora

@@ -1,9 +1,11 @@
 #include <ATen/ATen.h>
 
+#include "core/edge.h"
 #include "lora/autoencoders.h"
 #include "models/autoencoder_blocks.h"
 #include "models/factory.h"
 #include "nn/random.h"
+#include "nn/run.h"
 
 namespace lora {
 
@@ -68,18 +70,22 @@ template class PretrainedModel<AutoencoderKL>;
 // ---- Running it -----------------------------------------------------------------------------------------------------
 
 DiagonalGaussian AutoencoderKL::encode(const Tensor& pixels) const {
-  const RunScope run(*parts());
-  check_images("AutoencoderKL: pixels", pixels, impl_->c.in_channels, dtype());
-  auto moments = impl_->encoder(pixels);
-  if (impl_->quant_conv) moments = (*impl_->quant_conv)(moments);
-  auto halves = moments.chunk(2, 1);
-  return {.mean = halves[0], .logvar = at::clamp(halves[1], -30.0, 20.0)};
+  return edge([&] {
+    const RunScope run(parts());
+    check_images("AutoencoderKL: pixels", pixels, impl().c.in_channels, dtype());
+    auto moments = impl().encoder(pixels);
+    if (impl().quant_conv) moments = (*impl().quant_conv)(moments);
+    auto halves = moments.chunk(2, 1);
+    return DiagonalGaussian{.mean = halves[0], .logvar = at::clamp(halves[1], -30.0, 20.0)};
+  });
 }
 
 Tensor AutoencoderKL::decode(const Tensor& latents) const {
-  const RunScope run(*parts());
-  check_images("AutoencoderKL: latents", latents, impl_->c.latent_channels, dtype());
-  return impl_->decoder(impl_->post_quant_conv ? (*impl_->post_quant_conv)(latents) : latents);
+  return edge([&] {
+    const RunScope run(parts());
+    check_images("AutoencoderKL: latents", latents, impl().c.latent_channels, dtype());
+    return impl().decoder(impl().post_quant_conv ? (*impl().post_quant_conv)(latents) : latents);
+  });
 }
 
 Tensor DiagonalGaussian::sample(const std::vector<at::Generator>& generators) const {
@@ -88,10 +94,10 @@ Tensor DiagonalGaussian::sample(const std::vector<at::Generator>& generators) co
 
 // ---- What it is -----------------------------------------------------------------------------------------------------
 
-double AutoencoderKL::scaling_factor() const { return impl_->c.scaling_factor; }
-double AutoencoderKL::shift_factor() const { return impl_->c.shift_factor; }
-int64_t AutoencoderKL::scale_factor() const { return int64_t{1} << (impl_->c.blocks.channels.size() - 1); }
-int64_t AutoencoderKL::latent_channels() const { return impl_->c.latent_channels; }
-bool AutoencoderKL::force_upcast() const { return impl_->c.force_upcast; }
+double AutoencoderKL::scaling_factor() const { return impl().c.scaling_factor; }
+double AutoencoderKL::shift_factor() const { return impl().c.shift_factor; }
+int64_t AutoencoderKL::scale_factor() const { return int64_t{1} << (impl().c.blocks.channels.size() - 1); }
+int64_t AutoencoderKL::latent_channels() const { return impl().c.latent_channels; }
+bool AutoencoderKL::force_upcast() const { return impl().c.force_upcast; }
 
 }  // namespace lora

@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "lora/text_encoders.h"
 #include "models/clip_config.h"
 #include "models/factory.h"
@@ -65,7 +66,7 @@ struct ClipEmbeddings {
   TokenEmbedding token_embedding{s / "token_embedding", c.vocab_size, c.hidden_size};
 
   Tensor operator()(const Tensor& ids) const {
-    return token_embedding(ids) + position_embedding(at::arange(ids.size(1), ids.options()));
+    return token_embedding(ids) + position_embedding(at::arange(ids.size(1), ids.options()).unsqueeze(0));
   }
 };
 
@@ -115,31 +116,35 @@ struct PretrainedModel<CLIPTextModel>::Impl {
 template class PretrainedModel<CLIPTextModel>;
 
 CLIPTextOutput CLIPTextModel::operator()(const Tensor& input_ids) const {
-  RunScope run(*parts_);
-  auto ids = impl_->checked(input_ids);
-  CLIPTextOutput out;
-  out.hidden_states.push_back(impl_->embeddings(ids));
-  for (const auto& layer : impl_->layers) out.hidden_states.push_back(layer(out.hidden_states.back()));
-  out.last_hidden_state = impl_->final_layer_norm(out.hidden_states.back());
+  return edge([&] {
+    const RunScope run(parts());
+    auto ids = impl().checked(input_ids);
+    CLIPTextOutput out;
+    out.hidden_states.push_back(impl().embeddings(ids));
+    for (const auto& layer : impl().layers) out.hidden_states.push_back(layer(out.hidden_states.back()));
+    out.last_hidden_state = impl().final_layer_norm(out.hidden_states.back());
 
-  auto rows = at::arange(ids.size(0), ids.options());
-  out.pooler_output = out.last_hidden_state.index({rows, end_positions(ids, impl_->c)});
-  if (impl_->text_projection) out.text_embeds = (*impl_->text_projection)(out.pooler_output);
-  return out;
+    auto rows = at::arange(ids.size(0), ids.options());
+    out.pooler_output = out.last_hidden_state.index({rows, end_positions(ids, impl().c)});
+    if (impl().text_projection) out.text_embeds = (*impl().text_projection)(out.pooler_output);
+    return out;
+  });
 }
 
 Tensor CLIPTextModel::encode(const Tensor& input_ids, std::optional<int> clip_skip) const {
-  check(!clip_skip || (*clip_skip >= 0 && *clip_skip <= num_hidden_layers()), ErrorKind::usage,
-        "clip_skip {} is not in 0 … {}, the number of the text encoder's layers", clip_skip.value_or(0),
-        num_hidden_layers());
-  RunScope run(*parts_);
-  auto x = impl_->embeddings(impl_->checked(input_ids));
-  for (int64_t i = 0; i < num_hidden_layers() - clip_skip.value_or(0); ++i) x = impl_->layers[i](x);
-  return impl_->final_layer_norm(x);
+  return edge([&] {
+    check(!clip_skip || (*clip_skip >= 0 && *clip_skip <= num_hidden_layers()), ErrorKind::usage,
+          "clip_skip {} is not in 0 … {}, the number of the text encoder's layers", clip_skip.value_or(0),
+          num_hidden_layers());
+    const RunScope run(parts());
+    auto x = impl().embeddings(impl().checked(input_ids));
+    for (int64_t i = 0; i < num_hidden_layers() - clip_skip.value_or(0); ++i) x = impl().layers[i](x);
+    return impl().final_layer_norm(x);
+  });
 }
 
-int64_t CLIPTextModel::hidden_size() const { return impl_->c.hidden_size; }
-int64_t CLIPTextModel::max_position_embeddings() const { return impl_->c.max_position_embeddings; }
-int64_t CLIPTextModel::num_hidden_layers() const { return impl_->c.num_hidden_layers; }
+int64_t CLIPTextModel::hidden_size() const { return impl().c.hidden_size; }
+int64_t CLIPTextModel::max_position_embeddings() const { return impl().c.max_position_embeddings; }
+int64_t CLIPTextModel::num_hidden_layers() const { return impl().c.num_hidden_layers; }
 
 }  // namespace lora

@@ -9,6 +9,7 @@
 //   static std::set<std::string> ignorable()       // where files have tensors that it does without
 // with
 //   template class PretrainedModel<Self>;
+#include "io/public_call.h"
 #include "models/loading.h"
 
 namespace lora {
@@ -28,33 +29,43 @@ std::set<std::string> ignorable_of() {
 template <class Self>
 Self PretrainedModel<Self>::make(const std::string& config, ModelLoader& loader, const std::string& label) {
   auto impl = std::make_shared<Impl>(Impl{loader.root(), decltype(Impl::c)::parse(config, label)});
-  Self model;
-  model.class_name_ = impl->class_name();
-  model.config_ = config;
-  model.dtype_ = loader.dtype();
-  model.device_ = loader.device();
-  model.parts_ = loader.finish(ignorable_of<Impl>());
-  model.impl_ = std::move(impl);
-  return model;
+  Made made{.class_name = impl->class_name(),
+            .config = config,
+            .dtype = loader.dtype(),
+            .device = loader.device(),
+            .parts = loader.finish(ignorable_of<Impl>())};
+  return Self(std::move(made), std::move(impl));
+}
+
+template <class Self>
+const typename PretrainedModel<Self>::Impl& PretrainedModel<Self>::impl() const {
+  parts();  // throws where there is nothing any more
+  return *impl_;
 }
 
 template <class Self>
 Self PretrainedModel<Self>::from_pretrained(const std::filesystem::path& folder, const ModelOptions& options) {
-  auto found = open_component(folder, Impl::kFiles, options.variant);
-  return from_state_dict(found.config, found.tensors, options, found.label);
+  return public_call([&] {
+    auto found = open_component(folder, Impl::kFiles, options.variant);
+    return from_state_dict(found.config, found.tensors, options, found.label);
+  });
 }
 
 template <class Self>
 Self PretrainedModel<Self>::from_state_dict(const std::string& config, const StateDict& tensors,
                                             const ModelOptions& options, const std::string& label) {
-  ModelLoader loader(tensors, label, options, aliases_of<Impl>());
-  return make(config, loader, label);
+  return public_call([&] {
+    ModelLoader loader(tensors, label, options, aliases_of<Impl>());
+    return make(config, loader, label);
+  });
 }
 
 template <class Self>
 Self PretrainedModel<Self>::random(const std::string& config, uint64_t seed, const ModelOptions& options) {
-  auto loader = ModelLoader::random(seed, options);
-  return make(config, loader, "random weights");
+  return public_call([&] {
+    auto loader = ModelLoader::random(seed, options);
+    return make(config, loader, "random weights");
+  });
 }
 
 }  // namespace lora

@@ -171,7 +171,9 @@ std::shared_ptr<Parts> ModelLoader::finish(const std::set<std::string>& ignorabl
     for (const auto& problem : source_->problems) all.push_back(problem.what());
     auto kind = source_->problems.front().kind();
     fail(kind, "{}: {}{}", source_->label, listing(all, 3),
-         kind == ErrorKind::io ? "" : "; the file does not hold the model that the config describes");
+         kind == ErrorKind::io || kind == ErrorKind::out_of_memory
+             ? ""
+             : "; the file does not hold the model that the config describes");
   }
   if (!tensors_) return parts_;
 

@@ -38,7 +38,7 @@ Tensor AdaLayerNormContinuous::operator()(const Tensor& x, const Tensor& emb) co
 
 // ---- Attention ------------------------------------------------------------------------------------------------------
 
-QueriesKeysValues AttentionSide::operator()(const Tensor& x) const {
+QueriesKeysValues AttentionSide::operator()(const Placed& x) const {
   auto split = [&](const Tensor& t) { return t.unflatten(-1, {c.heads, -1}); };
   QueriesKeysValues y{split(q(x)), split(k(x)), split(v(x))};
   if (norm_q) y.q = (*norm_q)(y.q);
@@ -46,36 +46,40 @@ QueriesKeysValues AttentionSide::operator()(const Tensor& x) const {
   return y;
 }
 
-Tensor ImageAttention::operator()(const Tensor& x) const { return to_out(attend(image(x))); }
+Tensor ImageAttention::operator()(const Placed& x) const { return to_out({attend(image(x)), x.place}); }
 
 JointStates JointAttention::operator()(const JointStates& x) const {
-  auto a = image(x.image), b = text(x.text);
+  auto a = image({x.image, x.place}), b = text({x.text, kText});
   auto y = attend({at::cat({a.q, b.q}, 1), at::cat({a.k, b.k}, 1), at::cat({a.v, b.v}, 1)});
   auto parts = y.split_with_sizes({x.image.size(1), x.text.size(1)}, 1);
-  return {to_out(parts[0]), to_add_out ? (*to_add_out)(parts[1]) : Tensor()};
+  return {to_out({parts[0], x.place}), to_add_out ? (*to_add_out)({parts[1], kText}) : Tensor(), x.place};
 }
 
 // ---- The block ------------------------------------------------------------------------------------------------------
 
-Tensor GeluFeedForward::operator()(const Tensor& x) const { return out(activate(Activation::gelu_tanh, in(x))); }
+Tensor GeluFeedForward::operator()(const Placed& x) const {
+  return out({activate(Activation::gelu_tanh, in(x)), x.place});
+}
 
 JointStates JointTransformerBlock::operator()(JointStates x, const Tensor& emb) const {
   auto of_image = norm1(emb);
   auto of_text = norm1_context ? (*norm1_context)(emb) : std::vector<Modulation>();
 
   auto normed = normalize(x.image);
-  auto alone = attn2 ? (*attn2)(modulate(normed, of_image[2])) : Tensor();
+  auto alone = attn2 ? (*attn2)({modulate(normed, of_image[2]), x.place}) : Tensor();
   auto together =
       attn({.image = modulate(std::move(normed), of_image[0]),
-            .text = norm1_context ? modulate(normalize(x.text), of_text[0]) : (*norm1_context_last)(x.text, emb)});
+            .text = norm1_context ? modulate(normalize(x.text), of_text[0]) : (*norm1_context_last)(x.text, emb),
+            .place = x.place});
 
   x.image = add_gated(std::move(x.image), of_image[0].gate, together.image);
   if (attn2) x.image = add_gated(std::move(x.image), of_image[2].gate, alone);
-  x.image = add_gated(std::move(x.image), of_image[1].gate, ff(modulate(normalize(x.image), of_image[1])));
-  if (!ff_context) return {.image = std::move(x.image), .text = {}};
+  x.image = add_gated(std::move(x.image), of_image[1].gate, ff({modulate(normalize(x.image), of_image[1]), x.place}));
+  if (!ff_context) return {.image = std::move(x.image), .text = {}, .place = x.place};
 
   x.text = add_gated(std::move(x.text), of_text[0].gate, together.text);
-  x.text = add_gated(std::move(x.text), of_text[1].gate, (*ff_context)(modulate(normalize(x.text), of_text[1])));
+  x.text =
+      add_gated(std::move(x.text), of_text[1].gate, (*ff_context)({modulate(normalize(x.text), of_text[1]), kText}));
   return x;
 }
 

@@ -65,7 +65,7 @@ struct AttentionSide {
   Linear k{s / names.k, c.dim, c.dim};
   Linear v{s / names.v, c.dim, c.dim};
 
-  QueriesKeysValues operator()(const Tensor& x) const;
+  QueriesKeysValues operator()(const Placed& x) const;
 };
 
 struct ImageAttention {
@@ -75,11 +75,12 @@ struct ImageAttention {
   AttentionSide image{s, c, kImageSide};
   Linear to_out{s / "to_out" / 0, c.dim, c.dim};
 
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Placed& x) const;
 };
 
 struct JointStates {
   Tensor image, text;
+  Place place;  // of the image's tokens
 };
 
 struct JointAttention {
@@ -104,7 +105,7 @@ struct GeluFeedForward {
   Linear in{s / "net" / 0 / "proj", dim, 4 * dim};
   Linear out{s / "net" / 2, 4 * dim, dim};
 
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Placed& x) const;
 };
 
 struct JointTransformerBlock {

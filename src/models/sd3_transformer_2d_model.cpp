@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "lora/denoisers.h"
 #include "models/factory.h"
 #include "models/sd3_blocks.h"
@@ -85,16 +86,21 @@ template class PretrainedModel<SD3Transformer2DModel>;
 Tensor SD3Transformer2DModel::operator()(const Tensor& hidden_states, const Tensor& encoder_hidden_states,
                                          const Tensor& pooled_projections, const Tensor& timestep,
                                          const std::vector<int64_t>& skip_layers) const {
-  const RunScope run(*parts());
-  const auto& m = *impl_;
-  m.check_inputs(hidden_states, encoder_hidden_states, pooled_projections, timestep, skip_layers);
+  return edge([&] {
+    const RunScope run(parts());
+    const auto& m = impl();
+    m.check_inputs(hidden_states, encoder_hidden_states, pooled_projections, timestep, skip_layers);
 
-  auto t = timestep.to(hidden_states.device()).reshape(-1).expand(hidden_states.size(0));
-  auto emb = at::silu(m.time_text_embed(t, pooled_projections));  // what every norm would do first
-  JointStates x{.image = m.pos_embed(hidden_states), .text = m.context_embedder(encoder_hidden_states)};
-  for (int64_t i = 0; i < m.c.num_layers; ++i)
-    if (std::ranges::count(skip_layers, i) == 0) x = m.transformer_blocks[i](std::move(x), emb);
-  return m.unpatchify(m.proj_out(m.norm_out(x.image, emb)), hidden_states.size(2), hidden_states.size(3));
+    auto t = timestep.to(hidden_states.device()).reshape(-1).expand(hidden_states.size(0));
+    auto emb = at::silu(m.time_text_embed(t, pooled_projections));  // what every norm would do first
+    const auto p = m.c.patch_size;
+    JointStates x{.image = m.pos_embed(hidden_states),
+                  .text = m.context_embedder({encoder_hidden_states, kText}),
+                  .place = {hidden_states.size(2) / p, hidden_states.size(3) / p}};
+    for (int64_t i = 0; i < m.c.num_layers; ++i)
+      if (std::ranges::count(skip_layers, i) == 0) x = m.transformer_blocks[i](std::move(x), emb);
+    return m.unpatchify(m.proj_out({m.norm_out(x.image, emb), x.place}), hidden_states.size(2), hidden_states.size(3));
+  });
 }
 
 Tensor SD3Transformer2DModel::Impl::unpatchify(const Tensor& tokens, int64_t height, int64_t width) const {
@@ -134,10 +140,10 @@ void SD3Transformer2DModel::Impl::check_inputs(const Tensor& x, const Tensor& te
 
 // ---- What it is -----------------------------------------------------------------------------------------------------
 
-int64_t SD3Transformer2DModel::in_channels() const { return impl_->c.in_channels; }
-int64_t SD3Transformer2DModel::sample_size() const { return impl_->c.sample_size; }
-int64_t SD3Transformer2DModel::patch_size() const { return impl_->c.patch_size; }
-int64_t SD3Transformer2DModel::num_layers() const { return impl_->c.num_layers; }
-int64_t SD3Transformer2DModel::joint_attention_dim() const { return impl_->c.joint_attention_dim; }
+int64_t SD3Transformer2DModel::in_channels() const { return impl().c.in_channels; }
+int64_t SD3Transformer2DModel::sample_size() const { return impl().c.sample_size; }
+int64_t SD3Transformer2DModel::patch_size() const { return impl().c.patch_size; }
+int64_t SD3Transformer2DModel::num_layers() const { return impl().c.num_layers; }
+int64_t SD3Transformer2DModel::joint_attention_dim() const { return impl().c.joint_attention_dim; }
 
 }  // namespace lora

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/edge.h"
 #include "lora/text_encoders.h"
 #include "models/factory.h"
 #include "models/input_ids.h"
@@ -93,7 +94,7 @@ struct PretrainedModel<T5EncoderModel>::Impl {
 
   // [1, heads, tokens, tokens], to be added to the scores of every layer.
   Tensor position_bias(int64_t tokens, Device device) const {
-    return relative_attention_bias(position_buckets(tokens, c, device)).permute({2, 0, 1}).unsqueeze(0).contiguous();
+    return relative_attention_bias(position_buckets(tokens, c, device).unsqueeze(0)).permute({0, 3, 1, 2}).contiguous();
   }
 
   static constexpr WeightFiles kFiles = kTransformersFiles;
@@ -109,14 +110,16 @@ struct PretrainedModel<T5EncoderModel>::Impl {
 template class PretrainedModel<T5EncoderModel>;
 
 Tensor T5EncoderModel::operator()(const Tensor& input_ids) const {
-  const RunScope run(*parts());
-  auto ids = checked_input_ids(input_ids, impl_->embed_tokens);
-  auto bias = impl_->position_bias(ids.size(1), device());
-  auto x = impl_->embed_tokens(ids).to(sum_dtype(dtype()));
-  for (const auto& block : impl_->block) x = block(std::move(x), bias);
-  return impl_->final_layer_norm(x);
+  return edge([&] {
+    const RunScope run(parts());
+    auto ids = checked_input_ids(input_ids, impl().embed_tokens);
+    auto bias = impl().position_bias(ids.size(1), device());
+    auto x = impl().embed_tokens(ids).to(sum_dtype(dtype()));
+    for (const auto& block : impl().block) x = block(std::move(x), bias);
+    return impl().final_layer_norm(x);
+  });
 }
 
-int64_t T5EncoderModel::d_model() const { return impl_->c.d_model; }
+int64_t T5EncoderModel::d_model() const { return impl().c.d_model; }
 
 }  // namespace lora

@@ -26,7 +26,7 @@ struct BasicTransformerBlock {
   GegluFeedForward ff{s / "ff", dim};
 
   // x [N, positions, dim], context [N, tokens, c.context]; mask as Attention takes it, for the context in attn2.
-  Tensor operator()(const Tensor& x, const Tensor& context, const Tensor& mask) const;
+  Tensor operator()(const Placed& x, const Tensor& context, const Tensor& mask) const;
 };
 
 struct Transformer2DModel {

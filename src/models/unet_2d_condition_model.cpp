@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "lora/denoisers.h"
 #include "models/factory.h"
 #include "models/unet_2d_blocks.h"
@@ -72,12 +73,14 @@ template class PretrainedModel<UNet2DConditionModel>;
 
 Tensor UNet2DConditionModel::operator()(const Tensor& sample, const Tensor& timestep,
                                         const Tensor& encoder_hidden_states, const UNetOptions& options) const {
-  const RunScope run(*parts());
-  impl_->check_inputs(sample, timestep, encoder_hidden_states, options);
-  Conditioning given{.time = impl_->time(sample, timestep, options), .context = encoder_hidden_states};
-  if (options.encoder_attention_mask.defined())
-    given.mask = to_bias(options.encoder_attention_mask, sample.scalar_type());
-  return impl_->forward(sample, given);
+  return edge([&] {
+    const RunScope run(parts());
+    impl().check_inputs(sample, timestep, encoder_hidden_states, options);
+    Conditioning given{.time = impl().time(sample, timestep, options), .context = encoder_hidden_states};
+    if (options.encoder_attention_mask.defined())
+      given.mask = to_bias(options.encoder_attention_mask, sample.scalar_type());
+    return impl().forward(sample, given);
+  });
 }
 
 Tensor UNet2DConditionModel::Impl::time(const Tensor& sample, const Tensor& timestep,
@@ -149,8 +152,8 @@ void UNet2DConditionModel::Impl::check_inputs(const Tensor& sample, const Tensor
 
 // ---- What it is -----------------------------------------------------------------------------------------------------
 
-int64_t UNet2DConditionModel::in_channels() const { return impl_->c.in_channels; }
-int64_t UNet2DConditionModel::sample_size() const { return impl_->c.sample_size; }
-int64_t UNet2DConditionModel::time_cond_proj_dim() const { return impl_->c.time_cond_proj_dim; }
+int64_t UNet2DConditionModel::in_channels() const { return impl().c.in_channels; }
+int64_t UNet2DConditionModel::sample_size() const { return impl().c.sample_size; }
+int64_t UNet2DConditionModel::time_cond_proj_dim() const { return impl().c.time_cond_proj_dim; }
 
 }  // namespace lora

@@ -8,6 +8,9 @@ namespace {
 Tensor channels_first(const Tensor& x) { return x.permute({0, 3, 1, 2}); }
 Tensor channels_last(const Tensor& x) { return x.permute({0, 2, 3, 1}); }
 
+// The place of a feature map [N, h, w, channels].
+Place place_of(const Tensor& map) { return {map.size(1), map.size(2)}; }
+
 // x · (1 + scale) + shift, both from one layer's output [N, 1, …, 2 · channels].
 Tensor modulate(Tensor&& x, const Tensor& scale_and_shift) {
   auto halves = scale_and_shift.chunk(2, -1);
@@ -17,7 +20,7 @@ Tensor modulate(Tensor&& x, const Tensor& scale_and_shift) {
 }  // namespace
 
 Tensor UVit2DConvEmbed::operator()(const Tensor& ids) const {
-  return channels_last(conv(channels_first(layer_norm(embeddings(ids)))));
+  return channels_last(conv(channels_first(layer_norm(embeddings({ids, place_of(ids)})))));
 }
 
 Tensor GlobalResponseNorm::operator()(const Tensor& x) const {
@@ -27,15 +30,16 @@ Tensor GlobalResponseNorm::operator()(const Tensor& x) const {
 }
 
 Tensor ConvNextBlock::operator()(const Tensor& x, const UVitConditioning& given) const {
-  auto h = channelwise_linear_1(norm(channels_last(depthwise(channels_first(x)))));
-  h = channelwise_linear_2(channelwise_norm(activate(Activation::gelu, std::move(h))));
+  const auto here = place_of(x);
+  auto h = channelwise_linear_1({norm(channels_last(depthwise(channels_first(x)))), here});
+  h = channelwise_linear_2({channelwise_norm(activate(Activation::gelu, std::move(h))), here});
   return modulate(plus(std::move(h), x), cond_embeds_mapper(given.embed).unsqueeze(1).unsqueeze(1));
 }
 
-Tensor SkipFFTransformerBlock::operator()(const Tensor& x, const UVitConditioning& given) const {
-  auto context = kv_mapper ? (*kv_mapper)(given.activated_context) : given.context;
-  auto h = plus(attn1(norm1(x), context), x);
-  return plus(attn2(norm2(h), context), h);
+Tensor SkipFFTransformerBlock::operator()(const Placed& x, const UVitConditioning& given) const {
+  const Placed context{kv_mapper ? (*kv_mapper)({given.activated_context, kText}) : given.context, kText};
+  auto h = plus(attn1({norm1(x.x), x.place}, context), x.x);
+  return plus(attn2({norm2(h), x.place}, context), h);
 }
 
 Tensor UVitDownsample::operator()(const Tensor& x) const { return channels_last(conv(channels_first(norm(x)))); }
@@ -46,10 +50,10 @@ Tensor UVitUpsample::operator()(const Tensor& x) const {
 
 Tensor UVitBlock::operator()(Tensor x, const UVitConditioning& given) const {
   if (downsample) x = (*downsample)(x);
-  const auto h = x.size(1), w = x.size(2);
+  const auto here = place_of(x);
   for (size_t i = 0; i < res_blocks.size(); ++i) {
     x = res_blocks[i](x, given).flatten(1, 2);
-    x = attention_blocks[i](x, given).unflatten(1, {h, w});
+    x = attention_blocks[i]({x, here}, given).unflatten(1, {here.height, here.width});
   }
   return upsample ? (*upsample)(x) : x;
 }
@@ -62,11 +66,11 @@ Tensor UVitAdaLayerNorm::operator()(const Tensor& x, const UVitConditioning& giv
   return modulate(norm(x), linear(given.embed).unsqueeze(1));
 }
 
-Tensor UVitTransformerLayer::operator()(const Tensor& x, const UVitConditioning& given) const {
-  auto n = norm1(x, given);
-  auto h = plus(attn1(n, n), x);
-  h = plus(attn2(norm2(h, given), given.context), h);
-  return plus(ff(norm3(h, given)), h);
+Tensor UVitTransformerLayer::operator()(const Placed& x, const UVitConditioning& given) const {
+  const Placed n{norm1(x.x, given), x.place};
+  auto h = plus(attn1(n, n), x.x);
+  h = plus(attn2({norm2(h, given), x.place}, {given.context, kText}), h);
+  return plus(ff({norm3(h, given), x.place}), h);
 }
 
 Tensor ConvMlmLayer::operator()(const Tensor& x) const {

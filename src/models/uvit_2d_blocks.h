@@ -72,7 +72,7 @@ struct SkipFFTransformerBlock {
   Attention attn2{s / "attn2", c.channels, c.channels, c.block_num_heads, kNoBias, kNoBias};
 
   // x [N, positions, channels] → the same shape.
-  Tensor operator()(const Tensor& x, const UVitConditioning& given) const;
+  Tensor operator()(const Placed& x, const UVitConditioning& given) const;
 };
 
 // Half the size; height and width are even.
@@ -144,7 +144,7 @@ struct UVitTransformerLayer {
   GegluFeedForward ff{s / "ff", c.hidden_size, c.intermediate_size, kNoBias};
 
   // x [N, positions, hidden_size] → the same shape.
-  Tensor operator()(const Tensor& x, const UVitConditioning& given) const;
+  Tensor operator()(const Placed& x, const UVitConditioning& given) const;
 };
 
 // [N, h, w, channels] → logits [N, codebook_size, h, w].

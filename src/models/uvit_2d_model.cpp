@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "lora/denoisers.h"
 #include "models/config_reader.h"
 #include "models/factory.h"
@@ -108,18 +109,20 @@ template class PretrainedModel<UVit2DModel>;
 
 Tensor UVit2DModel::operator()(const Tensor& input_ids, const Tensor& encoder_hidden_states,
                                const Tensor& pooled_text_emb, const Tensor& micro_conds) const {
-  const RunScope run(*parts());
-  impl_->check_ids(input_ids);
-  impl_->check_conditions(input_ids.size(0), encoder_hidden_states, pooled_text_emb, micro_conds);
-  return impl_->forward(input_ids.to(device()),
-                        impl_->conditioning(encoder_hidden_states, pooled_text_emb, micro_conds));
+  return edge([&] {
+    const RunScope run(parts());
+    impl().check_ids(input_ids);
+    impl().check_conditions(input_ids.size(0), encoder_hidden_states, pooled_text_emb, micro_conds);
+    return impl().forward(input_ids.to(device()),
+                          impl().conditioning(encoder_hidden_states, pooled_text_emb, micro_conds));
+  });
 }
 
 UVitConditioning UVit2DModel::Impl::conditioning(const Tensor& context, const Tensor& pooled,
                                                  const Tensor& micro_conds) const {
   auto sizes = micro_cond_proj(micro_conds.to(pooled.device()).flatten()).view({pooled.size(0), -1});
   auto pooled_and_sizes = cond_embed(at::cat({pooled, sizes.to(pooled.scalar_type())}, 1));
-  auto projected = encoder_proj_layer_norm(encoder_proj(context));
+  auto projected = encoder_proj_layer_norm(encoder_proj({context, kText}));
   return {.embed = activate(Activation::silu, std::move(pooled_and_sizes)),
           .context = projected,
           .activated_context = at::silu(projected)};
@@ -127,11 +130,11 @@ UVitConditioning UVit2DModel::Impl::conditioning(const Tensor& context, const Te
 
 Tensor UVit2DModel::Impl::forward(const Tensor& ids, const UVitConditioning& given) const {
   auto map = down_block(embed(ids), given);
-  const auto h = map.size(1), w = map.size(2);
-  auto tokens = project_to_hidden(project_to_hidden_norm(map.flatten(1, 2)));
-  for (const auto& layer : transformer_layers) tokens = layer(tokens, given);
-  tokens = project_from_hidden(project_from_hidden_norm(tokens));
-  return mlm_layer(up_block(tokens.unflatten(1, {h, w}), given));
+  const Place here{map.size(1), map.size(2)};
+  auto tokens = project_to_hidden({project_to_hidden_norm(map.flatten(1, 2)), here});
+  for (const auto& layer : transformer_layers) tokens = layer({tokens, here}, given);
+  tokens = project_from_hidden({project_from_hidden_norm(tokens), here});
+  return mlm_layer(up_block(tokens.unflatten(1, {here.height, here.width}), given));
 }
 
 namespace {
@@ -170,8 +173,8 @@ void UVit2DModel::Impl::check_conditions(int64_t images, const Tensor& context, 
 
 // ---- What it is -----------------------------------------------------------------------------------------------------
 
-int64_t UVit2DModel::sample_size() const { return impl_->c.sample_size; }
-int64_t UVit2DModel::vocab_size() const { return impl_->c.vocab_size; }
-int64_t UVit2DModel::codebook_size() const { return impl_->c.codebook_size; }
+int64_t UVit2DModel::sample_size() const { return impl().c.sample_size; }
+int64_t UVit2DModel::vocab_size() const { return impl().c.vocab_size; }
+int64_t UVit2DModel::codebook_size() const { return impl().c.codebook_size; }
 
 }  // namespace lora

@@ -1,9 +1,11 @@
 #include <ATen/ATen.h>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "lora/autoencoders.h"
 #include "models/autoencoder_blocks.h"
 #include "models/factory.h"
+#include "nn/run.h"
 
 namespace lora {
 
@@ -79,22 +81,26 @@ void VQModel::Impl::check_tokens(const Tensor& tokens) const {
 }
 
 Tensor VQModel::encode(const Tensor& pixels) const {
-  const RunScope run(*parts());
-  check_images("VQModel: pixels", pixels, impl_->c.in_channels, dtype());
-  return impl_->nearest(impl_->quant_conv(impl_->encoder(pixels)));
+  return edge([&] {
+    const RunScope run(parts());
+    check_images("VQModel: pixels", pixels, impl().c.in_channels, dtype());
+    return impl().nearest(impl().quant_conv(impl().encoder(pixels)));
+  });
 }
 
 Tensor VQModel::decode(const Tensor& tokens) const {
-  const RunScope run(*parts());
-  impl_->check_tokens(tokens);
-  auto latents = impl_->codebook(tokens.to(device())).permute({0, 3, 1, 2});
-  return impl_->decoder(impl_->post_quant_conv(latents));
+  return edge([&] {
+    const RunScope run(parts());
+    impl().check_tokens(tokens);
+    auto latents = impl().codebook(tokens.to(device())).permute({0, 3, 1, 2});
+    return impl().decoder(impl().post_quant_conv(latents));
+  });
 }
 
 // ---- What it is -----------------------------------------------------------------------------------------------------
 
-int64_t VQModel::scale_factor() const { return int64_t{1} << (impl_->c.blocks.channels.size() - 1); }
-int64_t VQModel::num_vq_embeddings() const { return impl_->c.num_vq_embeddings; }
-bool VQModel::force_upcast() const { return impl_->c.force_upcast; }
+int64_t VQModel::scale_factor() const { return int64_t{1} << (impl().c.blocks.channels.size() - 1); }
+int64_t VQModel::num_vq_embeddings() const { return impl().c.num_vq_embeddings; }
+bool VQModel::force_upcast() const { return impl().c.force_upcast; }
 
 }  // namespace lora

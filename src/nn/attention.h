@@ -17,7 +17,7 @@ struct Attention {
 
   // x [N, tokens, dim], c [N, others, context] → [N, tokens, dim]. The mask, if defined, is added to the scores: it
   // broadcasts to [N, heads, tokens, others].
-  Tensor operator()(const Tensor& x, const Tensor& c, const Tensor& mask = {}) const;
+  Tensor operator()(const Placed& x, const Placed& c, const Tensor& mask = {}) const;
 };
 
 // A gated feed-forward: one half of the first layer's output opens and shuts the other.
@@ -29,7 +29,7 @@ struct GegluFeedForward {
   Linear in{s / "net" / 0 / "proj", dim, 2 * inner, bias};
   Linear out{s / "net" / 2, inner, dim, bias};
 
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Placed& x) const;
 };
 
 }  // namespace lora

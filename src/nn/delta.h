@@ -3,21 +3,9 @@
 // it is; each algorithm is one file under deltas/.
 #include <memory>
 
-#include "nn/site.h"
+#include "nn/effect.h"
 
 namespace lora {
-
-// A delta at one strength. With it, a site that gave W x + b gives
-//   (gain ⊙ W ⊙ input_gain + weight) x + scale · B A x + b + bias
-// Several at one site add up: each changes the base, never what another one made of it.
-struct Effect {
-  Tensor A, B;  // [r, in…] and [out, r…], the site's dtype; an embedding's [r, num], [dim, r]; undefined for none
-  double scale = 0;   // of B A
-  Tensor gain;        // [out] float32: a factor for each row of W; undefined for 1
-  Tensor input_gain;  // [in] float32: a factor for each input channel of W; undefined for 1
-  Tensor weight;      // of W's shape; undefined for 0
-  Tensor bias;        // [out]; undefined for 0
-};
 
 class Delta {
  public:
@@ -32,8 +20,8 @@ class Delta {
   virtual bool is_trained() const { return false; }  // its tensors require gradients
 
   // What it does at a strength (an adapter's weight) to a site whose base weight, without anything fused, is `base`.
-  // Gives the same A and B, not equal ones, wherever they do not depend on the strength, so that their users can keep
-  // what they made of them. A `weight` is made anew, at the cost of its size.
+  // If A and B do not depend on the strength, every call returns the same tensor objects: callers keep what they made
+  // of them. A `weight` is made anew, at the cost of its size.
   virtual Effect effect(double strength, const Tensor& base) const = 0;
   // Whether effects have a weight: what a caller can hold only a few of at a time.
   virtual bool is_dense() const { return false; }

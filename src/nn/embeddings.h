@@ -2,6 +2,7 @@
 // Tokens and positions in time as vectors.
 #include "nn/elementwise.h"
 #include "nn/layers.h"
+#include "nn/run.h"
 
 namespace lora {
 

@@ -3,6 +3,7 @@
 // says.
 #include <ATen/ATen.h>
 
+#include "nn/applied.h"
 #include "nn/scope.h"
 
 namespace lora {
@@ -13,7 +14,7 @@ struct Linear {
   bool bias = true;
   Site* site = s.site(SiteKind::linear, {out, in}, bias);
 
-  Tensor operator()(const Tensor& x) const { return linear(*site, x); }
+  Tensor operator()(const Placed& x) const { return linear(*site, x); }
 };
 
 struct Conv2d {
@@ -32,7 +33,7 @@ struct Embedding {
   int64_t num, dim;
   Site* site = s.site(SiteKind::embedding, {num, dim}, kNoBias);
 
-  Tensor operator()(const Tensor& ids) const { return embedding(*site, ids); }
+  Tensor operator()(const Placed& ids) const { return embedding(*site, ids); }
 };
 
 struct GroupNorm {

@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "core/edge.h"
 #include "io/mapped_file.h"
+#include "io/public_call.h"
 
 namespace lora {
 
@@ -35,10 +37,11 @@ Tensor Scope::original(const std::string& name, at::IntArrayRef shape) const {
 Tensor Scope::keep(const std::string& name, const Tensor& original) const {
   Tensor t;
   try {
-    t = original.to(source_->device, dtype()).contiguous();
-  } catch (const c10::Error& e) {  // no memory for it, mostly; see TensorSource::problems
-    source_->problems.emplace_back(ErrorKind::io, fmt::format("tensor \"{}\" cannot be brought to {}: {}", full(name),
-                                                              c10::str(source_->device), e.what_without_backtrace()));
+    t = without_inference(original.to(source_->device, dtype()).contiguous());
+  } catch (const std::exception& e) {  // no memory for it, mostly; see TensorSource::problems
+    auto kind = is_out_of_memory(e) ? ErrorKind::out_of_memory : ErrorKind::io;
+    source_->problems.emplace_back(kind, fmt::format("tensor \"{}\" cannot be brought to {}: {}", full(name),
+                                                     c10::str(source_->device), message_of(e)));
     t = at::empty({0});
   }
   parts_->tensors.set(full(name), t);

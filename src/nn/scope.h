@@ -7,7 +7,7 @@
 #include <set>
 
 #include "lora/error.h"
-#include "nn/site.h"
+#include "nn/applied.h"
 
 namespace lora {
 

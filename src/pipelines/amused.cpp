@@ -1,8 +1,10 @@
 #include <ATen/ATen.h>
-#include <c10/core/InferenceMode.h>
 
 #include "core/check.h"
+#include "io/public_call.h"
+#include "loaders/registry_of.h"
 #include "lora/pipelines.h"
+#include "models/parts_of.h"
 #include "pipelines/call_options.h"
 #include "pipelines/call_scope.h"
 #include "pipelines/latent_diffusion.h"
@@ -11,23 +13,35 @@
 namespace lora {
 
 AmusedPipeline AmusedPipeline::open(const PipelineFiles& files) {
-  AmusedPipeline pipe;
   auto tokenizer = files.tokenizer("tokenizer");
-  pipe.transformer = files.model<UVit2DModel>("transformer");
-  pipe.text_encoder = files.model<CLIPTextModel>("text_encoder");
-  pipe.vqvae = files.model<VQModel>("vqvae");
-  pipe.scheduler = files.scheduler();
-  pipe.tokenizer = tokenizer.get();
-  return pipe;
+  auto transformer = files.model<UVit2DModel>("transformer");
+  auto text_encoder = files.model<CLIPTextModel>("text_encoder");
+  return AmusedPipeline({.vqvae = files.model<VQModel>("vqvae"),
+                         .tokenizer = tokenizer.get(),
+                         .text_encoder = std::move(text_encoder),
+                         .transformer = std::move(transformer),
+                         .scheduler = files.scheduler()});
+}
+
+AmusedPipeline::AmusedPipeline(Components c)
+    : DiffusionPipeline(std::move(c.scheduler)),
+      transformer(std::move(c.transformer)),
+      vqvae(std::move(c.vqvae)),
+      text_encoder(std::move(c.text_encoder)),
+      tokenizer(std::move(c.tokenizer)) {
+  adapt({{"transformer", &transformer}, {"text_encoder", &text_encoder}});
 }
 
 void AmusedPipeline::save_pretrained(const std::filesystem::path& folder) const {
-  PipelineFolder out(folder);
-  for (const auto& c : models()) out.add(c.name, *c.model);
-  out.add("vqvae", vqvae);
-  out.add("tokenizer", tokenizer);
-  out.add(*scheduler);
-  out.finish(class_name());
+  public_call([&] {
+    const SnapshotScope unwritten(registry_of(*this));
+    PipelineFolder out(folder);
+    for (const auto& c : models()) out.add(c.name, *c.model);
+    out.add("vqvae", vqvae);
+    out.add("tokenizer", tokenizer);
+    out.add(*scheduler);
+    out.finish(class_name());
+  });
 }
 
 std::vector<LoraBaseMixin::Component> AmusedPipeline::models() const {
@@ -39,17 +53,21 @@ void AmusedPipeline::check_words(const std::string&, const std::vector<AddedWord
 }
 
 TextEmbeddings AmusedPipeline::encode_prompt(const Prompts& prompt) const {
-  RunScope run(*text_encoder.parts());
-  return penultimate(text_encoder, tokenize(tokenizer, text_encoder, prompt), {});
+  return public_call([&] {
+    const RunScope run(parts_of(text_encoder));
+    return penultimate(text_encoder, tokenize(tokenizer, text_encoder, prompt), {});
+  });
 }
 
-Tensor AmusedPipeline::generate_latents(const Prompts& prompt, const CallOptions& o) const {
-  check_adapters(o);
+Tensor AmusedPipeline::generate_latents(const Prompts& prompt, const CallOptions& options) const {
+  return public_call([&] { return run(prompt, options); });
+}
+
+Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
   check_taken(o,
               {"pooled_prompt_embeds", "negative_pooled_prompt_embeds", "micro_conditioning_aesthetic_score",
                "micro_conditioning_crop_coord", "temperature", "cross_attention_kwargs"},
               class_name());
-  c10::InferenceMode inference;
   auto prompts = count_prompts(prompt, o), images = prompts * o.num_images_per_prompt;
   auto factor = vqvae.scale_factor();
   auto height = o.height ? o.height : transformer.sample_size() * factor;
@@ -59,11 +77,15 @@ Tensor AmusedPipeline::generate_latents(const Prompts& prompt, const CallOptions
   check(o.seed.size() <= 1, ErrorKind::usage, "{} seeds: aMUSEd's scheduler draws for the whole batch, from one seed",
         o.seed.size());
 
-  auto run = scheduler->clone();
-  run->set_timesteps(o.num_inference_steps.value_or(12), {.temperature = o.temperature});
-  auto timesteps = run->timesteps();
+  std::vector<int64_t> shape{images, height / factor, width / factor};
+  check(!o.latents.defined() || (o.latents.sizes() == shape && o.latents.scalar_type() == at::kLong),
+        ErrorKind::bad_shape, "latents must be int64 tokens {}", c10::str(shape));
+
+  auto steps = scheduler->clone();
+  steps->set_timesteps(o.num_inference_steps.value_or(12), {.temperature = o.temperature});
+  auto timesteps = steps->timesteps();
   auto count = int(timesteps.size(0));
-  CallScope scope(models(), o, images, o.cross_attention_kwargs.scale);
+  CallScope scope(registry_of(*this), o, images, o.cross_attention_kwargs.scale, {"transformer", shape[1], shape[2]});
 
   // Text.
   auto repeats = o.adapters_per_image.empty() ? 1 : int64_t(o.num_images_per_prompt);
@@ -96,14 +118,10 @@ Tensor AmusedPipeline::generate_latents(const Prompts& prompt, const CallOptions
   auto micro_conds = micro.to(device(), dtype()).expand({states.size(0), -1});
 
   // Tokens.
-  std::vector<int64_t> shape{images, height / factor, width / factor};
-  check(!o.latents.defined() || (o.latents.sizes() == shape && o.latents.scalar_type() == at::kLong),
-        ErrorKind::bad_shape, "latents must be int64 tokens {}", c10::str(shape));
-  auto mask_token = config_of(*run).at("mask_token_id").get<int64_t>();
+  auto mask_token = config_of(*steps).at("mask_token_id").get<int64_t>();
   auto tokens = o.latents.defined() ? o.latents.to(device())
                                     : at::full(shape, mask_token, at::TensorOptions(device()).dtype(at::kLong));
   SchedulerStepOptions step_options{.generators = generators(o.seed, images)};
-  scope.set_picture("transformer", shape[1], shape[2], states.size(1), /*text_width=*/0);
   for (int i = 0; i < count; ++i) {
     auto pass = scope.on("transformer", i, count);
     auto logits = transformer(guided ? at::cat({tokens, tokens}) : tokens, states, pooled, micro_conds);
@@ -111,15 +129,14 @@ Tensor AmusedPipeline::generate_latents(const Prompts& prompt, const CallOptions
       auto halves = logits.chunk(2);
       logits = halves[0] + guidance_scale * (halves[1] - halves[0]);
     }
-    tokens = run->step(logits, timesteps[i], tokens, step_options).prev_sample;
-    report_step(o, i, count, timesteps[i], tokens);
+    tokens = steps->step(logits, timesteps[i], tokens, step_options).prev_sample;
+    report_step(o, i, count, timesteps[i], tokens, scope.snapshot());
   }
   return tokens;
 }
 
 std::vector<Image> AmusedPipeline::decode_latents(const Tensor& latents) const {
-  c10::InferenceMode inference;
-  return to_images(vqvae.decode(latents.to(device())).clamp(0, 1));
+  return public_call([&] { return to_images(vqvae.decode(latents.to(device())).clamp(0, 1)); });
 }
 
 }  // namespace lora

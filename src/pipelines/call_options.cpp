@@ -5,6 +5,7 @@
 #include <random>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "core/text.h"
 #include "nn/random.h"
 
@@ -37,6 +38,9 @@ void check_taken(const CallOptions& o, const Taken& taken, const char* pipeline)
       {"denoising_start", o.denoising_start.has_value()},
       {"denoising_end", o.denoising_end.has_value()},
       {"skip_guidance_layers", !o.skip_guidance_layers.empty()},
+      {"skip_layer_guidance_scale", o.skip_layer_guidance_scale != none.skip_layer_guidance_scale},
+      {"skip_layer_guidance_start", o.skip_layer_guidance_start != none.skip_layer_guidance_start},
+      {"skip_layer_guidance_stop", o.skip_layer_guidance_stop != none.skip_layer_guidance_stop},
       {"mu", o.mu.has_value()},
       {"micro_conditioning_aesthetic_score",
        o.micro_conditioning_aesthetic_score != none.micro_conditioning_aesthetic_score},
@@ -80,9 +84,11 @@ std::vector<at::Generator> generators(const std::vector<uint64_t>& seeds, int64_
   return all;
 }
 
-void report_step(const CallOptions& options, int step, int steps, const Tensor& timestep, Tensor& latents) {
+void report_step(const CallOptions& options, int step, int steps, const Tensor& timestep, Tensor& latents,
+                 uint64_t snapshot) {
   if (!options.callback_on_step_end) return;
-  check(options.callback_on_step_end({step, steps, timestep, latents}), ErrorKind::cancelled,
+  const StepEnd end{step, steps, timestep, latents, snapshot};
+  check(callers([&] { return options.callback_on_step_end(end); }), ErrorKind::cancelled,
         "cancelled after step {} of {}", step + 1, steps);
 }
 

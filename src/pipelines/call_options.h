@@ -26,6 +26,7 @@ std::vector<std::string> spread(const Prompts& texts, const std::vector<std::str
 std::vector<at::Generator> generators(const std::vector<uint64_t>& seeds, int64_t images);
 
 // Throws Error{cancelled} where the callback says so.
-void report_step(const CallOptions& options, int step, int steps, const Tensor& timestep, Tensor& latents);
+void report_step(const CallOptions& options, int step, int steps, const Tensor& timestep, Tensor& latents,
+                 uint64_t snapshot);
 
 }  // namespace lora

@@ -1,43 +1,32 @@
 #include "pipelines/call_scope.h"
 
-#include <algorithm>
+#include <iterator>
 
 #include "core/check.h"
+#include "loaders/registry_of.h"
 
 namespace lora {
 
-CallScope::CallScope(const std::vector<LoraBaseMixin::Component>& components, const CallOptions& options,
-                     int64_t images, double scale) {
-  check(options.adapters_per_image.empty() || int64_t(options.adapters_per_image.size()) == images, ErrorKind::usage,
-        "adapters_per_image has {} lists for {} images", options.adapters_per_image.size(), images);
-  for (const auto& c : components) {
-    pinned_.emplace_back(c).options = {
-        .adapters = options.adapters, .per_image = options.adapters_per_image, .scale = scale};
-  }
-}
-
-// Scopes end in the reverse of the order in which they began.
-CallScope::~CallScope() {
-  while (!pinned_.empty()) pinned_.pop_back();
-}
-
-CallScope::Pinned& CallScope::of(const std::string& component) {
-  return *std::find_if(pinned_.begin(), pinned_.end(), [&](auto& p) { return p.name == component; });
-}
-
-void CallScope::set_picture(const std::string& denoiser, int64_t height, int64_t width, int64_t tokens,
-                            int64_t text_width) {
-  auto& options = of(denoiser).options;
-  options.height = height;
-  options.width = width;
-  options.tokens = tokens;
-  options.text_width = text_width;
+CallScope::CallScope(const AdapterRegistry& registry, const CallOptions& options, int64_t images, double scale,
+                     LatentImage image)
+    : registry_(registry),
+      pin_(registry),
+      options_{.adapters = options.adapters, .per_image = options.adapters_per_image, .scale = scale},
+      image_(std::move(image)) {
+  check(options_.per_image.empty() || int64_t(options_.per_image.size()) == images, ErrorKind::usage,
+        "adapters_per_image has {} lists for {} images", options_.per_image.size(), images);
+  const auto& snapshot = AdapterRegistry::of(pin_);
+  auto lists = options_.per_image;
+  if (options_.adapters) lists.push_back(*options_.adapters);
+  for (const auto& list : lists)
+    for (const auto& adapter : list) check_known(snapshot.state, registry, {adapter.name});
+  for (size_t c = 0; c < registry.components().size(); ++c)
+    adapters_.emplace_back(registry, snapshot, c, options_, image_);
 }
 
 RunScope CallScope::on(const std::string& component, int step, int steps) {
-  auto& pinned = of(component);
-  if (!pinned.adapters) pinned.adapters = std::make_unique<CallAdapters>(*pinned.parts, component, pinned.options);
-  return RunScope(*pinned.parts, pinned.adapters->at(step, steps));
+  const auto c = registry_.index_of(component);
+  return RunScope(*registry_.components()[c].parts, std::next(adapters_.begin(), ptrdiff_t(c))->at(step, steps));
 }
 
 }  // namespace lora

@@ -2,12 +2,14 @@
 #include "pipelines/latent_diffusion.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/InferenceMode.h>
 
 #include <cmath>
 
 #include "core/check.h"
 #include "core/text.h"
+#include "io/png.h"
+#include "io/public_call.h"
+#include "loaders/registry_of.h"
 #include "nn/random.h"
 #include "pipelines/pictures.h"
 #include "pipelines/pipeline_files.h"
@@ -94,6 +96,8 @@ class LatentDiffusionPipeline::Call {
 // ---- What is asked --------------------------------------------------------------------------------------------------
 
 void LatentDiffusionPipeline::Call::check_mode() {
+  for (const auto& image : o_.image) check_pixels(image, "image");
+  for (const auto& image : o_.mask_image) check_pixels(image, "mask_image");
   check(o_.mask_image.empty() || !o_.image.empty(), ErrorKind::usage, "mask_image is given without an image to mask");
   check(!o_.strength || !o_.image.empty(), ErrorKind::usage, "strength is given without an image to start from");
   check(strength() > 0 && strength() <= 1, ErrorKind::usage, "strength is {}; it must be in (0, 1]", strength());
@@ -287,12 +291,13 @@ Tensor LatentDiffusionPipeline::Call::run() {
   guided_ = guidance_scale_ > 1 && traits_.time_cond_proj_dim == 0;
   set_timesteps();
   step_options_ = {.eta = o_.eta, .generators = generators(o_.seed, images_)};
-  // One picture of the models for the whole run, whatever is set or loaded meanwhile.
-  CallScope scope(pipe_.models(), o_, images_, o_.cross_attention_kwargs.scale * o_.joint_attention_kwargs.scale);
+  // One snapshot of all adapters for the whole run, whatever is set or loaded meanwhile.
+  const auto factor = pipe_.vae.scale_factor();
+  CallScope scope(registry_of(pipe_), o_, images_, o_.cross_attention_kwargs.scale * o_.joint_attention_kwargs.scale,
+                  {traits_.denoiser, height_ / factor, width_ / factor});
   auto given = conditions(scope);
   auto latents = start();
   if (inpaints()) prepare_mask();
-  scope.set_picture(traits_.denoiser, latents.size(2), latents.size(3), given.embeds.size(1), traits_.text_width);
 
   auto timesteps = scheduler_->timesteps();
   for (int i = 0; i < count(); ++i) {
@@ -304,23 +309,25 @@ Tensor LatentDiffusionPipeline::Call::run() {
       if (i + 1 < count()) kept = scheduler_->add_noise(kept, noise_, timesteps[begin_ + i + 1].reshape(1));
       latents = (1 - mask_) * kept + mask_ * latents;
     }
-    report_step(o_, i, count(), t, latents);
+    report_step(o_, i, count(), t, latents, scope.snapshot());
   }
   return latents;
 }
 
 // ---- The pipeline ---------------------------------------------------------------------------------------------------
 
+LatentDiffusionPipeline::LatentDiffusionPipeline(AutoencoderKL given_vae, std::shared_ptr<const Scheduler> given)
+    : DiffusionPipeline(std::move(given)), vae(std::move(given_vae)) {}
+
 Tensor LatentDiffusionPipeline::generate_latents(const Prompts& prompt, const CallOptions& options) const {
-  check_adapters(options);
-  c10::InferenceMode inference;
-  return Call(*this, prompt, options).run();
+  return public_call([&] { return Call(*this, prompt, options).run(); });
 }
 
 std::vector<Image> LatentDiffusionPipeline::decode_latents(const Tensor& latents) const {
-  c10::InferenceMode inference;
-  auto pixels = vae.decode(latents.to(vae.device(), vae.dtype()) / vae.scaling_factor() + vae.shift_factor());
-  return to_images((pixels * 0.5 + 0.5).clamp(0, 1));
+  return public_call([&] {
+    auto pixels = vae.decode(latents.to(vae.device(), vae.dtype()) / vae.scaling_factor() + vae.shift_factor());
+    return to_images((pixels * 0.5 + 0.5).clamp(0, 1));
+  });
 }
 
 TextEmbeddings LatentDiffusionPipeline::no_text(const TextEmbeddings&, const CallOptions&) const { return {}; }

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "lora/pipelines.h"
+#include "models/parts_of.h"
 #include "pipelines/call_options.h"
 #include "pipelines/call_scope.h"
 
@@ -14,7 +15,6 @@ struct LatentDiffusionPipeline::Traits {
   int64_t in_channels = 4;         // of the denoiser: the latents', and those of a mask and a masked picture
   int64_t patch_size = 1;          // latents' sides are multiples of it
   int64_t time_cond_proj_dim = 0;  // where the model was distilled with guidance
-  int64_t text_width = 0;          // by which text tokens are told from a picture's places; 0: by their number
   int steps = 50;                  // the defaults of a call
   double guidance_scale = 7.5, inpaint_guidance_scale = 7.5, strength = 0.8, inpaint_strength = 1;
   bool rounds_strength_down = true;  // to whole steps; else what it leaves out is
@@ -33,7 +33,7 @@ struct LatentDiffusionPipeline::Texts {
   // What f gives inside one run of that component: the call's, where this is part of one.
   template <class F>
   auto inside(const char* component, const Model& model, F f) const {
-    auto run = call ? call->on(component, 0, steps) : RunScope(*model.parts());
+    auto run = call ? call->on(component, 0, steps) : RunScope(parts_of(model));
     return f();
   }
 };

@@ -2,17 +2,17 @@
 
 #include <ATen/ATen.h>
 
-#include "core/check.h"
+#include "io/png.h"
 
 namespace lora {
 
 namespace {
 
 // uint8 [N, 3, height, width].
-Tensor resized(const std::vector<Image>& images, int64_t height, int64_t width) {
+Tensor resized(const std::vector<Image>& images, int64_t height, int64_t width, const char* what) {
   std::vector<Tensor> all;
   for (const auto& image : images) {
-    check(image.width > 0 && image.height > 0, ErrorKind::usage, "an image has no pixels");
+    check_pixels(image, what);
     auto bytes = at::tensor(at::ArrayRef<uint8_t>(image.pixels), at::kByte);
     auto t = bytes.view({1, image.height, image.width, 3}).permute({0, 3, 1, 2}).contiguous();
     if (image.height != height || image.width != width)
@@ -25,12 +25,12 @@ Tensor resized(const std::vector<Image>& images, int64_t height, int64_t width) 
 }  // namespace
 
 Tensor to_pixels(const std::vector<Image>& images, int64_t height, int64_t width) {
-  return resized(images, height, width).to(at::kFloat) / 255 * 2 - 1;
+  return resized(images, height, width, "image").to(at::kFloat) / 255 * 2 - 1;
 }
 
 Tensor to_grey(const std::vector<Image>& images, int64_t height, int64_t width) {
   // The weights of ITU-R 601-2 luma in 16 bits, rounded, as Pillow's conversion to grey has them.
-  auto rgb = resized(images, height, width).to(at::kInt);
+  auto rgb = resized(images, height, width, "mask_image").to(at::kInt);
   auto grey = at::bitwise_right_shift(
       rgb.select(1, 0) * 19595 + rgb.select(1, 1) * 38470 + rgb.select(1, 2) * 7471 + 0x8000, 16);
   return (grey.to(at::kFloat) / 255).unsqueeze(1);

@@ -1,4 +1,5 @@
 #include "core/check.h"
+#include "io/public_call.h"
 #include "lora/pipelines.h"
 #include "pipelines/pipeline_files.h"
 
@@ -7,46 +8,46 @@ namespace lora {
 namespace fs = std::filesystem;
 
 StableDiffusionPipeline StableDiffusionPipeline::from_pretrained(const fs::path& path, const PipelineOptions& options) {
-  return open({path, options, PipelineFamily::stable_diffusion});
+  return public_call([&] { return open({path, options, PipelineFamily::stable_diffusion}); });
 }
 
 StableDiffusionXLPipeline StableDiffusionXLPipeline::from_pretrained(const fs::path& path,
                                                                      const PipelineOptions& options) {
-  return open({path, options, PipelineFamily::stable_diffusion_xl});
+  return public_call([&] { return open({path, options, PipelineFamily::stable_diffusion_xl}); });
 }
 
 StableDiffusion3Pipeline StableDiffusion3Pipeline::from_pretrained(const fs::path& path,
                                                                    const PipelineOptions& options) {
-  return open({path, options, PipelineFamily::stable_diffusion_3});
+  return public_call([&] { return open({path, options, PipelineFamily::stable_diffusion_3}); });
 }
 
 AmusedPipeline AmusedPipeline::from_pretrained(const fs::path& path, const PipelineOptions& options) {
-  return open({path, options, PipelineFamily::amused});
+  return public_call([&] { return open({path, options, PipelineFamily::amused}); });
 }
 
 std::unique_ptr<DiffusionPipeline> DiffusionPipeline::from_pretrained(const fs::path& path,
                                                                       const PipelineOptions& options) {
-  PipelineFiles files(path, options);
-  switch (files.family()) {
-    case PipelineFamily::stable_diffusion:
-      return std::make_unique<StableDiffusionPipeline>(StableDiffusionPipeline::open(files));
-    case PipelineFamily::stable_diffusion_xl:
-      return std::make_unique<StableDiffusionXLPipeline>(StableDiffusionXLPipeline::open(files));
-    case PipelineFamily::stable_diffusion_3:
-      return std::make_unique<StableDiffusion3Pipeline>(StableDiffusion3Pipeline::open(files));
-    case PipelineFamily::amused: return std::make_unique<AmusedPipeline>(AmusedPipeline::open(files));
-  }
-  fail(ErrorKind::unsupported, "{}: a pipeline of no known family", path.string());
+  return public_call([&]() -> std::unique_ptr<DiffusionPipeline> {
+    PipelineFiles files(path, options);
+    switch (files.family()) {
+      case PipelineFamily::stable_diffusion:
+        return std::make_unique<StableDiffusionPipeline>(StableDiffusionPipeline::open(files));
+      case PipelineFamily::stable_diffusion_xl:
+        return std::make_unique<StableDiffusionXLPipeline>(StableDiffusionXLPipeline::open(files));
+      case PipelineFamily::stable_diffusion_3:
+        return std::make_unique<StableDiffusion3Pipeline>(StableDiffusion3Pipeline::open(files));
+      case PipelineFamily::amused: return std::make_unique<AmusedPipeline>(AmusedPipeline::open(files));
+    }
+    fail(ErrorKind::unsupported, "{}: a pipeline of no known family", path.string());
+  });
 }
 
 std::vector<Image> DiffusionPipeline::operator()(const Prompts& prompt, const CallOptions& options) const {
   return decode_latents(generate_latents(prompt, options));
 }
 
-void DiffusionPipeline::check_adapters(const CallOptions& options) const {
-  for (const auto& adapter : options.adapters.value_or(std::vector<CallAdapter>())) check_known({adapter.name});
-  for (const auto& list : options.adapters_per_image)
-    for (const auto& adapter : list) check_known({adapter.name});
+DiffusionPipeline::DiffusionPipeline(std::shared_ptr<const Scheduler> given) : scheduler(std::move(given)) {
+  check(scheduler != nullptr, ErrorKind::usage, "a pipeline needs a scheduler");
 }
 
 }  // namespace lora

@@ -1,3 +1,5 @@
+#include "io/public_call.h"
+#include "loaders/registry_of.h"
 #include "lora/pipelines.h"
 #include "pipelines/latent_diffusion.h"
 #include "pipelines/pipeline_files.h"
@@ -5,25 +7,36 @@
 namespace lora {
 
 StableDiffusionPipeline StableDiffusionPipeline::open(const PipelineFiles& files) {
-  StableDiffusionPipeline pipe;
   auto tokenizer = files.tokenizer("tokenizer");
-  pipe.unet = files.model<UNet2DConditionModel>("unet");
-  pipe.text_encoder = files.model<CLIPTextModel>("text_encoder");
-  pipe.vae = files.model<AutoencoderKL>("vae");
-  pipe.scheduler = files.scheduler();
-  pipe.tokenizer = tokenizer.get();
-  return pipe;
+  auto unet = files.model<UNet2DConditionModel>("unet");
+  auto text_encoder = files.model<CLIPTextModel>("text_encoder");
+  return StableDiffusionPipeline({.vae = files.model<AutoencoderKL>("vae"),
+                                  .text_encoder = std::move(text_encoder),
+                                  .tokenizer = tokenizer.get(),
+                                  .unet = std::move(unet),
+                                  .scheduler = files.scheduler()});
+}
+
+StableDiffusionPipeline::StableDiffusionPipeline(Components c)
+    : LatentDiffusionPipeline(std::move(c.vae), std::move(c.scheduler)),
+      unet(std::move(c.unet)),
+      text_encoder(std::move(c.text_encoder)),
+      tokenizer(std::move(c.tokenizer)) {
+  adapt({{"unet", &unet}, {"text_encoder", &text_encoder}});
 }
 
 void StableDiffusionPipeline::save_pretrained(const std::filesystem::path& folder) const {
-  PipelineFolder out(folder);
-  for (const auto& c : models()) out.add(c.name, *c.model);
-  out.add("vae", vae);
-  out.add("tokenizer", tokenizer);
-  out.add(*scheduler);
-  for (const char* absent : {"feature_extractor", "image_encoder", "safety_checker"}) out.add_nothing(absent);
-  out.set("requires_safety_checker", false);
-  out.finish(unet.in_channels() > vae.latent_channels() ? "StableDiffusionInpaintPipeline" : class_name());
+  public_call([&] {
+    const SnapshotScope unwritten(registry_of(*this));
+    PipelineFolder out(folder);
+    for (const auto& c : models()) out.add(c.name, *c.model);
+    out.add("vae", vae);
+    out.add("tokenizer", tokenizer);
+    out.add(*scheduler);
+    for (const char* absent : {"feature_extractor", "image_encoder", "safety_checker"}) out.add_nothing(absent);
+    out.set("requires_safety_checker", false);
+    out.finish(unet.in_channels() > vae.latent_channels() ? "StableDiffusionInpaintPipeline" : class_name());
+  });
 }
 
 std::vector<LoraBaseMixin::Component> StableDiffusionPipeline::models() const {
@@ -35,7 +48,10 @@ void StableDiffusionPipeline::check_words(const std::string&, const std::vector<
 }
 
 Tensor StableDiffusionPipeline::encode_prompt(const Prompts& prompt, std::optional<int> clip_skip) const {
-  return embed({.by_encoder = {prompt}, .clip_skip = clip_skip}).prompt_embeds;
+  return public_call([&] {
+    const SnapshotScope scope(registry_of(*this));
+    return embed({.by_encoder = {prompt}, .clip_skip = clip_skip}).prompt_embeds;
+  });
 }
 
 LatentDiffusionPipeline::Traits StableDiffusionPipeline::traits() const {
@@ -44,7 +60,6 @@ LatentDiffusionPipeline::Traits StableDiffusionPipeline::traits() const {
       .sample_size = unet.sample_size(),
       .in_channels = unet.in_channels(),
       .time_cond_proj_dim = unet.time_cond_proj_dim(),
-      .text_width = text_encoder.hidden_size(),
       .takes = {"guidance_rescale", "eta", "clip_skip", "image", "strength", "mask_image", "cross_attention_kwargs"}};
 }
 

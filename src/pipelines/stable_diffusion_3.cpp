@@ -1,6 +1,8 @@
 #include <ATen/ATen.h>
 
 #include "core/check.h"
+#include "io/public_call.h"
+#include "loaders/registry_of.h"
 #include "lora/pipelines.h"
 #include "pipelines/latent_diffusion.h"
 #include "pipelines/pipeline_files.h"
@@ -8,34 +10,58 @@
 namespace lora {
 
 StableDiffusion3Pipeline StableDiffusion3Pipeline::open(const PipelineFiles& files) {
-  StableDiffusion3Pipeline pipe;
   auto tokenizer = files.tokenizer("tokenizer"), tokenizer_2 = files.tokenizer("tokenizer_2", "!");
-  pipe.transformer = files.model<SD3Transformer2DModel>("transformer");
-  pipe.text_encoder = files.model<CLIPTextModel>("text_encoder");
-  pipe.text_encoder_2 = files.model<CLIPTextModel>("text_encoder_2");
-  if (files.has("text_encoder_3")) {
-    pipe.tokenizer_3 = files.t5_tokenizer("tokenizer_3");
-    pipe.text_encoder_3 = files.model<T5EncoderModel>("text_encoder_3");
-  }
-  pipe.vae = files.model<AutoencoderKL>("vae");
-  pipe.scheduler = files.scheduler();
-  pipe.tokenizer = tokenizer.get();
-  pipe.tokenizer_2 = tokenizer_2.get();
-  return pipe;
+  auto transformer = files.model<SD3Transformer2DModel>("transformer");
+  auto text_encoder = files.model<CLIPTextModel>("text_encoder");
+  auto text_encoder_2 = files.model<CLIPTextModel>("text_encoder_2");
+  const bool t5 = files.has("text_encoder_3");
+  using Encoder = std::optional<T5EncoderModel>;
+  auto tokenizer_3 = t5 ? std::optional(files.t5_tokenizer("tokenizer_3")) : std::nullopt;
+  auto text_encoder_3 = t5 ? Encoder(files.model<T5EncoderModel>("text_encoder_3")) : Encoder();
+  auto vae = files.model<AutoencoderKL>("vae");
+  return StableDiffusion3Pipeline({.transformer = std::move(transformer),
+                                   .scheduler = files.scheduler(),
+                                   .vae = std::move(vae),
+                                   .text_encoder = std::move(text_encoder),
+                                   .tokenizer = tokenizer.get(),
+                                   .text_encoder_2 = std::move(text_encoder_2),
+                                   .tokenizer_2 = tokenizer_2.get(),
+                                   .text_encoder_3 = std::move(text_encoder_3),
+                                   .tokenizer_3 = std::move(tokenizer_3)});
+}
+
+StableDiffusion3Pipeline::StableDiffusion3Pipeline(Components c)
+    : LatentDiffusionPipeline(std::move(c.vae), std::move(c.scheduler)),
+      transformer(std::move(c.transformer)),
+      text_encoder(std::move(c.text_encoder)),
+      text_encoder_2(std::move(c.text_encoder_2)),
+      text_encoder_3(std::move(c.text_encoder_3)),
+      tokenizer(std::move(c.tokenizer)),
+      tokenizer_2(std::move(c.tokenizer_2)),
+      tokenizer_3(std::move(c.tokenizer_3)) {
+  check(text_encoder_3.has_value() == tokenizer_3.has_value(), ErrorKind::usage,
+        "text_encoder_3 and tokenizer_3: give both or neither");
+  std::vector<std::pair<std::string, Model*>> all{
+      {"transformer", &transformer}, {"text_encoder", &text_encoder}, {"text_encoder_2", &text_encoder_2}};
+  if (text_encoder_3) all.emplace_back("text_encoder_3", &*text_encoder_3);
+  adapt(all);
 }
 
 void StableDiffusion3Pipeline::save_pretrained(const std::filesystem::path& folder) const {
-  PipelineFolder out(folder);
-  for (const auto& c : models()) out.add(c.name, *c.model);
-  out.add("vae", vae);
-  out.add("tokenizer", tokenizer);
-  out.add("tokenizer_2", tokenizer_2);
-  if (tokenizer_3) out.add("tokenizer_3", *tokenizer_3);
-  out.add(*scheduler);
-  if (!text_encoder_3) out.add_nothing("text_encoder_3");
-  if (!tokenizer_3) out.add_nothing("tokenizer_3");
-  for (const char* absent : {"feature_extractor", "image_encoder"}) out.add_nothing(absent);
-  out.finish(class_name());
+  public_call([&] {
+    const SnapshotScope unwritten(registry_of(*this));
+    PipelineFolder out(folder);
+    for (const auto& c : models()) out.add(c.name, *c.model);
+    out.add("vae", vae);
+    out.add("tokenizer", tokenizer);
+    out.add("tokenizer_2", tokenizer_2);
+    if (tokenizer_3) out.add("tokenizer_3", *tokenizer_3);
+    out.add(*scheduler);
+    if (!text_encoder_3) out.add_nothing("text_encoder_3");
+    if (!tokenizer_3) out.add_nothing("tokenizer_3");
+    for (const char* absent : {"feature_extractor", "image_encoder"}) out.add_nothing(absent);
+    out.finish(class_name());
+  });
 }
 
 std::vector<LoraBaseMixin::Component> StableDiffusion3Pipeline::models() const {
@@ -55,9 +81,12 @@ void StableDiffusion3Pipeline::check_words(const std::string& component, const s
 TextEmbeddings StableDiffusion3Pipeline::encode_prompt(const Prompts& prompt, const Prompts& prompt_2,
                                                        const Prompts& prompt_3, std::optional<int> clip_skip,
                                                        int max_sequence_length) const {
-  return embed({.by_encoder = {prompt, prompt_2.empty() ? prompt : prompt_2, prompt_3.empty() ? prompt : prompt_3},
-                .clip_skip = clip_skip,
-                .max_sequence_length = max_sequence_length});
+  return public_call([&] {
+    const SnapshotScope scope(registry_of(*this));
+    return embed({.by_encoder = {prompt, prompt_2.empty() ? prompt : prompt_2, prompt_3.empty() ? prompt : prompt_3},
+                  .clip_skip = clip_skip,
+                  .max_sequence_length = max_sequence_length});
+  });
 }
 
 LatentDiffusionPipeline::Traits StableDiffusion3Pipeline::traits() const {
@@ -74,7 +103,8 @@ LatentDiffusionPipeline::Traits StableDiffusion3Pipeline::traits() const {
           .pooled = true,
           .takes = {"prompt_2", "prompt_3", "negative_prompt_2", "negative_prompt_3", "clip_skip",
                     "max_sequence_length", "pooled_prompt_embeds", "negative_pooled_prompt_embeds", "image", "strength",
-                    "mask_image", "skip_guidance_layers", "mu", "joint_attention_kwargs"}};
+                    "mask_image", "skip_guidance_layers", "skip_layer_guidance_scale", "skip_layer_guidance_start",
+                    "skip_layer_guidance_stop", "mu", "joint_attention_kwargs"}};
 }
 
 // Both CLIP encoders' states side by side, filled up with zeros to T5's width, and T5's (or zeros) after them.

@@ -1,6 +1,8 @@
 #include <ATen/ATen.h>
 
 #include "core/check.h"
+#include "io/public_call.h"
+#include "loaders/registry_of.h"
 #include "lora/pipelines.h"
 #include "pipelines/latent_diffusion.h"
 #include "pipelines/pipeline_files.h"
@@ -8,38 +10,61 @@
 namespace lora {
 
 StableDiffusionXLPipeline StableDiffusionXLPipeline::open(const PipelineFiles& files) {
-  StableDiffusionXLPipeline pipe;
   auto tokenizer_2 = files.tokenizer("tokenizer_2", "!");
-  pipe.unet = files.model<UNet2DConditionModel>("unet");
-  if (files.has("text_encoder")) {
-    pipe.text_encoder = files.model<CLIPTextModel>("text_encoder");
-    pipe.tokenizer = files.tokenizer("tokenizer").get();
-  }
-  pipe.text_encoder_2 = files.model<CLIPTextModel>("text_encoder_2");
-  pipe.vae = files.vae_in_float32();
-  pipe.scheduler = files.scheduler();
-  bool refiner = !files.has("text_encoder");  // where there is no index to say it
-  pipe.force_zeros_for_empty_prompt = files.flag("force_zeros_for_empty_prompt", !refiner);
-  pipe.requires_aesthetics_score = files.flag("requires_aesthetics_score", refiner);
-  pipe.tokenizer_2 = tokenizer_2.get();
-  return pipe;
+  auto unet = files.model<UNet2DConditionModel>("unet");
+  const bool refiner = !files.has("text_encoder");
+  using Encoder = std::optional<CLIPTextModel>;
+  auto text_encoder = refiner ? Encoder() : Encoder(files.model<CLIPTextModel>("text_encoder"));
+  auto tokenizer = refiner ? std::nullopt : std::optional(files.tokenizer("tokenizer").get());
+  auto text_encoder_2 = files.model<CLIPTextModel>("text_encoder_2");
+  // What a single file, which has no index, is taken to say.
+  return StableDiffusionXLPipeline(
+      {.vae = files.vae_in_float32(),
+       .text_encoder = std::move(text_encoder),
+       .text_encoder_2 = std::move(text_encoder_2),
+       .tokenizer = std::move(tokenizer),
+       .tokenizer_2 = tokenizer_2.get(),
+       .unet = std::move(unet),
+       .scheduler = files.scheduler(),
+       .force_zeros_for_empty_prompt = files.flag("force_zeros_for_empty_prompt", !refiner),
+       .requires_aesthetics_score = files.flag("requires_aesthetics_score", refiner)});
+}
+
+StableDiffusionXLPipeline::StableDiffusionXLPipeline(Components c)
+    : LatentDiffusionPipeline(std::move(c.vae), std::move(c.scheduler)),
+      unet(std::move(c.unet)),
+      text_encoder(std::move(c.text_encoder)),
+      text_encoder_2(std::move(c.text_encoder_2)),
+      tokenizer(std::move(c.tokenizer)),
+      tokenizer_2(std::move(c.tokenizer_2)),
+      force_zeros_for_empty_prompt(c.force_zeros_for_empty_prompt),
+      requires_aesthetics_score(c.requires_aesthetics_score) {
+  check(text_encoder.has_value() == tokenizer.has_value(), ErrorKind::usage,
+        "text_encoder and tokenizer: give both, or neither for a refiner");
+  std::vector<std::pair<std::string, Model*>> all{{"unet", &unet}};
+  if (text_encoder) all.emplace_back("text_encoder", &*text_encoder);
+  all.emplace_back("text_encoder_2", &text_encoder_2);
+  adapt(all);
 }
 
 void StableDiffusionXLPipeline::save_pretrained(const std::filesystem::path& folder) const {
-  PipelineFolder out(folder);
-  for (const auto& c : models()) out.add(c.name, *c.model);
-  out.add("vae", vae);
-  if (tokenizer) out.add("tokenizer", *tokenizer);
-  out.add("tokenizer_2", tokenizer_2);
-  out.add(*scheduler);
-  if (!text_encoder) out.add_nothing("text_encoder");
-  if (!tokenizer) out.add_nothing("tokenizer");
-  for (const char* absent : {"feature_extractor", "image_encoder"}) out.add_nothing(absent);
-  out.set("force_zeros_for_empty_prompt", force_zeros_for_empty_prompt);
-  if (requires_aesthetics_score) out.set("requires_aesthetics_score", true);
-  out.finish(unet.in_channels() > vae.latent_channels() ? "StableDiffusionXLInpaintPipeline"
-             : requires_aesthetics_score                ? "StableDiffusionXLImg2ImgPipeline"
-                                                        : class_name());
+  public_call([&] {
+    const SnapshotScope unwritten(registry_of(*this));
+    PipelineFolder out(folder);
+    for (const auto& c : models()) out.add(c.name, *c.model);
+    out.add("vae", vae);
+    if (tokenizer) out.add("tokenizer", *tokenizer);
+    out.add("tokenizer_2", tokenizer_2);
+    out.add(*scheduler);
+    if (!text_encoder) out.add_nothing("text_encoder");
+    if (!tokenizer) out.add_nothing("tokenizer");
+    for (const char* absent : {"feature_extractor", "image_encoder"}) out.add_nothing(absent);
+    out.set("force_zeros_for_empty_prompt", force_zeros_for_empty_prompt);
+    if (requires_aesthetics_score) out.set("requires_aesthetics_score", true);
+    out.finish(unet.in_channels() > vae.latent_channels() ? "StableDiffusionXLInpaintPipeline"
+               : requires_aesthetics_score                ? "StableDiffusionXLImg2ImgPipeline"
+                                                          : class_name());
+  });
 }
 
 std::vector<LoraBaseMixin::Component> StableDiffusionXLPipeline::models() const {
@@ -55,7 +80,10 @@ void StableDiffusionXLPipeline::check_words(const std::string& component, const 
 
 TextEmbeddings StableDiffusionXLPipeline::encode_prompt(const Prompts& prompt, const Prompts& prompt_2,
                                                         std::optional<int> clip_skip) const {
-  return embed({.by_encoder = {prompt, prompt_2.empty() ? prompt : prompt_2}, .clip_skip = clip_skip});
+  return public_call([&] {
+    const SnapshotScope scope(registry_of(*this));
+    return embed({.by_encoder = {prompt, prompt_2.empty() ? prompt : prompt_2}, .clip_skip = clip_skip});
+  });
 }
 
 LatentDiffusionPipeline::Traits StableDiffusionXLPipeline::traits() const {
@@ -63,7 +91,6 @@ LatentDiffusionPipeline::Traits StableDiffusionXLPipeline::traits() const {
           .sample_size = unet.sample_size(),
           .in_channels = unet.in_channels(),
           .time_cond_proj_dim = unet.time_cond_proj_dim(),
-          .text_width = (text_encoder ? text_encoder->hidden_size() : 0) + text_encoder_2.hidden_size(),
           .guidance_scale = 5,
           .strength = 0.3,
           .inpaint_strength = 0.9999,

@@ -6,16 +6,12 @@
 
 #include "adapters/adapter.h"
 #include "core/check.h"
+#include "loaders/lora_file.h"
 #include "loaders/metadata.h"
 
 namespace lora {
 
 namespace {
-
-// Reads for whatever base model the file is.
-class FileReader : public LoraBaseMixin {
-  std::vector<Component> lora_components() const override { return {{"", nullptr}}; }
-};
 
 // As the layer's own tensors tell it; 0 for kinds without one.
 int64_t rank_of(const Module& m) {
@@ -114,7 +110,7 @@ double sum_of_products(const Tensor& a, const Tensor& b) { return (a * b).sum(at
 }  // namespace
 
 LoraLayers read_layers(const std::filesystem::path& source) {
-  LoraLayers read{FileReader().lora_state_dict(source), {}};
+  LoraLayers read{read_lora_state_dict(source, {}, /*denoiser=*/""), {}};  // whatever base model it is for
   read.layers = modules_of(read.file.state_dict);
   add_alphas(read.layers, read.file);
   return read;
@@ -163,8 +159,9 @@ LayerChange change_of(const NamedModule& layer) {
 
 Tensor LayerChange::dense() const {
   if (!A.defined()) return weight;
-  auto product = at::mm(B, A) * scale;
-  return weight.defined() ? product + weight : product;
+  // What the effect makes of a weight of zeros.
+  auto zeros = at::zeros({1}).expand({B.size(0), A.size(1)});
+  return with_effect({.A = A, .B = B, .scale = scale, .weight = weight}, SiteKind::linear, zeros);
 }
 
 // Without making the products of factors: ⟨B A, D C⟩ is the sum over BᵀD ∘ A Cᵀ, and ⟨B A, W⟩ that over W Aᵀ ∘ B.

@@ -8,6 +8,7 @@
 #include "dialects/flux_names.h"
 #include "lora/denoisers.h"
 #include "lora/text_encoders.h"
+#include "models/parts_of.h"
 
 namespace lora {
 
@@ -51,7 +52,8 @@ constexpr auto kT5Xxl = R"({"d_model": 4096, "d_ff": 10240, "num_heads": 64, "nu
 
 template <class Built>
 std::shared_ptr<Parts> build(const std::string& config) {
-  return Built::random(config, 0, {.device = at::kMeta}).parts();
+  auto model = Built::random(config, 0, {.device = at::kMeta});
+  return shared_parts_of(model);
 }
 
 struct Row {

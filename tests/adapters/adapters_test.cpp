@@ -1,7 +1,6 @@
-#include "adapters/adapters.h"
-
 #include <random>
 
+#include "adapters/registry.h"
 #include "nn/deltas/diff.h"
 #include "nn/deltas/dora.h"
 #include "nn/deltas/ia3.h"
@@ -18,6 +17,11 @@ namespace {
 
 // Three layers whose weights alias a mapped file, came converted from one, or came from no file at all.
 enum class Origin { mapped, converted, memory };
+
+struct Named {
+  std::string name;
+  Adapter adapter;
+};
 
 struct Model {
   TemporaryFolder folder;
@@ -50,9 +54,9 @@ struct Model {
     return all;
   }
 
-  Adapter adapter(const std::string& name, int64_t rank, uint64_t seed, double alpha) {
+  Named adapter(const std::string& name, int64_t rank, uint64_t seed, double alpha) {
     at::manual_seed(seed);
-    Adapter a{.name = name};
+    Adapter a;
     for (const auto& site : parts->sites) {
       auto w = site->weight.sizes();
       auto A = w.size() == 4 ? at::randn({rank, w[1], w[2], w[3]}) : at::randn({rank, w[1]});
@@ -62,17 +66,63 @@ struct Model {
           {site.get(), std::make_shared<LoraDelta>(LoraFactors{
                            .A = A.to(dtype), .B = B.to(dtype), .alpha = alpha, .scale = alpha / double(rank)})});
     }
-    return a;
+    return {name, std::move(a)};
+  }
+};
+
+// The loaders' calls on a pipeline of that one component.
+struct Calls {
+  AdapterRegistry registry;
+
+  explicit Calls(const std::shared_ptr<Parts>& parts) : registry({{"model", parts}}) {}
+
+  AdapterState state() const { return registry.current()->state; }
+  std::vector<std::string> names() const { return state().names(0); }
+  std::vector<std::string> fused() const {
+    std::vector<std::string> names;
+    const auto now = state();
+    for (const auto& f : now.components[0].fused) names.push_back(f.name);
+    return names;
+  }
+  std::shared_ptr<const Adapter> adapter(const std::string& name) const { return state().part(name, 0); }
+
+  void edit(const std::function<void(AdapterState&)>& change) { registry.change(change); }
+  void add(const Named& a) {
+    edit([&](AdapterState& s) { s.add(s.new_name(a.name), {std::make_shared<Adapter>(a.adapter)}); });
+  }
+  void replace(const Named& a) {
+    edit([&](AdapterState& s) { s.replace(a.name, {std::make_shared<Adapter>(a.adapter)}, {{}}); });
+  }
+  void set(const std::vector<std::string>& names, const std::vector<double>& weights) {
+    std::vector<std::vector<SiteWeights>> each;
+    for (auto w : weights) each.push_back({{.number = w, .by_site = {}}});
+    edit([&](AdapterState& s) { s.set(names, std::vector<LoraScale>(weights.begin(), weights.end()), each); });
+  }
+  void enable(bool on) {
+    edit([&](AdapterState& s) { s.enabled = on; });
+  }
+  void fuse(const std::vector<std::string>& names, double scale) {
+    edit([&](AdapterState& s) { s.fuse(names, 0, scale); });
+  }
+  void unfuse(const std::vector<std::string>& names = {}) {
+    edit([&](AdapterState& s) { s.unfuse(names, 0); });
+  }
+  void remove(const std::vector<std::string>& names) {
+    edit([&](AdapterState& s) { s.remove(names); });
+  }
+  void unload() {
+    edit([](AdapterState& s) { s.unload(); });
   }
 };
 
 // The same layers with another kind of delta on each, by turns.
-Adapter of_kinds(Adapter adapter, const Adapters& adapters, int turn) {
+Named of_kinds(Named named, const Calls& calls, int turn) {
+  auto& adapter = named.adapter;
   for (size_t i = 0; i < adapter.entries.size(); ++i) {
     auto& [site, delta] = adapter.entries[i];
     auto effect = delta->effect(1, site->weight);
     LoraFactors factors{.A = effect.A, .B = effect.B, .alpha = delta->alpha(), .scale = delta->scale()};
-    auto base = adapters.base(*site);
+    auto base = calls.registry.base(*site);
     auto magnitude = at::rand({base.size(0)}) + 20;
     auto out = base.size(0), in = base.numel() / out;
     auto move = [&](const Delta& d) { return d.to(base.device(), base.scalar_type()); };
@@ -105,7 +155,7 @@ Adapter of_kinds(Adapter adapter, const Adapters& adapters, int turn) {
       case 7: delta = make_oft(*site, {{"oft_blocks", at::randn({1, out, out})}}, 1e-3, site->path); break;
     }
   }
-  return adapter;
+  return named;
 }
 
 bool same(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
@@ -125,10 +175,10 @@ TEST_P(AdaptersTest, FusingRoundsOnceAndUnfusingRestoresEveryBit) {
   auto [origin, dtype] = GetParam();
   Model model(origin, dtype);
   auto base = model.weights();
-  auto& adapters = Adapters::of(*model.parts);
+  Calls adapters(model.parts);
   adapters.add(model.adapter("x", 4, 1, 2));
   adapters.add(model.adapter("y", 8, 2, 8));
-  adapters.set({"x", "y"}, {{.number = 0.5}, {.number = -1.25}});
+  adapters.set({"x", "y"}, {0.5, -1.25});
   adapters.fuse({"x", "y"}, 0.8);
 
   for (size_t i = 0; i < base.size(); ++i) {
@@ -147,9 +197,9 @@ TEST_P(AdaptersTest, FusingRoundsOnceAndUnfusingRestoresEveryBit) {
 TEST_P(AdaptersTest, FusedEqualsActive) {
   auto [origin, dtype] = GetParam();
   Model model(origin, dtype);
-  auto& adapters = Adapters::of(*model.parts);
+  Calls adapters(model.parts);
   adapters.add(model.adapter("x", 4, 1, 2));
-  adapters.set({"x"}, {{.number = 0.6}});
+  adapters.set({"x"}, {0.6});
   auto x = at::randn({5, 700}).to(dtype);
   auto run = [&] {
     RunScope scope(*model.parts);
@@ -173,7 +223,7 @@ TEST_P(AdaptersTest, AnySequenceOfCallsCanBeUndone) {
   for (uint64_t seed = 0; seed < 3; ++seed) {
     Model model(origin, dtype);
     auto base = model.weights();
-    auto& adapters = Adapters::of(*model.parts);
+    Calls adapters(model.parts);
     std::mt19937_64 random(seed);
     auto pick = [&](int n) { return int(random() % uint64_t(n)); };
     int loaded = 0;
@@ -182,8 +232,8 @@ TEST_P(AdaptersTest, AnySequenceOfCallsCanBeUndone) {
       std::vector<std::string> some;
       for (const auto& name : names)
         if (pick(2)) some.push_back(name);
-      std::vector<SiteWeights> weights;
-      for (size_t i = 0; i < some.size(); ++i) weights.push_back({.number = double(pick(5) - 2)});
+      std::vector<double> weights;
+      for (size_t i = 0; i < some.size(); ++i) weights.push_back(double(pick(5) - 2));
       switch (pick(10)) {
         case 0:
           if (names.size() < 4)
@@ -193,7 +243,7 @@ TEST_P(AdaptersTest, AnySequenceOfCallsCanBeUndone) {
         case 1: adapters.set(some, weights); break;
         case 2: adapters.enable(pick(2)); break;
         case 9:
-          if (!some.empty()) adapters.replace(model.adapter(some.back(), 1 + pick(4), random(), 1 + pick(4)), pick(2));
+          if (!some.empty()) adapters.replace(model.adapter(some.back(), 1 + pick(4), random(), 1 + pick(4)));
           break;
         case 3:
         case 4: adapters.fuse(some, 0.25 * (1 + pick(4))); break;
@@ -225,7 +275,7 @@ INSTANTIATE_TEST_SUITE_P(Weights, AdaptersTest,
 
 TEST(Adapters, FusingAgainReplaces) {
   Model model(Origin::mapped, at::kFloat);
-  auto& adapters = Adapters::of(*model.parts);
+  Calls adapters(model.parts);
   adapters.add(model.adapter("x", 4, 1, 2));
   adapters.fuse({"x"}, 0.5);
   auto once = model.weights();
@@ -238,7 +288,7 @@ TEST(Adapters, FusingAgainReplaces) {
 TEST(Adapters, UnloadKeepsWhatIsFusedAndUnfuseStillFindsIt) {
   Model model(Origin::mapped, at::kBFloat16);
   auto base = model.weights();
-  auto& adapters = Adapters::of(*model.parts);
+  Calls adapters(model.parts);
   adapters.add(model.adapter("x", 4, 1, 2));
   adapters.fuse({"x"}, 1.0);
   auto fused = model.weights();
@@ -262,10 +312,10 @@ TEST(Adapters, EveryKindDoesTheSameFusedAndActiveBesideOthers) {
   for (int turn = 0; turn < 8; ++turn) {
     SCOPED_TRACE(turn);
     Model model(Origin::mapped, at::kFloat);
-    auto& adapters = Adapters::of(*model.parts);
+    Calls adapters(model.parts);
     adapters.add(of_kinds(model.adapter("x", 4, 1, 2), adapters, turn));
     adapters.add(of_kinds(model.adapter("y", 3, 2, 3), adapters, turn + 1));
-    adapters.set({"x", "y"}, {{.number = 0.6}, {.number = -0.4}});
+    adapters.set({"x", "y"}, {0.6, -0.4});
     auto x = at::randn({5, 700}), image = at::randn({2, 17, 9, 9});
     auto run = [&] {
       RunScope scope(*model.parts);
@@ -284,17 +334,21 @@ TEST(Adapters, EveryKindDoesTheSameFusedAndActiveBesideOthers) {
 TEST(Adapters, NonFiniteResultsAreFoundBeforeAnythingIsWritten) {
   Model model(Origin::mapped, at::kFloat);
   auto base = model.weights();
-  auto& adapters = Adapters::of(*model.parts);
+  Calls adapters(model.parts);
   auto bad = model.adapter("bad", 2, 1, 2);
-  bad.entries[2].delta->effect(1, {}).B[0][0][0][0] = std::numeric_limits<float>::infinity();
-  adapters.add(std::move(bad));
-  EXPECT_EQ(adapters.would_break({"bad"}, 1.0), std::vector<std::string>{"c"});
+  bad.adapter.entries[2].delta->effect(1, {}).B[0][0][0][0] = std::numeric_limits<float>::infinity();
+  adapters.add(bad);
+  auto fuse = [](AdapterState& state) { state.fuse({"bad"}, 0, 1.0); };
+  auto refused =
+      error_of(ErrorKind::unsupported, [&] { adapters.registry.change(fuse, AdapterRegistry::Results::finite); });
+  EXPECT_NE(refused.find("1 layers: model.c;"), std::string::npos) << refused;
+  EXPECT_TRUE(adapters.fused().empty());
   EXPECT_TRUE(same(model.weights(), base));
 }
 
 TEST(Adapters, WeightsAreNotWrittenUnderARun) {
   Model model(Origin::memory, at::kFloat);
-  auto& adapters = Adapters::of(*model.parts);
+  Calls adapters(model.parts);
   adapters.add(model.adapter("x", 2, 1, 2));
   RunScope scope(*model.parts);
   EXPECT_NE(error_of(ErrorKind::conflict, [&] { adapters.fuse({"x"}, 1.0); }).find("inside a run"), std::string::npos);

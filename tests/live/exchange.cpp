@@ -25,9 +25,9 @@ class Models : public StableDiffusionLoraLoaderMixin {
  public:
   Models(const std::filesystem::path& folder, Dtype dtype)
       : unet(UNet2DConditionModel::from_pretrained(folder / "unet", {.dtype = dtype})),
-        text_encoder(CLIPTextModel::from_pretrained(folder / "text_encoder", {.dtype = dtype})) {}
-
-  std::vector<Component> lora_components() const override { return {{"unet", &unet}, {"text_encoder", &text_encoder}}; }
+        text_encoder(CLIPTextModel::from_pretrained(folder / "text_encoder", {.dtype = dtype})) {
+    adapt({{"unet", &unet}, {"text_encoder", &text_encoder}});
+  }
 
   UNet2DConditionModel unet;
   CLIPTextModel text_encoder;

@@ -2,8 +2,8 @@
 // trainer's formula says, or is refused with the reason.
 #include <ATen/ATen.h>
 
-#include "adapters/adapters.h"
 #include "loaders/dialect_models.h"
+#include "loaders/registry_of.h"
 
 namespace lora::dialect_tests {
 
@@ -89,7 +89,8 @@ class DialectFile : public testing::TestWithParam<std::string> {
   template <class Work>
   void each_layer(Work&& work) {
     for (const auto& [component, layers] : row()["layers"].items()) {
-      auto adapter = Adapters::of(*pipe().model(component).parts()).adapter("a");
+      const auto& registry = registry_of(pipe());
+      auto adapter = registry.current()->state.part("a", registry.index_of(component));
       for (const auto& [path, layer] : layers.items()) {
         SCOPED_TRACE(component + "." + path);
         auto it = std::find_if(adapter->entries.begin(), adapter->entries.end(),

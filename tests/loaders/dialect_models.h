@@ -84,6 +84,14 @@ class Pipeline : public LoraBaseMixin {
  public:
   explicit Pipeline(const std::string& name) : row_(cases()["models"][name]) {
     for (const auto& [component, model] : row_.items()) models_.emplace(component, make(model));
+    std::vector<std::pair<std::string, Model*>> all;
+    for (auto& [component, any] : models_)
+      all.emplace_back(component, std::visit([](auto& m) -> Model* { return &m; }, any));
+    std::sort(all.begin(), all.end(), [](auto& a, auto& b) {
+      auto text = [](auto& c) { return c.first.starts_with("text_encoder"); };
+      return std::pair(text(a), a.first) < std::pair(text(b), b.first);
+    });
+    adapt(all);
   }
 
   // Built once; every test leaves it as it found it.
@@ -119,16 +127,6 @@ class Pipeline : public LoraBaseMixin {
   static Tensor run(const AnyModel& any) {
     c10::InferenceMode inference;
     return std::visit([](const auto& m) { return dialect_tests::run(m); }, any);
-  }
-
-  std::vector<Component> lora_components() const override {
-    std::vector<Component> all;
-    for (const auto& [component, any] : models_) all.push_back({component, &model(component)});
-    std::sort(all.begin(), all.end(), [](auto& a, auto& b) {
-      auto text = [](auto& c) { return c.name.starts_with("text_encoder"); };
-      return std::pair(text(a), a.name) < std::pair(text(b), b.name);
-    });
-    return all;
   }
 };
 

@@ -7,6 +7,7 @@
 #include "lora/error.h"
 #include "lora/text_encoders.h"
 #include "models/errors.h"
+#include "models/parts_of.h"
 #include "models/reference_model.h"
 #include "nn/site.h"
 #include "support/compare.h"
@@ -98,16 +99,17 @@ TEST(Clip, PathsHaveTheTextModelLevelWhateverTheFileHas) {
   auto ids = expected_of("sd1").at("ids");
   auto a = load("sd1"), b = CLIPTextModel::from_state_dict(text, with, {.dtype = at::kFloat});
   EXPECT_TRUE(at::equal(a.encode(ids), b.encode(ids)));
-  for (const auto& model : {a, b}) {
+  for (const auto* each : {&a, &b}) {
+    const auto& model = *each;
     EXPECT_EQ(model.state_dict().size(), without.size());
     EXPECT_TRUE(model.state_dict().contains("text_model.encoder.layers.0.self_attn.q_proj.weight"));
-    auto& sites = model.parts()->by_path;
+    auto& sites = parts_of(model).by_path;
     EXPECT_EQ(sites.size(), 2 + 3 * 8 + 1u);
     for (auto path : {"text_model.embeddings.token_embedding", "text_model.encoder.layers.2.mlp.fc2",
                       "text_model.encoder.layers.0.self_attn.out_proj", "text_model.final_layer_norm"})
       EXPECT_TRUE(sites.contains(path)) << path;
   }
-  EXPECT_TRUE(load("projection").parts()->by_path.contains("text_projection"));
+  EXPECT_TRUE(parts_of(load("projection")).by_path.contains("text_projection"));
 }
 
 TEST(Clip, SaysWhatItIs) {

@@ -6,6 +6,7 @@
 
 #include "lora/denoisers.h"
 #include "models/reference_model.h"
+#include "models/runs.h"
 #include "nn/site.h"
 #include "support/compare.h"
 
@@ -156,14 +157,15 @@ TEST(SD3Transformer2DModel, ListsEveryWeightAsASite) {
   for (const auto& [name, reference_case] : cases().items()) {
     auto model = make_case(reference_case);
     size_t tensors = 1;  // the places, which no layer weighs
-    for (const auto& site : model.parts()->sites) {
+    for (const auto& site : parts_of(model).sites) {
       tensors += 1 + site->bias.defined();
       EXPECT_TRUE(model.state_dict().contains(site->path + ".weight")) << site->path;
     }
     EXPECT_EQ(tensors, model.state_dict().size()) << name;
   }
-  const auto sites = make("sd35_medium").parts();
-  auto kind = [&](const std::string& path) { return sites->by_path.at(path)->kind; };
+  const auto model = make("sd35_medium");
+  const auto& sites = parts_of(model);
+  auto kind = [&](const std::string& path) { return sites.by_path.at(path)->kind; };
   EXPECT_EQ(kind("pos_embed.proj"), SiteKind::conv2d);
   EXPECT_EQ(kind("transformer_blocks.0.attn.add_q_proj"), SiteKind::linear);
   EXPECT_EQ(kind("transformer_blocks.0.attn2.to_out.0"), SiteKind::linear);
@@ -177,13 +179,8 @@ TEST(SD3Transformer2DModel, UsesWhatAppliesAtEverySite) {
   auto model = make("sd35_medium");
   Call call("sd35_medium", "two");
   auto base = call(model);
-  for (const auto& site : model.parts()->sites) {
-    auto run = std::make_shared<lora::Run>();
-    run->at.resize(model.parts()->sites.size());
-    auto applied = std::make_shared<Applied>();
-    applied->weight = site->weight * 1.5;
-    run->at[site->index] = applied;
-    model.parts()->publish(run);
+  for (const auto& site : parts_of(model).sites) {
+    const RunScope run(parts_of(model), run_with_weight(model, *site, site->weight * 1.5));
     // What the last block's text asks is not carried on.
     const bool unheard = site->path.ends_with("2.attn.add_q_proj") || site->path.ends_with("2.attn.norm_added_q");
     EXPECT_EQ(distance(call(model), base) > 1e-5, !unheard) << site->path;

@@ -5,6 +5,7 @@
 
 #include "lora/text_encoders.h"
 #include "models/reference_model.h"
+#include "models/runs.h"
 #include "nn/site.h"
 #include "support/compare.h"
 
@@ -125,18 +126,19 @@ TEST(T5EncoderModel, TakesTheEmbeddingUnderEitherNameOrBoth) {
 TEST(T5EncoderModel, ListsEveryWeightAsASite) {
   for (std::string name : {"v1_0", "v1_1"}) {
     auto model = make(name);
-    EXPECT_EQ(model.parts()->sites.size(), model.state_dict().size());
-    for (const auto& site : model.parts()->sites)
+    EXPECT_EQ(parts_of(model).sites.size(), model.state_dict().size());
+    for (const auto& site : parts_of(model).sites)
       EXPECT_TRUE(model.state_dict().contains(site->path + ".weight")) << site->path;
   }
-  const auto sites = make("v1_1").parts();
-  auto kind = [&](const std::string& path) { return sites->by_path.at(path)->kind; };
+  const auto model = make("v1_1");
+  const auto& sites = parts_of(model);
+  auto kind = [&](const std::string& path) { return sites.by_path.at(path)->kind; };
   EXPECT_EQ(kind("encoder.embed_tokens"), SiteKind::embedding);
   EXPECT_EQ(kind("encoder.block.0.layer.0.SelfAttention.relative_attention_bias"), SiteKind::embedding);
   EXPECT_EQ(kind("encoder.block.1.layer.0.SelfAttention.q"), SiteKind::linear);
   EXPECT_EQ(kind("encoder.block.1.layer.1.DenseReluDense.wi_1"), SiteKind::linear);
   EXPECT_EQ(kind("encoder.block.1.layer.1.layer_norm"), SiteKind::norm);
-  EXPECT_EQ(make("v1_0").parts()->by_path.count("encoder.block.1.layer.1.DenseReluDense.wi"), 1u);
+  EXPECT_EQ(parts_of(make("v1_0")).by_path.count("encoder.block.1.layer.1.DenseReluDense.wi"), 1u);
 }
 
 // What applies in a run reaches every site of the model, each on its own.
@@ -146,13 +148,8 @@ TEST(T5EncoderModel, UsesWhatAppliesAtEverySite) {
     auto model = make("v1_1", dtype);
     auto ids = ids_of("v1_1", "short");
     auto base = model(ids);
-    for (const auto& site : model.parts()->sites) {
-      auto run = std::make_shared<lora::Run>();
-      run->at.resize(model.parts()->sites.size());
-      auto applied = std::make_shared<Applied>();
-      applied->weight = site->weight * 1.5;
-      run->at[site->index] = applied;
-      model.parts()->publish(run);
+    for (const auto& site : parts_of(model).sites) {
+      const RunScope run(parts_of(model), run_with_weight(model, *site, site->weight * 1.5));
       EXPECT_GT(distance(model(ids), base), 1e-3) << site->path;
     }
   }

@@ -7,6 +7,7 @@
 #include "lora/denoisers.h"
 #include "models/errors.h"
 #include "models/reference_model.h"
+#include "models/runs.h"
 #include "nn/site.h"
 #include "support/compare.h"
 
@@ -149,7 +150,7 @@ TEST(UNet2DConditionModel, HasTheGradientsOfWhatItComputes) {
       moved.sample = c.sample + step * direction;
       return at::sin(moved(unet)).sum();
     };
-    auto& weight = unet.parts()->by_path.at("mid_block.attentions.0.transformer_blocks.0.attn1.to_k")->weight;
+    auto& weight = parts_of(unet).by_path.at("mid_block.attentions.0.transformer_blocks.0.attn1.to_k")->weight;
     weight.requires_grad_();
     c.sample.requires_grad_();
     value(0).backward();
@@ -185,21 +186,22 @@ TEST(UNet2DConditionModel, ListsEveryWeightAsASite) {
   for (const auto& [name, reference_case] : cases().items()) {
     auto unet = make_case(reference_case);
     size_t tensors = 0;
-    for (const auto& site : unet.parts()->sites) {
+    for (const auto& site : parts_of(unet).sites) {
       tensors += 1 + site->bias.defined();
-      EXPECT_EQ(unet.parts()->by_path.at(site->path), site.get());
+      EXPECT_EQ(parts_of(unet).by_path.at(site->path), site.get());
       EXPECT_TRUE(unet.state_dict().contains(site->path + ".weight")) << site->path;
     }
     EXPECT_EQ(tensors, unet.state_dict().size()) << name;
   }
-  const auto sites = make("sd1").parts();
-  auto kind = [&](const std::string& path) { return sites->by_path.at(path)->kind; };
+  const auto model = make("sd1");
+  const auto& sites = parts_of(model);
+  auto kind = [&](const std::string& path) { return sites.by_path.at(path)->kind; };
   EXPECT_EQ(kind("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0"), SiteKind::linear);
   EXPECT_EQ(kind("down_blocks.0.attentions.0.transformer_blocks.0.ff.net.0.proj"), SiteKind::linear);
   EXPECT_EQ(kind("down_blocks.0.attentions.0.proj_in"), SiteKind::conv2d);
   EXPECT_EQ(kind("up_blocks.1.attentions.1.transformer_blocks.0.norm2"), SiteKind::norm);
   EXPECT_EQ(kind("time_embedding.linear_1"), SiteKind::linear);
-  EXPECT_EQ(sites->by_path.at("down_blocks.0.downsamplers.0.conv")->geometry.stride, (std::vector<int64_t>{2, 2}));
+  EXPECT_EQ(sites.by_path.at("down_blocks.0.downsamplers.0.conv")->geometry.stride, (std::vector<int64_t>{2, 2}));
 }
 
 // What applies in a run reaches every site of the model, each on its own.
@@ -208,16 +210,10 @@ TEST(UNet2DConditionModel, UsesWhatAppliesAtEverySite) {
   auto unet = make("sdxl");
   auto c = call("sdxl", "two");
   auto base = c(unet);
-  for (const auto& site : unet.parts()->sites) {
-    auto run = std::make_shared<lora::Run>();
-    run->at.resize(unet.parts()->sites.size());
-    auto applied = std::make_shared<Applied>();
-    applied->weight = site->weight * 1.5;
-    run->at[site->index] = applied;
-    unet.parts()->publish(run);
+  for (const auto& site : parts_of(unet).sites) {
+    const RunScope run(parts_of(unet), run_with_weight(unet, *site, site->weight * 1.5));
     EXPECT_GT(distance(c(unet), base), 1e-5) << site->path;
   }
-  unet.parts()->publish(nullptr);
   EXPECT_TRUE(at::equal(c(unet), base));
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "lora/denoisers.h"
+#include "models/parts_of.h"
 #include "models/reference_model.h"
 #include "nn/site.h"
 #include "support/compare.h"
@@ -106,7 +107,7 @@ TEST(UVit2DModel, ListsItsLayersAsSites) {
   for (const auto* path : {"embed.conv", "cond_embed.linear_1", "down_block.downsample.conv",
                            "down_block.res_blocks.0.depthwise", "up_block.attention_blocks.0.attn2.to_out.0",
                            "transformer_layers.1.norm3.linear", "transformer_layers.0.ff.net.2", "mlm_layer.conv2"})
-    EXPECT_TRUE(model.parts()->by_path.contains(path)) << path;
+    EXPECT_TRUE(parts_of(model).by_path.contains(path)) << path;
   EXPECT_TRUE(model.state_dict().contains("up_block.upsample.conv.weight"));
   EXPECT_TRUE(model.state_dict().contains("down_block.res_blocks.0.channelwise_norm.gamma"));
 }

@@ -5,6 +5,7 @@
 
 #include "lora/autoencoders.h"
 #include "models/errors.h"
+#include "models/parts_of.h"
 #include "models/reference_model.h"
 #include "nn/random.h"
 #include "nn/site.h"
@@ -74,7 +75,7 @@ TEST(AutoencoderKL, LoadsFilesWithTheAttentionsOldNames) {
   auto vae = AutoencoderKL::from_pretrained(reference::data("vae/sd"), {.dtype = at::kFloat});
   for (const auto& [what, value] : run(vae, "sd"))
     EXPECT_LT(distance(value, expected().at("sd.float32." + what)), kFloat32Tolerance) << what;
-  EXPECT_EQ(vae.parts()->by_path.count("encoder.mid_block.attentions.0.to_out.0"), 1u);
+  EXPECT_EQ(parts_of(vae).by_path.count("encoder.mid_block.attentions.0.to_out.0"), 1u);
   EXPECT_TRUE(vae.state_dict().contains("decoder.mid_block.attentions.0.to_q.weight"));
 }
 

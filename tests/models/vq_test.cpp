@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "lora/autoencoders.h"
+#include "models/parts_of.h"
 #include "models/reference_model.h"
 #include "nn/site.h"
 #include "support/compare.h"
@@ -92,7 +93,7 @@ TEST(VQModel, KnowsItsSizes) {
   EXPECT_TRUE(amused.force_upcast());
   EXPECT_EQ(attention.scale_factor(), 2);
   EXPECT_FALSE(attention.force_upcast());
-  EXPECT_TRUE(attention.parts()->by_path.contains("quantize.embedding"));
+  EXPECT_TRUE(parts_of(attention).by_path.contains("quantize.embedding"));
 }
 
 TEST(VQModel, HasTheTensorsOfPublishedModels) {

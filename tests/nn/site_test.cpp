@@ -1,6 +1,6 @@
-#include "nn/site.h"
-
+#include "nn/applied.h"
 #include "nn/layers.h"
+#include "nn/run.h"
 #include "support/compare.h"
 
 namespace lora {
@@ -30,6 +30,24 @@ struct Layers {
   }
 };
 
+std::shared_ptr<const FactorStack> stack(const Tensor& A, const Tensor& B) {
+  return std::make_shared<FactorStack>(FactorStack{.A = A, .B = B, .As = {}, .Bs = {}});
+}
+
+// Gives a model the runs that a test sets.
+struct Source : RunSource {
+  std::shared_ptr<const Runs> now = std::make_shared<Runs>();
+
+  explicit Source(Parts& parts) { parts.source = this; }
+  std::shared_ptr<const Runs> snapshot() const override { return now; }
+  void publish(std::shared_ptr<const lora::Run> run) {
+    auto runs = std::make_shared<Runs>();
+    runs->number = now->number + 1;
+    runs->runs = {std::move(run)};
+    now = std::move(runs);
+  }
+};
+
 Tensor flat_product(const Tensor& B, const Tensor& A, const Tensor& W) {
   return at::mm(B.flatten(1), A.flatten(1)).view(W.sizes());
 }
@@ -52,7 +70,7 @@ TEST(Site, LinearStackEqualsDenseSum) {
   auto s = at::tensor({0.5f, 0.5f, -2.f, -2.f, -2.f});
   auto x = at::randn({2, 7, 12});
   auto wanted = at::linear(x, m.linear.site->weight + 3 * at::mm(B * s, A), m.linear.site->bias);
-  RunScope scope(*m.parts, m.run(m.linear.site, {.A = A, .B = B, .s = s, .scale = 3}));
+  RunScope scope(*m.parts, m.run(m.linear.site, ForAll{.factors = stack(A, B), .s = s, .scale = 3}));
   expect_close(m.linear(x), wanted, 1e-6);
 }
 
@@ -63,7 +81,7 @@ TEST(Site, ConvolutionWalksAsTheBaseDoes) {
   auto x = at::randn({2, 6, 9, 11});
   auto wanted =
       at::conv2d(x, m.conv.site->weight + 0.7 * flat_product(B, A, m.conv.site->weight), m.conv.site->bias, 2, 1);
-  RunScope scope(*m.parts, m.run(m.conv.site, {.A = A, .B = B, .scale = 0.7}));
+  RunScope scope(*m.parts, m.run(m.conv.site, ForAll{.factors = stack(A, B), .scale = 0.7}));
   expect_close(m.conv(x), wanted, 1e-5);
 }
 
@@ -73,7 +91,7 @@ TEST(Site, EmbeddingStackEqualsDenseSum) {
   auto A = at::randn({3, 30}), B = at::randn({10, 3});
   auto ids = at::randint(30, {2, 5}, at::kLong);
   auto wanted = at::embedding(m.embedding.site->weight + 2 * at::mm(B, A).t(), ids);
-  RunScope scope(*m.parts, m.run(m.embedding.site, {.A = A, .B = B, .scale = 2}));
+  RunScope scope(*m.parts, m.run(m.embedding.site, ForAll{.factors = stack(A, B), .scale = 2}));
   expect_close(m.embedding(ids), wanted, 1e-6);
 }
 
@@ -81,22 +99,24 @@ TEST(Site, ReplacementWeightsStandIn) {
   Layers m;
   auto x = at::randn({3, 20});
   auto weight = at::randn({20}), bias = at::randn({20});
-  RunScope scope(*m.parts, m.run(m.norm.site, {.weight = weight, .bias = bias}));
+  RunScope scope(*m.parts, m.run(m.norm.site, ForAll{.weight = weight, .bias = bias}));
   EXPECT_TRUE(at::equal(m.norm(x), at::layer_norm(x, {20}, weight, bias)));
 }
 
 TEST(RunScope, KeepsWhatItBeganWith) {
   Layers m;
+  Source source(*m.parts);
+  source.publish(nullptr);
   auto x = at::randn({3, 12});
   auto base = m.linear(x);
-  m.parts->publish(m.run(m.linear.site, {.weight = at::zeros({20, 12})}));
+  source.publish(m.run(m.linear.site, ForAll{.weight = at::zeros({20, 12})}));
   EXPECT_TRUE(at::equal(m.linear(x), base)) << "outside a run nothing applies";
   Tensor during;
   {
     RunScope scope(*m.parts);
     during = m.linear(x);
     EXPECT_FALSE(at::equal(during, base));
-    m.parts->publish(nullptr);
+    source.publish(nullptr);
     EXPECT_TRUE(at::equal(m.linear(x), during));
     RunScope inner(*m.parts);
     EXPECT_TRUE(at::equal(m.linear(x), during)) << "a call inside a run belongs to it";
@@ -107,10 +127,14 @@ TEST(RunScope, KeepsWhatItBeganWith) {
 
 TEST(RunScope, RefusesARunWithAProblem) {
   Layers m;
+  Source source(*m.parts);
   auto run = std::make_shared<lora::Run>();
   run->problem = "adapter \"a\" is elsewhere";
-  m.parts->publish(run);
+  source.publish(run);
   EXPECT_EQ(error_of(ErrorKind::conflict, [&] { RunScope scope(*m.parts); }), "adapter \"a\" is elsewhere");
+  EXPECT_FALSE(SnapshotScope::inside(source));
+  source.gate().close();  // which would wait for a run that had not left
+  source.gate().open();
 }
 
 }  // namespace lora

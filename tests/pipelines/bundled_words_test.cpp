@@ -34,10 +34,10 @@ std::vector<int64_t> ids_of(const DiffusionPipeline& pipe, const std::string& co
 StateDict with_word(const DiffusionPipeline& pipe, const std::string& word, const std::string& text) {
   auto file = tiny::factors(pipe, "words", {"to_q", "query"}, 2);
   for (const auto& [component, model] : pipe.models()) {
-    if (!model->parts()->vocabulary) continue;
+    if (!parts_of(*model).vocabulary) continue;
     auto rows = at::tensor(ids_of(pipe, component, text), at::kLong);
     file.set("bundle_emb." + word + "." + kTails.at(component),
-             model->parts()->vocabulary->weight.index_select(0, rows));
+             parts_of(*model).vocabulary->weight.index_select(0, rows));
   }
   return file;
 }

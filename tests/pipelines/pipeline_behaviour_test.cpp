@@ -34,6 +34,16 @@ CallOptions options(const DiffusionPipeline& pipe) {
 Tensor draw(const DiffusionPipeline& pipe, const CallOptions& o) { return pipe.generate_latents("red apple", o); }
 Tensor draw(const DiffusionPipeline& pipe) { return draw(pipe, options(pipe)); }
 
+Model& text_encoder(DiffusionPipeline& pipe, const std::string& component) {
+  if (auto* sd = dynamic_cast<StableDiffusionPipeline*>(&pipe)) return sd->text_encoder;
+  if (auto* amused = dynamic_cast<AmusedPipeline*>(&pipe)) return amused->text_encoder;
+  if (auto* xl = dynamic_cast<StableDiffusionXLPipeline*>(&pipe))
+    return component == "text_encoder" ? *xl->text_encoder : xl->text_encoder_2;
+  auto& sd3 = dynamic_cast<StableDiffusion3Pipeline&>(pipe);
+  if (component == "text_encoder_3") return *sd3.text_encoder_3;
+  return component == "text_encoder" ? sd3.text_encoder : sd3.text_encoder_2;
+}
+
 bool is_token(const Tensor& t) { return t.scalar_type() == at::kLong; }
 
 // Close for latents. Tokens are chosen by chance from logits, and one that tips changes those after it.
@@ -207,7 +217,8 @@ TEST_P(PipelineBehaviour, OneComponentAtATimeWithAlphas) {
     LoadIntoTextEncoderOptions text;
     text.adapter_name = "parts";
     text.prefix = component;
-    auto report = pipe->load_lora_into_text_encoder(tensors, alphas_of(component), *model, text);
+    auto report =
+        pipe->load_lora_into_text_encoder(tensors, alphas_of(component), text_encoder(*pipe, component), text);
     EXPECT_EQ(report.components[0].name, component);
   }
   EXPECT_EQ(pipe->get_list_adapters().size(), pipe->models().size());
@@ -291,7 +302,7 @@ TEST_P(PipelineBehaviour, TheFolderThatItSavesIsItself) {
 // Factors that walk over all groups' inputs alike are no convolution in groups: their product is added to the weight.
 TEST(AmusedBehaviour, ConvolutionsInGroupsTakeTheProductOfFactors) {
   auto pipe = tiny::open("amused-256");
-  for (const auto& site : pipe->models().front().model->parts()->sites) {
+  for (const auto& site : parts_of(*pipe->models().front().model).sites) {
     if (site->geometry.groups == 1) continue;
     auto base = site->weight.clone();
     auto A = at::randn({2, base.size(1), base.size(2), base.size(3)}), B = at::randn({base.size(0), 2, 1, 1});

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "lora/pipelines.h"
+#include "models/parts_of.h"
 #include "models/reference_model.h"
 #include "nn/site.h"
 #include "support/compare.h"
@@ -83,7 +84,7 @@ inline StateDict factors(const DiffusionPipeline& pipe, const std::string& name,
                          const std::vector<std::string>& targets, int64_t rank) {
   StateDict tensors;
   for (const auto& [component, model] : pipe.models())
-    for (const auto& site : model->parts()->sites) {
+    for (const auto& site : parts_of(*model).sites) {
       if (site->kind != SiteKind::linear && site->kind != SiteKind::conv2d) continue;
       if (std::none_of(targets.begin(), targets.end(), [&](auto& t) { return site->path.ends_with(t); })) continue;
       auto down = site->weight.sizes().vec();

@@ -44,9 +44,8 @@ Effect PeftDoraDelta::effect(double strength, const Tensor& base) const {
   auto s = strength * factors_.scale;
   if (is_trained()) {
     // The norm is a constant to the gradient (section 4.3 of the paper), and of what the factors are now.
-    auto V = matrix(base, at::kFloat) +
-             s * at::mm(matrix(factors_.B.detach(), at::kFloat), matrix(factors_.A.detach(), at::kFloat));
-    auto gain = magnitude_.reshape(-1) / V.norm(2, 1);
+    auto V = with_effect({.A = factors_.A.detach(), .B = factors_.B.detach(), .scale = s}, SiteKind::linear, base);
+    auto gain = magnitude_.reshape(-1) / V.flatten(1).norm(2, 1);
     return {.A = factors_.A, .B = scaled(factors_.B, gain), .scale = s, .gain = gain};
   }
   auto B = matrix(factors_.B, at::kDouble);
@@ -81,10 +80,7 @@ LycorisDoraDelta::LycorisDoraDelta(std::shared_ptr<const Delta> inner, const Ten
   auto change = inner_->effect(1, base);
   check(!change.gain.defined() && !change.input_gain.defined() && !change.bias.defined(), ErrorKind::unsupported,
         "{}: dora_scale beside {} with a bias or factors of its own", label, inner_->algorithm());
-  auto W = base.to(inner_->device(), at::kFloat);
-  if (change.A.defined())
-    W = W + change.scale * at::mm(matrix(change.B, at::kFloat), matrix(change.A, at::kFloat)).view_as(W);
-  if (change.weight.defined()) W = W + change.weight;
+  auto W = with_effect(change, SiteKind::linear, base.to(inner_->device()));
   auto norm = (by_output_ ? W.flatten(1) : W.transpose(0, 1).flatten(1)).norm(2, 1);
   gain_ = dora_scale.reshape(-1).to(W.device(), at::kFloat) / (norm + std::numeric_limits<float>::epsilon());
   if (!change.A.defined()) return;

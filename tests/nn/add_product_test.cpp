@@ -1,4 +1,4 @@
-#include "adapters/add_product.h"
+#include "nn/add_product.h"
 
 #include "support/compare.h"
 

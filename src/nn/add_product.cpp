@@ -1,4 +1,4 @@
-#include "adapters/add_product.h"
+#include "nn/add_product.h"
 
 #include <ATen/core/TensorBase.h>
 #include <c10/util/BFloat16.h>

@@ -1,0 +1,43 @@
+#pragma once
+// What the pipelines over latents of an AutoencoderKL have in common.
+#include "lora/autoencoders.h"
+#include "lora/pipeline.h"
+
+namespace lora {
+
+struct TextEmbeddings {
+  Tensor prompt_embeds;  // [prompts, tokens, width]
+  Tensor pooled;         // [prompts, width]; undefined for models that take none
+};
+
+// What the pipelines over latents of an AutoencoderKL share: one loop for all.
+class LatentDiffusionPipeline : public DiffusionPipeline {
+ public:
+  Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const final;
+  std::vector<Image> decode_latents(const Tensor& latents) const final;
+
+  Component autoencoder() const final { return {"vae", &vae}; }
+
+  AutoencoderKL vae;
+
+ protected:
+  LatentDiffusionPipeline(AutoencoderKL vae, std::shared_ptr<const Scheduler> scheduler);
+
+  // What a run needs to know of the model, and what each pipeline does in its own way
+  // (src/pipelines/latent_diffusion.h).
+  struct Traits;
+  struct Texts;
+  struct Conditions;
+  virtual Traits traits() const = 0;
+  virtual TextEmbeddings embed(const Texts& texts) const = 0;
+  virtual Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+                         const std::vector<int64_t>& skip_layers = {}) const = 0;
+  virtual TextEmbeddings no_text(const TextEmbeddings& prompts, const CallOptions& options) const;
+  virtual Tensor time_ids(const CallOptions& options, int height, int width, bool negative) const;
+  virtual std::optional<double> mu(int64_t image_tokens) const;
+
+ private:
+  class Call;
+};
+
+}  // namespace lora

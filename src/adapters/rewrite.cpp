@@ -1,0 +1,303 @@
+#include "adapters/rewrite.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <set>
+
+#include "io/mapped_file.h"
+
+namespace lora {
+
+namespace {
+
+// Rows of W that one core rebuilds at a time.
+constexpr int64_t kBlockElements = 1 << 18;
+// What effects that are whole weights may take while they wait to be written, in numbers of four bytes.
+constexpr int64_t kWaveElements = 1 << 26;
+
+Tensor file_or_copy(const Tensor& now, const Tensor& source, const Tensor* copy) {
+  if (!now.defined()) return now;
+  if (source.defined()) return source;
+  if (auto mapped = pristine(now); mapped.defined()) return mapped;
+  return copy && copy->defined() ? *copy : now;  // never written: it is its own base
+}
+
+// As the file has it, in the file's dtype.
+Tensor stored_weight(const Site& site, const BaseWeights& known) {
+  auto copy = known.copies.find(&site);
+  return file_or_copy(site.weight, site.weight_source, copy == known.copies.end() ? nullptr : &copy->second.first);
+}
+
+Tensor stored_bias(const Site& site, const BaseWeights& known) {
+  auto copy = known.copies.find(&site);
+  return file_or_copy(site.bias, site.bias_source, copy == known.copies.end() ? nullptr : &copy->second.second);
+}
+
+bool is_dense(const Recipe& recipe) {
+  return std::any_of(recipe.begin(), recipe.end(), [](auto& i) { return i.delta->is_dense(); });
+}
+
+}  // namespace
+
+Tensor BaseWeights::weight(const Site& site) const {
+  return stored_weight(site, *this).to(site.weight.device(), site.weight.scalar_type());
+}
+
+Tensor BaseWeights::bias(const Site& site) const {
+  auto bias = stored_bias(site, *this);
+  return bias.defined() ? bias.to(site.weight.device(), site.weight.scalar_type()) : bias;
+}
+
+// ---- What is to be written ------------------------------------------------------------------------------------------
+
+// One site: weight ← from + sum. Matrices [out, columns].
+struct Rewrite::Target {
+  Tensor weight, from;
+  EffectSum sum;
+  Tensor bias;  // what the site's bias is to be, in its dtype; undefined where it stays as it is
+  Tensor own_bias;
+  bool is_first_write = false;
+
+  void write_rows(int64_t begin, int64_t end, const RowSums& rows) const {
+    if (is_first_write) make_writable(weight.slice(0, begin, end));
+    add_rows(sum, from, from, weight, begin, end, rows);
+  }
+};
+
+// Several sites, with all the memory that writing them takes.
+struct Rewrite::Batch {
+  struct Task {
+    const Target* target;
+    int64_t begin, end;
+  };
+  std::vector<Target> targets;
+  std::vector<Task> tasks;
+  std::vector<RowSums> rows;  // by thread
+
+  void plan();
+  bool on_gpu() const { return !targets.empty() && targets.front().weight.is_cuda(); }
+  template <class Work>
+  void each(const Work& work) const;
+};
+
+void Rewrite::Batch::plan() {
+  int64_t largest = 0;
+  for (const auto& t : targets) {
+    auto count = t.weight.size(0), columns = t.weight.size(1);
+    auto step = on_gpu() ? count : std::max<int64_t>(8, kBlockElements / std::max<int64_t>(1, columns));
+    for (int64_t begin = 0; begin < count; begin += step) tasks.push_back({&t, begin, std::min(begin + step, count)});
+    if (needs_row_sums(t.sum, t.weight)) largest = std::max(largest, std::min(step, count) * columns);
+  }
+  if (targets.empty()) return;
+  // Sums are wider where any weight is: made for the widest, which the largest numbers of a block stand for.
+  bool wide =
+      std::any_of(targets.begin(), targets.end(), [](auto& t) { return t.weight.scalar_type() == at::kDouble; });
+  auto like = targets.front().weight.new_empty({0}, at::TensorOptions(wide ? at::kDouble : at::kFloat));
+  rows.resize(on_gpu() ? 1 : size_t(at::get_num_threads()));
+  if (largest > 0)
+    for (auto& r : rows) r = RowSums::of(largest, like);
+}
+
+// Blocks are independent: each core takes the next one until none is left, and multiplies alone.
+template <class Work>
+void Rewrite::Batch::each(const Work& work) const {
+  if (on_gpu()) {
+    for (const auto& task : tasks) work(task, rows.front());
+    return;
+  }
+  std::atomic<size_t> next = 0;
+  at::parallel_for(0, int64_t(rows.size()), 1, [&](int64_t first, int64_t last) {
+    c10::NoGradGuard no_grad;
+    for (auto thread = first; thread < last; ++thread)
+      for (size_t i; (i = next++) < tasks.size();) work(tasks[i], rows[size_t(thread)]);
+  });
+}
+
+Rewrite::Target Rewrite::target(const Site& site, const Recipe& recipe) const {
+  auto base = stored_weight(site, known_);
+  Target t{.weight = as_matrix(site.weight), .from = as_matrix(base), .sum = {}, .bias = {}, .own_bias = site.bias};
+  t.is_first_write = !known_.written.contains(&site);
+  const auto device = site.weight.device();
+  std::vector<Effect> effects;
+  for (const auto& [delta, strength] : recipe)
+    effects.push_back(delta->effect(strength, delta->is_dense() ? base.to(device, site.weight.scalar_type()) : base));
+  t.sum = sum_of(effects, site.kind, site.weight);
+  if (!site.bias.defined() || (!t.sum.bias.defined() && t.is_first_write)) return t;
+  auto own = stored_bias(site, known_).to(device, site.bias.scalar_type());
+  t.bias = t.sum.bias.defined() ? (own.to(t.sum.bias.scalar_type()) + t.sum.bias).to(own.scalar_type()) : own;
+  return t;
+}
+
+// What brings back what the site holds now.
+Rewrite::Target Rewrite::as_it_is(const Site& site) const {
+  return {.weight = as_matrix(site.weight), .from = as_matrix(site.weight).clone(), .own_bias = site.bias};
+}
+
+std::unique_ptr<Rewrite::Batch> Rewrite::batch(size_t begin, size_t end) const {
+  auto batch = std::make_unique<Batch>();
+  batch->targets.resize(end - begin);
+  at::parallel_for(0, int64_t(end - begin), 8, [&](int64_t first, int64_t last) {
+    c10::NoGradGuard no_grad;
+    for (auto i = size_t(first); i < size_t(last); ++i)
+      batch->targets[i] = target(*work_[begin + i].site, work_[begin + i].wanted);
+  });
+  batch->plan();
+  return batch;
+}
+
+// ---- Preparing ------------------------------------------------------------------------------------------------------
+
+// The first of the work after `begin` that has to wait for the next wave.
+size_t Rewrite::end_of_wave(size_t begin) const {
+  int64_t elements = 0;
+  for (auto i = begin; i < work_.size(); ++i) {
+    for (const auto& ingredient : work_[i].wanted)
+      if (ingredient.delta->is_dense()) elements += work_[i].site->weight.numel();
+    if (elements > kWaveElements && i > begin) return i;
+  }
+  return work_.size();
+}
+
+Rewrite::Rewrite(std::vector<Rebuild> work, BaseWeights& known) : work_(std::move(work)), known_(known) {
+  if (work_.empty()) return;
+  c10::NoGradGuard no_grad;
+  try {
+    copy_bases();
+    prepared_ = work_.size();
+    if (const bool on_gpu = !work_.front().site->weight.is_cpu(); on_gpu || end_of_wave(0) < work_.size()) {
+      auto is_sure = [&](auto& rebuild) { return !on_gpu && !is_dense(rebuild.wanted); };
+      prepared_ = size_t(std::stable_partition(work_.begin(), work_.end(), is_sure) - work_.begin());
+    }
+    ready_ = batch(0, prepared_);
+    undo_ = std::make_unique<Batch>();
+    for (auto i = prepared_; i < work_.size(); ++i) {
+      const auto& [site, was, wanted] = work_[i];
+      auto& old = undo_->targets.emplace_back(is_dense(was) ? as_it_is(*site) : target(*site, was));
+      if (site->bias.defined()) old.bias = site->bias.clone();
+    }
+    undo_->plan();
+    for (const auto& rebuild : work_) known_.written.insert(rebuild.site);
+  } catch (...) {
+    for (auto* site : copied_) known_.copies.erase(site);
+    throw;
+  }
+}
+
+Rewrite::~Rewrite() {
+  if (!written_)
+    for (auto* site : copied_) known_.copies.erase(site);
+}
+
+void Rewrite::copy_bases() {
+  for (const auto& [site, was, wanted] : work_) {
+    if (wanted.empty() || known_.copies.contains(site)) continue;
+    bool own_weight = stored_weight(*site, known_).data_ptr() == site->weight.data_ptr();
+    bool own_bias = site->bias.defined() && stored_bias(*site, known_).data_ptr() == site->bias.data_ptr();
+    if (!own_weight && !own_bias) continue;
+    auto weight = own_weight ? site->weight.clone() : Tensor(), bias = own_bias ? site->bias.clone() : Tensor();
+    copied_.push_back(site);
+    known_.copies[site] = {std::move(weight), std::move(bias)};
+  }
+}
+
+const Rebuild* Rewrite::find(const Site& site) const {
+  auto it = std::find_if(work_.begin(), work_.end(), [&](auto& rebuild) { return rebuild.site == &site; });
+  return it == work_.end() ? nullptr : &*it;
+}
+
+Tensor Rewrite::weight(const Site& site) const {
+  auto* rebuild = find(site);
+  if (!rebuild) return {};
+  auto t = target(site, rebuild->wanted);
+  auto base = known_.weight(site);
+  return with_effects(t.sum, base, base);
+}
+
+Tensor Rewrite::bias(const Site& site) const {
+  auto* rebuild = find(site);
+  return rebuild ? target(site, rebuild->wanted).bias : Tensor();
+}
+
+std::vector<const Site*> Rewrite::non_finite() const {
+  c10::NoGradGuard no_grad;
+  std::vector<const Site*> sites;
+  auto look = [&](const Batch& some, size_t begin) {
+    std::mutex mutex;
+    std::set<const Target*> bad;
+    some.each([&](const Batch::Task& task, const RowSums& rows) {
+      const auto& t = *task.target;
+      auto result = at::empty_like(t.weight.slice(0, task.begin, task.end), at::MemoryFormat::Contiguous);
+      auto part = t.sum;
+      for (auto* by_row : {&part.B, &part.gain, &part.weight})
+        if (by_row->defined()) *by_row = by_row->slice(0, task.begin, task.end);
+      auto from = t.from.slice(0, task.begin, task.end);
+      add_rows(part, from, from, result, 0, result.size(0), rows);
+      if (at::isfinite(result).all().item<bool>()) return;
+      std::lock_guard lock(mutex);
+      bad.insert(&t);
+    });
+    for (size_t i = 0; i < some.targets.size(); ++i) {
+      const auto& t = some.targets[i];
+      if (bad.contains(&t) || (t.bias.defined() && !at::isfinite(t.bias).all().item<bool>()))
+        sites.push_back(work_[begin + i].site);
+    }
+  };
+  if (ready_) look(*ready_, 0);
+  for (size_t begin = prepared_, end; begin < work_.size(); begin = end) {
+    end = end_of_wave(begin);
+    look(*batch(begin, end), begin);
+  }
+  return sites;
+}
+
+// ---- Writing --------------------------------------------------------------------------------------------------------
+
+// The first so many targets of a batch.
+void Rewrite::write(const Batch& some, size_t targets) {
+  auto* end = some.targets.data() + targets;
+  some.each([&](const Batch::Task& task, const RowSums& rows) {
+    if (task.target < end) task.target->write_rows(task.begin, task.end, rows);
+  });
+  for (size_t i = 0; i < targets; ++i)
+    if (const auto& t = some.targets[i]; t.bias.defined()) t.own_bias.copy_(t.bias);
+}
+
+void Rewrite::write() {
+  if (work_.empty()) return;
+  c10::NoGradGuard no_grad;
+  size_t end = prepared_;
+  try {
+    for (auto begin = prepared_; begin < work_.size(); begin = end) {  // what can still fail comes first
+      auto wave = batch(begin, end_of_wave(begin));
+      end = begin + wave->targets.size();
+      write(*wave, wave->targets.size());
+    }
+    write(*ready_, prepared_);
+  } catch (...) {
+    undo(end);
+    throw;
+  }
+  written_ = true;
+  for (const auto& [site, was, wanted] : work_) {
+    if (wanted.empty()) known_.copies.erase(site);
+    known_.spoilt.erase(site);
+  }
+}
+
+// Brings back what was written, up to work_[end].
+void Rewrite::undo(size_t end) {
+  try {
+    write(*undo_, end - prepared_);
+  } catch (...) {  // a GPU without memory even for that
+    for (auto i = prepared_; i < end; ++i) known_.spoilt.insert(work_[i].site);
+    written_ = true;  // the copies are needed
+  }
+}
+
+}  // namespace lora

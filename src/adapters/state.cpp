@@ -1,0 +1,214 @@
+#include "adapters/state.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "core/text.h"
+
+namespace lora {
+
+namespace {
+
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+auto has_id(uint64_t id) {
+  return [id](const FusedAdapter& fused) { return fused.id == id; };
+}
+
+}  // namespace
+
+// ---- Reading --------------------------------------------------------------------------------------------------------
+
+const LoadedAdapter* AdapterState::find(const std::string& name) const {
+  auto it = std::find_if(loaded.begin(), loaded.end(), [&](auto& l) { return l->name == name; });
+  return it == loaded.end() ? nullptr : it->get();
+}
+
+std::shared_ptr<const Adapter> AdapterState::part(const std::string& name, size_t component) const {
+  auto* found = find(name);
+  if (found && found->parts[component].adapter) return found->parts[component].adapter;
+  fail(ErrorKind::not_found, "no adapter \"{}\" is loaded; there are: {}", name, listing(names(component)));
+}
+
+std::vector<std::string> AdapterState::names(size_t component) const {
+  std::vector<std::string> all;
+  for (const auto& l : loaded)
+    if (l->parts[component].adapter) all.push_back(l->name);
+  return all;
+}
+
+bool AdapterState::is_active(const std::string& name) const {
+  return std::any_of(components.begin(), components.end(), [&](auto& c) { return contains(c.active, name); });
+}
+
+std::optional<double> AdapterState::fused_scale(const std::string& name) const {
+  auto* adapter = find(name);
+  if (!adapter) return std::nullopt;
+  for (const auto& c : components)
+    if (auto it = std::find_if(c.fused.begin(), c.fused.end(), has_id(adapter->id)); it != c.fused.end())
+      return it->lora_scale;
+  return std::nullopt;
+}
+
+bool AdapterState::is_fused(const LoadedAdapter& adapter, size_t component) const {
+  const auto& fused = components[component].fused;
+  return std::any_of(fused.begin(), fused.end(), has_id(adapter.id));
+}
+
+std::vector<ActingAdapter> AdapterState::acting(size_t component) const {
+  std::vector<ActingAdapter> all;
+  if (!enabled) return all;
+  for (const auto& name : components[component].active) {
+    auto* adapter = find(name);
+    if (!adapter || !adapter->parts[component].adapter || is_fused(*adapter, component)) continue;
+    const auto& part = adapter->parts[component];
+    all.push_back({.name = name, .adapter = part.adapter, .weights = part.weights, .images = {}, .mask = {}});
+  }
+  return all;
+}
+
+// ---- Edits ----------------------------------------------------------------------------------------------------------
+
+LoadedAdapter AdapterState::copy(const std::string& name) const {
+  auto* found = find(name);
+  check(found, ErrorKind::not_found, "no adapter \"{}\" is loaded", name);
+  return *found;
+}
+
+void AdapterState::put(LoadedAdapter adapter) {
+  auto it = std::find_if(loaded.begin(), loaded.end(), [&](auto& l) { return l->name == adapter.name; });
+  auto entry = std::make_shared<const LoadedAdapter>(std::move(adapter));
+  if (it == loaded.end())
+    loaded.push_back(std::move(entry));
+  else
+    *it = std::move(entry);
+}
+
+std::string AdapterState::new_name(const std::string& wanted) {
+  if (wanted.empty()) {
+    std::string name;
+    do name = fmt::format("default_{}", next_default++);
+    while (find(name));
+    return name;
+  }
+  check(!find(wanted), ErrorKind::conflict,
+        "an adapter \"{}\" is loaded already; give the new one another adapter_name, or delete the old one first",
+        wanted);
+  return wanted;
+}
+
+void AdapterState::add(const std::string& name, const AdapterParts& parts) {
+  LoadedAdapter fresh{.name = name, .id = next_id++, .scale = 1.0, .parts = {}};
+  for (size_t c = 0; c < components.size(); ++c) {
+    fresh.parts.push_back({parts[c], {}});
+    components[c].active.clear();
+    if (parts[c]) components[c].active.push_back(name);
+  }
+  put(std::move(fresh));
+}
+
+void AdapterState::add_part(const std::string& name, size_t component, std::shared_ptr<const Adapter> part,
+                            double weight) {
+  LoadedAdapter adapter{.name = name, .id = next_id, .scale = 1.0, .parts = {}};
+  if (find(name))
+    adapter = copy(name);
+  else
+    adapter.parts.resize(components.size()), ++next_id;
+  adapter.parts[component] = {std::move(part), {.number = weight, .by_site = {}}};
+  components[component].active = {name};
+  put(std::move(adapter));
+}
+
+void AdapterState::replace_part(const std::string& name, size_t component, std::shared_ptr<const Adapter> part) {
+  auto adapter = copy(name);
+  auto& fused = components[component].fused;
+  for (auto& f : fused)
+    if (f.id == adapter.id) f.adapter = part;
+  if (!part) {
+    std::erase_if(fused, has_id(adapter.id));
+    std::erase(components[component].active, name);
+  }
+  adapter.parts[component].adapter = std::move(part);
+  put(std::move(adapter));
+}
+
+void AdapterState::replace(const std::string& name, const AdapterParts& parts,
+                           const std::vector<SiteWeights>& weights) {
+  const bool active = is_active(name);
+  const auto fused = fused_scale(name);
+  for (size_t c = 0; c < components.size(); ++c) {
+    const bool gained = parts[c] && !find(name)->parts[c].adapter;
+    replace_part(name, c, parts[c]);
+    if (!gained) continue;
+    auto adapter = copy(name);
+    adapter.parts[c].weights = weights[c];
+    put(std::move(adapter));
+    if (active) components[c].active.push_back(name);
+    if (fused) fuse({name}, c, *fused);
+  }
+}
+
+void AdapterState::set(const std::vector<std::string>& names, const std::vector<LoraScale>& scales,
+                       const std::vector<std::vector<SiteWeights>>& weights) {
+  for (auto& c : components) c.active.clear();
+  for (size_t i = 0; i < names.size(); ++i) {
+    auto adapter = copy(names[i]);
+    adapter.scale = scales[i];
+    for (size_t c = 0; c < components.size(); ++c) {
+      if (!adapter.parts[c].adapter) continue;
+      adapter.parts[c].weights = weights[i][c];
+      if (!contains(components[c].active, names[i])) components[c].active.push_back(names[i]);
+    }
+    put(std::move(adapter));
+  }
+}
+
+void AdapterState::remove(const std::vector<std::string>& names) {
+  for (const auto& name : names) {
+    auto* adapter = find(name);
+    if (!adapter) continue;
+    for (auto& c : components) {
+      // One of the same name that was unloaded while it was fused has another id, and stays in the weights.
+      std::erase_if(c.fused, has_id(adapter->id));
+      std::erase(c.active, name);
+    }
+    std::erase_if(loaded, [&](auto& l) { return l.get() == adapter; });
+  }
+}
+
+void AdapterState::unload() {
+  loaded.clear();
+  for (auto& c : components) c.active.clear();
+}
+
+void AdapterState::fuse(const std::vector<std::string>& names, size_t component, double lora_scale) {
+  auto& fused = components[component].fused;
+  for (const auto& name : names) {
+    auto* adapter = find(name);
+    if (!adapter || !adapter->parts[component].adapter) continue;
+    const auto& [part, weights] = adapter->parts[component];
+    std::erase_if(fused, has_id(adapter->id));
+    fused.push_back({name, adapter->id, part, weights * lora_scale, lora_scale});
+  }
+}
+
+void AdapterState::unfuse(const std::vector<std::string>& names, size_t component) {
+  std::erase_if(components[component].fused, [&](auto& f) { return names.empty() || contains(names, f.name); });
+}
+
+void AdapterState::move(const std::string& name, Device device) {
+  auto adapter = copy(name);
+  for (auto& [part, weights] : adapter.parts) {
+    if (!part) continue;
+    auto moved = std::make_shared<Adapter>(*part);
+    for (auto& [site, delta] : moved->entries) delta = delta->to(device, site->weight.scalar_type());
+    part = std::move(moved);
+  }
+  put(std::move(adapter));
+}
+
+}  // namespace lora

@@ -1,0 +1,48 @@
+#include "core/edge.h"
+
+#include <filesystem>
+#include <new>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+namespace lora {
+
+namespace {
+
+// libtorch has one exception type for most things, and says in words that memory is missing.
+bool is_about_memory(std::string_view what) {
+  for (std::string_view sign : {"can't allocate memory", "not enough memory", "out of memory"})
+    if (what.find(sign) != what.npos) return true;
+  return false;
+}
+
+}  // namespace
+
+bool is_out_of_memory(const std::exception& error) {
+  if (auto* ours = dynamic_cast<const Error*>(&error)) return ours->kind() == ErrorKind::out_of_memory;
+  return dynamic_cast<const std::bad_alloc*>(&error) || is_about_memory(error.what());
+}
+
+std::string message_of(const std::exception& error) {
+  std::string_view what = error.what();
+  return std::string(what.substr(0, what.find("\nException raised")));
+}
+
+void rethrow_as_error() {
+  try {
+    throw;
+  } catch (const Error&) {
+    throw;
+  } catch (const CallersException& e) {
+    std::rethrow_exception(e.thrown);
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorKind::out_of_memory, "there is not enough memory for this call; nothing was changed");
+  } catch (const std::system_error& e) {  // std::filesystem::filesystem_error too
+    throw Error(ErrorKind::io, e.what());
+  } catch (const std::exception& e) {
+    throw Error(is_out_of_memory(e) ? ErrorKind::out_of_memory : ErrorKind::usage, message_of(e));
+  }
+}
+
+}  // namespace lora

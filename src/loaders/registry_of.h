@@ -1,0 +1,15 @@
+#pragma once
+// A pipeline's adapters, for the library's own code: its public face does not show them.
+#include "adapters/registry.h"
+#include "lora/loaders.h"
+
+namespace lora {
+
+// Throw Error{usage} for a pipeline that was moved from.
+AdapterRegistry& registry_of(LoraBaseMixin& mixin);
+const AdapterRegistry& registry_of(const LoraBaseMixin& mixin);
+
+// Throws Error{not_found} for a name that no component has, with those that there are.
+void check_known(const AdapterState& state, const AdapterRegistry& registry, const std::vector<std::string>& names);
+
+}  // namespace lora

@@ -1,0 +1,12 @@
+#pragma once
+// A model's layers and sites, for the library's own code: its public face does not show them.
+#include "lora/model.h"
+#include "nn/site.h"
+
+namespace lora {
+
+Parts& parts_of(Model& model);
+const Parts& parts_of(const Model& model);
+std::shared_ptr<Parts> shared_parts_of(Model& model);
+
+}  // namespace lora
