@@ -22,6 +22,7 @@ class UNet2DConditionModel : public PretrainedModel<UNet2DConditionModel> {
 
   int64_t in_channels() const;
   int64_t sample_size() const;
+  int64_t cross_attention_dim() const;
   int64_t time_cond_proj_dim() const;  // 0 where the config has none
 };
 
@@ -42,6 +43,7 @@ class SD3Transformer2DModel : public PretrainedModel<SD3Transformer2DModel> {
   int64_t patch_size() const;
   int64_t num_layers() const;
   int64_t joint_attention_dim() const;
+  int64_t pooled_projection_dim() const;
 };
 
 // diffusers' UVit2DModel: the masked-token predictor of aMUSEd (arXiv:2401.01808).
@@ -60,6 +62,8 @@ class UVit2DModel : public PretrainedModel<UVit2DModel> {
   int64_t sample_size() const;
   int64_t vocab_size() const;
   int64_t codebook_size() const;
+  int64_t encoder_hidden_size() const;
+  int64_t cond_embed_dim() const;
 };
 
 }  // namespace lora

@@ -146,6 +146,7 @@ class DiffusionPipeline : public virtual LoraBaseMixin {
  protected:
   // Throws Error{usage} for no scheduler.
   explicit DiffusionPipeline(std::shared_ptr<const Scheduler> scheduler);
+  void check_scheduler() const;  // the same, of the one that it has now
 };
 
 // The dtype of the denoiser's weights as they are stored. Reads a header, no weights; of a repository, downloads what

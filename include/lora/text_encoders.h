@@ -25,6 +25,7 @@ class CLIPTextModel : public PretrainedModel<CLIPTextModel> {
   Tensor encode(const Tensor& input_ids, std::optional<int> clip_skip = {}) const;
 
   int64_t hidden_size() const;
+  int64_t projection_dim() const;  // of text_embeds; 0 where the model does not project
   int64_t max_position_embeddings() const;
   int64_t num_hidden_layers() const;
 };

@@ -15,6 +15,10 @@ bool contains(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+bool is_without_numbers(const Adapter& adapter) {
+  return !adapter.entries.empty() && adapter.entries.front().delta->device().is_meta();
+}
+
 auto has_id(uint64_t id) {
   return [id](const FusedAdapter& fused) { return fused.id == id; };
 }
@@ -191,6 +195,8 @@ void AdapterState::fuse(const std::vector<std::string>& names, size_t component,
     auto* adapter = find(name);
     if (!adapter || !adapter->parts[component].adapter) continue;
     const auto& [part, weights] = adapter->parts[component];
+    check(!is_without_numbers(*part), ErrorKind::conflict,
+          "adapter \"{}\" was moved to meta, where its numbers are lost, and cannot be fused; load it again", name);
     std::erase_if(fused, has_id(adapter->id));
     fused.push_back({name, adapter->id, part, weights * lora_scale, lora_scale});
   }
@@ -204,6 +210,8 @@ void AdapterState::move(const std::string& name, Device device) {
   auto adapter = copy(name);
   for (auto& [part, weights] : adapter.parts) {
     if (!part) continue;
+    check(device.is_meta() || !is_without_numbers(*part), ErrorKind::conflict,
+          "adapter \"{}\" was moved to meta, where its numbers are lost; load it again", name);
     auto moved = std::make_shared<Adapter>(*part);
     for (auto& [site, delta] : moved->entries) delta = delta->to(device, site->weight.scalar_type());
     part = std::move(moved);

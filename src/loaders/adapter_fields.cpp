@@ -1,6 +1,7 @@
 // What PEFT's LoraConfig and diffusers' lora_adapter_metadata say of layers whose alphas are tensors here.
 #include <ATen/ATen.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
@@ -27,7 +28,10 @@ Layers read(const StateDict& tensors) {
     if (is(".alpha")) {
       check(tensor.numel() == 1, ErrorKind::usage, "save_lora_weights: {} has shape {}; one number is wanted", key,
             c10::str(tensor.sizes()));
-      layers.alphas[path(".alpha")] = tensor.to(at::kDouble).item<double>();
+      auto alpha = tensor.to(at::kDouble).item<double>();
+      check(std::isfinite(alpha), ErrorKind::usage, "save_lora_weights: {} is {}; it must be a finite number", key,
+            alpha);
+      layers.alphas[path(".alpha")] = alpha;
     }
     layers.use_dora |= is(".lora_magnitude_vector");
     layers.lora_bias |= is(".lora_B.bias");

@@ -15,6 +15,8 @@ namespace {
 
 Tensor checked_mask(const CallAdapter& adapter) {
   const auto& mask = adapter.mask;
+  check(mask.layout() == at::kStrided && !mask.is_meta(), ErrorKind::usage,
+        "the mask of \"{}\" is sparse or has no memory; a dense tensor is wanted", adapter.name);
   check(mask.dim() == 2 && mask.numel() > 0, ErrorKind::usage,
         "the mask of \"{}\" has shape {}; [height, width] is wanted, both at least 1", adapter.name,
         c10::str(mask.sizes()));
@@ -72,9 +74,10 @@ std::shared_ptr<const Run> CallAdapters::at(int step, int steps) {
   if (options_.changes_nothing()) return snapshot_.runs[component_];
   std::vector<double> factors;
   for (const auto& schedule : schedules_) {
-    factors.push_back(options_.scale * callers([&] { return schedule(step, steps); }));
-    check(std::isfinite(factors.back()), ErrorKind::usage, "an adapter's schedule gives {} at step {} of {}",
-          factors.back(), step, steps);
+    const double factor = callers([&] { return schedule(step, steps); });
+    check(std::isfinite(float(factor)), ErrorKind::usage, "an adapter's schedule gives {} at step {} of {}", factor,
+          step, steps);
+    factors.push_back(options_.scale * factor);
   }
   if (run_ && factors == factors_) return run_;
   auto adapters = adapters_;

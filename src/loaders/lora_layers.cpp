@@ -68,6 +68,9 @@ Adapter fresh_adapter(const AdapterRegistry& registry, const AdapterRegistry::Co
     auto r = by_pattern(options.rank_pattern, site->path, options.r);
     auto alpha = by_pattern(options.alpha_pattern, site->path, options.lora_alpha);
     check(r > 0, ErrorKind::usage, "create_adapter: r is {} for {}; it must be at least 1", r, site->path);
+    check(site->geometry.groups == 1, ErrorKind::unsupported,
+          "create_adapter: {}: no adapter can be made for a convolution in {} groups", site->path,
+          site->geometry.groups);
     auto w = site->weight.sizes();
     bool conv = site->kind == SiteKind::conv2d, embeds = site->kind == SiteKind::embedding;
     auto A_shape = conv ? std::vector<int64_t>{r, w[1], w[2], w[3]} : std::vector<int64_t>{r, embeds ? w[0] : w[1]};

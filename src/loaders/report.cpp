@@ -38,7 +38,8 @@ std::string LoadReport::json() const {
   }
   all["unmatched"] = json::array();
   for (const auto& [key, reason] : unmatched) all["unmatched"].push_back({{"key", key}, {"reason", reason}});
-  return all.dump(2);
+  // Keys are a file's, and need not be UTF-8.
+  return all.dump(2, ' ', /*ensure_ascii=*/false, json::error_handler_t::replace);
 }
 
 }  // namespace lora

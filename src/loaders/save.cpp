@@ -28,6 +28,22 @@ bool has_alphas(const StateDict& layers) {
   return std::any_of(layers.begin(), layers.end(), [](auto& entry) { return entry.first.ends_with(".alpha"); });
 }
 
+// Half a pair, and what has no numbers, would be a file that nobody can read.
+void check_layers(const StateDict& layers) {
+  for (const auto& [key, tensor] : layers) {
+    check(tensor.defined() && tensor.layout() == at::kStrided && !tensor.is_meta(), ErrorKind::usage,
+          "save_lora_weights: {} is {}; a dense tensor with numbers is wanted", key,
+          !tensor.defined()  ? "undefined"
+          : tensor.is_meta() ? "on the device meta"
+                             : "sparse");
+    for (auto [own, other] : {std::pair{".lora_A.weight", ".lora_B.weight"}, {".lora_B.weight", ".lora_A.weight"}}) {
+      if (!key.ends_with(own)) continue;
+      auto partner = key.substr(0, key.size() - std::string_view(own).size()) + other;
+      check(layers.contains(partner), ErrorKind::usage, "save_lora_weights: {} is given without {}", key, partner);
+    }
+  }
+}
+
 bool saves_safely(const SaveLoraOptions& options) {
   if (options.safe_serialization) return *options.safe_serialization;
   auto* mode = std::getenv("DIFFUSERS_SAVE_MODE");
@@ -61,6 +77,7 @@ void write_layers(const fs::path& save_directory, const std::map<std::string, St
   bool beyond = std::any_of(layers.begin(), layers.end(), [](auto& c) { return is_beyond_lora(c.second); });
   for (const auto& [component, tensors] : layers) {
     if (tensors.empty()) continue;
+    check_layers(tensors);
     // diffusers takes alphas from lora_adapter_metadata and refuses `.alpha` tensors beside its own names.
     auto fields = metadata_given(component);
     if (fields.empty() && says_alphas && !beyond) fields = adapter_fields(component, tensors);

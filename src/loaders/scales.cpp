@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "core/text.h"
 
 namespace lora {
@@ -28,8 +29,8 @@ LoraScale from_json(const nlohmann::json& value) {
 
 double finite(const LoraScale& scale, const std::string& where) {
   check(scale.number(), ErrorKind::usage, "the weight of {}: a number was expected", where);
-  check(std::isfinite(*scale.number()), ErrorKind::usage, "the weight of {} is {}; it must be a finite number", where,
-        *scale.number());
+  check(std::isfinite(float(*scale.number())), ErrorKind::usage, "the weight of {} is {}; it must be a finite number",
+        where, *scale.number());
   return *scale.number();
 }
 
@@ -159,9 +160,16 @@ SiteWeights layer_weights(const LoraScale::Dict& dict, const std::string& compon
 }  // namespace
 
 LoraScale LoraScale::parse(const std::string& text) {
-  auto value = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  check(!value.is_discarded(), ErrorKind::usage, "`{}` is no LoRA's weight: a number or JSON was expected", text);
-  return from_json(value);
+  constexpr int kDeepest = 8;  // components, parts, blocks and layers are four
+  auto limit = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
+    check(depth <= kDeepest, ErrorKind::usage, "a LoRA's weight is nested more than {} levels deep", kDeepest);
+    return true;
+  };
+  return edge([&] {
+    auto value = nlohmann::json::parse(text, limit, /*allow_exceptions=*/false);
+    check(!value.is_discarded(), ErrorKind::usage, "`{}` is no LoRA's weight: a number or JSON was expected", text);
+    return from_json(value);
+  });
 }
 
 LoraSchedule LoraSchedule::by_step(std::map<int, double> table) {

@@ -144,6 +144,7 @@ Tensor CLIPTextModel::encode(const Tensor& input_ids, std::optional<int> clip_sk
 }
 
 int64_t CLIPTextModel::hidden_size() const { return impl().c.hidden_size; }
+int64_t CLIPTextModel::projection_dim() const { return impl().c.with_projection ? impl().c.projection_dim : 0; }
 int64_t CLIPTextModel::max_position_embeddings() const { return impl().c.max_position_embeddings; }
 int64_t CLIPTextModel::num_hidden_layers() const { return impl().c.num_hidden_layers; }
 

@@ -69,7 +69,13 @@ Dtype half_type_of(const StateDict& tensors) {
 }
 
 Dtype choose_dtype(const ModelOptions& options, const StateDict& tensors) {
-  if (options.dtype) return *options.dtype;
+  if (options.dtype) {
+    const auto dtype = *options.dtype;
+    bool can_run = dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16 || dtype == at::kDouble;
+    check(can_run, ErrorKind::usage, "dtype is {}; models run in float32, float16, bfloat16 or float64",
+          to_string(dtype));
+    return dtype;
+  }
   if (!options.device.is_cpu()) return half_type_of(tensors);
   return cpu_has_bfloat16() ? at::kBFloat16 : at::kFloat;
 }

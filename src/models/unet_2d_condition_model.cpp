@@ -154,6 +154,7 @@ void UNet2DConditionModel::Impl::check_inputs(const Tensor& sample, const Tensor
 
 int64_t UNet2DConditionModel::in_channels() const { return impl().c.in_channels; }
 int64_t UNet2DConditionModel::sample_size() const { return impl().c.sample_size; }
+int64_t UNet2DConditionModel::cross_attention_dim() const { return impl().c.context_channels; }
 int64_t UNet2DConditionModel::time_cond_proj_dim() const { return impl().c.time_cond_proj_dim; }
 
 }  // namespace lora

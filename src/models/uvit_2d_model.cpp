@@ -176,5 +176,7 @@ void UVit2DModel::Impl::check_conditions(int64_t images, const Tensor& context, 
 int64_t UVit2DModel::sample_size() const { return impl().c.sample_size; }
 int64_t UVit2DModel::vocab_size() const { return impl().c.vocab_size; }
 int64_t UVit2DModel::codebook_size() const { return impl().c.codebook_size; }
+int64_t UVit2DModel::encoder_hidden_size() const { return impl().c.encoder_hidden_size; }
+int64_t UVit2DModel::cond_embed_dim() const { return impl().c.cond_embed_dim; }
 
 }  // namespace lora

@@ -35,6 +35,7 @@ AmusedPipeline::AmusedPipeline(Components c)
 void AmusedPipeline::save_pretrained(const std::filesystem::path& folder) const {
   public_call([&] {
     const SnapshotScope unwritten(registry_of(*this));
+    check_scheduler();
     PipelineFolder out(folder);
     for (const auto& c : models()) out.add(c.name, *c.model);
     out.add("vqvae", vqvae);
@@ -55,7 +56,7 @@ void AmusedPipeline::check_words(const std::string&, const std::vector<AddedWord
 TextEmbeddings AmusedPipeline::encode_prompt(const Prompts& prompt) const {
   return public_call([&] {
     const RunScope run(parts_of(text_encoder));
-    return penultimate(text_encoder, tokenize(tokenizer, text_encoder, prompt), {});
+    return penultimate(text_encoder, tokenize(tokenizer, text_encoder, spread_prompts(prompt)), {});
   });
 }
 
@@ -68,7 +69,11 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
               {"pooled_prompt_embeds", "negative_pooled_prompt_embeds", "micro_conditioning_aesthetic_score",
                "micro_conditioning_crop_coord", "temperature", "cross_attention_kwargs"},
               class_name());
+  check_scheduler();
   auto prompts = count_prompts(prompt, o), images = prompts * o.num_images_per_prompt;
+  const TextWidths widths{.states = transformer.encoder_hidden_size(), .pooled = transformer.cond_embed_dim()};
+  const auto given = given_embeddings(o, /*negative=*/false, prompts, widths),
+             negative = given_embeddings(o, /*negative=*/true, prompts, widths);
   auto factor = vqvae.scale_factor();
   auto height = o.height ? o.height : transformer.sample_size() * factor;
   auto width = o.width ? o.width : transformer.sample_size() * factor;
@@ -78,8 +83,7 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
         o.seed.size());
 
   std::vector<int64_t> shape{images, height / factor, width / factor};
-  check(!o.latents.defined() || (o.latents.sizes() == shape && o.latents.scalar_type() == at::kLong),
-        ErrorKind::bad_shape, "latents must be int64 tokens {}", c10::str(shape));
+  if (o.latents.defined()) check_argument("latents", o.latents, at::kLong, shape);
 
   auto steps = scheduler->clone();
   steps->set_timesteps(o.num_inference_steps.value_or(12), {.temperature = o.temperature});
@@ -94,21 +98,20 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
     auto pass = scope.on("text_encoder", 0, count);
     return encode_prompt(Prompts(all.begin(), all.end()));
   };
-  auto given = [&](const Tensor& embeds, const Tensor& pooled) {
-    check(pooled.defined(), ErrorKind::usage, "prompt_embeds are given without pooled_prompt_embeds");
-    return TextEmbeddings{embeds.to(device(), dtype()), pooled.to(device(), dtype())};
-  };
   // Each prompt's images together, as in every other pipeline; diffusers' AmusedPipeline repeats the whole batch.
   auto each_image = [&](const Tensor& t) {
-    return t.size(0) == images ? t : t.repeat_interleave(images / t.size(0), 0);
+    auto own = t.to(device(), dtype());
+    return own.size(0) == images ? own : own.repeat_interleave(images / own.size(0), 0);
   };
-  auto text = o.prompt_embeds.defined() ? given(o.prompt_embeds, o.pooled_prompt_embeds) : embed(prompt, "prompt");
+  auto text = given.prompt_embeds.defined() ? given : embed(prompt, "prompt");
   auto states = each_image(text.prompt_embeds), pooled = each_image(text.pooled);
   auto guidance_scale = o.guidance_scale.value_or(10);
   bool guided = guidance_scale > 1;
   if (guided) {
-    auto without = o.negative_prompt_embeds.defined() ? given(o.negative_prompt_embeds, o.negative_pooled_prompt_embeds)
-                                                      : embed(o.negative_prompt, "negative_prompt");
+    auto without = negative.prompt_embeds.defined() ? negative : embed(o.negative_prompt, "negative_prompt");
+    check(each_image(without.prompt_embeds).sizes() == states.sizes(), ErrorKind::bad_shape,
+          "negative_prompt_embeds have shape {}, prompt_embeds {}", c10::str(without.prompt_embeds.sizes()),
+          c10::str(text.prompt_embeds.sizes()));
     states = at::cat({each_image(without.prompt_embeds), states});
     pooled = at::cat({each_image(without.pooled), pooled});
   }

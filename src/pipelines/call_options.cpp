@@ -2,14 +2,58 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
 #include <random>
 
 #include "core/check.h"
 #include "core/edge.h"
 #include "core/text.h"
+#include "io/public_call.h"
 #include "nn/random.h"
 
 namespace lora {
+
+namespace {
+
+// How many fields an aggregate has.
+struct Anything {
+  template <class T>
+  operator T() const;
+};
+template <class T, class... Fields>
+constexpr size_t fields_of() {
+  if constexpr (requires { T{Fields{}..., Anything{}}; })
+    return fields_of<T, Fields..., Anything>();
+  else
+    return sizeof...(Fields);
+}
+
+// Throws Error{usage} naming a number that is NaN or infinite.
+void check_numbers(const CallOptions& o) {
+  const std::pair<const char*, double> numbers[] = {
+      {"guidance_scale", o.guidance_scale.value_or(0)},
+      {"guidance_rescale", o.guidance_rescale},
+      {"eta", o.eta},
+      {"strength", o.strength.value_or(0)},
+      {"denoising_start", o.denoising_start.value_or(0)},
+      {"denoising_end", o.denoising_end.value_or(0)},
+      {"aesthetic_score", o.aesthetic_score},
+      {"negative_aesthetic_score", o.negative_aesthetic_score},
+      {"micro_conditioning_aesthetic_score", o.micro_conditioning_aesthetic_score},
+      {"temperature", o.temperature.first},
+      {"temperature", o.temperature.second},
+      {"mu", o.mu.value_or(0)},
+      {"skip_layer_guidance_scale", o.skip_layer_guidance_scale},
+      {"skip_layer_guidance_start", o.skip_layer_guidance_start},
+      {"skip_layer_guidance_stop", o.skip_layer_guidance_stop},
+      {"cross_attention_kwargs.scale", o.cross_attention_kwargs.scale},
+      {"joint_attention_kwargs.scale", o.joint_attention_kwargs.scale},
+  };
+  for (auto [name, number] : numbers)
+    check(std::isfinite(float(number)), ErrorKind::usage, "{} is {}; it must be a finite number", name, number);
+}
+
+}  // namespace
 
 void check_taken(const CallOptions& o, const Taken& taken, const char* pipeline) {
   const CallOptions none;
@@ -49,18 +93,49 @@ void check_taken(const CallOptions& o, const Taken& taken, const char* pipeline)
       {"cross_attention_kwargs", o.cross_attention_kwargs.scale != 1},
       {"joint_attention_kwargs", o.joint_attention_kwargs.scale != 1},
   };
+  static_assert(fields_of<CallOptions>() == 46, "a new argument: say here, or in check_numbers, what it is");
   for (auto [name, is_given] : given)
     check(!is_given || taken.contains(name), ErrorKind::usage, "{} does not take {}; leave it out", pipeline, name);
+  check_numbers(o);
   check(o.num_images_per_prompt >= 1, ErrorKind::usage, "num_images_per_prompt is {}; it must be at least 1",
         o.num_images_per_prompt);
-  check(std::isfinite(o.guidance_scale.value_or(0)), ErrorKind::usage, "guidance_scale is {}; it must be a number",
-        o.guidance_scale.value_or(0));
 }
 
 int64_t count_prompts(const Prompts& prompt, const CallOptions& options) {
   check(prompt.empty() == options.prompt_embeds.defined(), ErrorKind::usage,
         "give either a prompt or prompt_embeds, not {}", prompt.empty() ? "neither" : "both");
-  return prompt.empty() ? options.prompt_embeds.size(0) : int64_t(prompt.size());
+  if (!prompt.empty()) return int64_t(prompt.size());
+  check_argument("prompt_embeds", options.prompt_embeds, at::kFloat, {-1, -1, -1});
+  return options.prompt_embeds.size(0);
+}
+
+void check_argument(const char* name, const Tensor& t, Dtype like, at::IntArrayRef shape) {
+  auto fits = [&](int64_t i) { return shape[size_t(i)] == -1 ? t.size(i) > 0 : t.size(i) == shape[size_t(i)]; };
+  bool tokens = like == at::kLong;
+  bool numbers = tokens ? t.scalar_type() == at::kLong : t.is_floating_point();
+  bool here = t.layout() == at::kStrided && !t.is_meta();
+  bool whole = numbers && here && t.dim() == int64_t(shape.size());
+  for (int64_t i = 0; whole && i < t.dim(); ++i) whole = fits(i);
+  check(whole, ErrorKind::bad_shape, "{}: {}{} of shape {}; {} of shape {} are wanted, where -1 is any size", name,
+        here ? "" : "sparse or without memory, ", to_string(t.scalar_type()), c10::str(t.sizes()),
+        tokens ? "int64 tokens" : "floats", c10::str(shape));
+}
+
+TextEmbeddings given_embeddings(const CallOptions& o, bool negative, int64_t prompts, TextWidths widths) {
+  const auto& embeds = negative ? o.negative_prompt_embeds : o.prompt_embeds;
+  const auto& pooled = negative ? o.negative_pooled_prompt_embeds : o.pooled_prompt_embeds;
+  const std::string name = negative ? "negative_prompt_embeds" : "prompt_embeds";
+  const std::string pooled_name = negative ? "negative_pooled_prompt_embeds" : "pooled_prompt_embeds";
+  check(embeds.defined() || !pooled.defined(), ErrorKind::usage, "{} is given without {}", pooled_name, name);
+  if (!embeds.defined()) return {};
+  check(!negative || o.negative_prompt.empty(), ErrorKind::usage,
+        "give either a negative_prompt or negative_prompt_embeds, not both");
+  auto rows = [&](const Tensor& t) { return t.dim() > 0 && t.size(0) == 1 ? 1 : prompts; };
+  check_argument(name.c_str(), embeds, at::kFloat, {rows(embeds), -1, widths.states});
+  if (widths.pooled == 0) return {embeds, {}};
+  check(pooled.defined(), ErrorKind::usage, "{} is given without {}", name, pooled_name);
+  check_argument(pooled_name.c_str(), pooled, at::kFloat, {rows(pooled), widths.pooled});
+  return {embeds, pooled};
 }
 
 std::vector<std::string> spread(const Prompts& texts, const std::vector<std::string>& otherwise, int64_t prompts,
@@ -75,6 +150,15 @@ std::vector<std::string> spread(const Prompts& texts, const std::vector<std::str
   return each;
 }
 
+std::vector<std::string> spread_prompts(const Prompts& prompt) {
+  check(!prompt.empty(), ErrorKind::usage, "prompt is empty; give at least one text");
+  return prompt;
+}
+
+std::vector<std::string> spread_prompts(const Prompts& texts, const std::vector<std::string>& first, const char* name) {
+  return texts.empty() ? first : spread(texts, {}, int64_t(first.size()), 1, name);
+}
+
 std::vector<at::Generator> generators(const std::vector<uint64_t>& seeds, int64_t images) {
   check(seeds.size() <= 1 || int64_t(seeds.size()) == images, ErrorKind::usage,
         "{} seeds for {} images; give one for all, or one an image", seeds.size(), images);
@@ -87,9 +171,14 @@ std::vector<at::Generator> generators(const std::vector<uint64_t>& seeds, int64_
 void report_step(const CallOptions& options, int step, int steps, const Tensor& timestep, Tensor& latents,
                  uint64_t snapshot) {
   if (!options.callback_on_step_end) return;
+  const auto before = latents;
   const StepEnd end{step, steps, timestep, latents, snapshot};
   check(callers([&] { return options.callback_on_step_end(end); }), ErrorKind::cancelled,
         "cancelled after step {} of {}", step + 1, steps);
+  if (latents.is_same(before)) return;
+  check(latents.defined(), ErrorKind::usage, "callback_on_step_end left no latents");
+  check_argument("callback_on_step_end's latents", latents, before.scalar_type(), before.sizes());
+  latents = without_inference(latents.detach().to(before.device(), before.scalar_type()));
 }
 
 }  // namespace lora

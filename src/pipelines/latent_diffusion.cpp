@@ -52,10 +52,14 @@ class LatentDiffusionPipeline::Call {
   Call(const LatentDiffusionPipeline& pipe, const Prompts& prompt, const CallOptions& options)
       : pipe_(pipe), prompt_(prompt), o_(options), traits_(pipe.traits()) {
     check_taken(o_, traits_.takes, pipe.class_name());
+    pipe.check_scheduler();
     prompts_ = count_prompts(prompt, o_);
     images_ = prompts_ * o_.num_images_per_prompt;
+    given_ = given_embeddings(o_, /*negative=*/false, prompts_, traits_.text);
+    given_negative_ = given_embeddings(o_, /*negative=*/true, prompts_, traits_.text);
     check_mode();
     set_size();
+    if (o_.latents.defined()) check_argument("latents", o_.latents, at::kFloat, latent_shape());
   }
 
   Tensor run();
@@ -66,6 +70,7 @@ class LatentDiffusionPipeline::Call {
   const CallOptions& o_;
   const Traits traits_;
   int64_t prompts_, images_, height_, width_;  // pixels
+  TextEmbeddings given_, given_negative_;      // in place of texts
   int64_t extra_ = 0;                          // channels of the denoiser beyond the latents'
   double guidance_scale_ = 0;
   bool guided_ = false;
@@ -80,6 +85,10 @@ class LatentDiffusionPipeline::Call {
   Device device() const { return pipe_.device(); }
   double strength() const { return o_.strength.value_or(inpaints() ? traits_.inpaint_strength : traits_.strength); }
   int count() const { return end_ - begin_; }
+  std::vector<int64_t> latent_shape() const {
+    auto factor = pipe_.vae.scale_factor();
+    return {images_, pipe_.vae.latent_channels(), height_ / factor, width_ / factor};
+  }
 
   void check_mode();
   void set_size();
@@ -98,6 +107,9 @@ class LatentDiffusionPipeline::Call {
 void LatentDiffusionPipeline::Call::check_mode() {
   for (const auto& image : o_.image) check_pixels(image, "image");
   for (const auto& image : o_.mask_image) check_pixels(image, "mask_image");
+  for (auto layer : o_.skip_guidance_layers)
+    check(layer >= 0 && layer < traits_.layers, ErrorKind::usage,
+          "skip_guidance_layers has {}; the model has the layers 0 to {}", layer, traits_.layers - 1);
   check(o_.mask_image.empty() || !o_.image.empty(), ErrorKind::usage, "mask_image is given without an image to mask");
   check(!o_.strength || !o_.image.empty(), ErrorKind::usage, "strength is given without an image to start from");
   check(strength() > 0 && strength() <= 1, ErrorKind::usage, "strength is {}; it must be in (0, 1]", strength());
@@ -174,23 +186,15 @@ TextEmbeddings LatentDiffusionPipeline::Call::embed(CallScope& scope, bool negat
 }
 
 LatentDiffusionPipeline::Conditions LatentDiffusionPipeline::Call::conditions(CallScope& scope) const {
-  auto given = [&](const Tensor& embeds, const Tensor& pooled, const char* name) {
-    check(!traits_.pooled || pooled.defined(), ErrorKind::usage, "{} are given without {}", name,
-          replace_all(name, "prompt_embeds", "pooled_prompt_embeds"));
-    return TextEmbeddings{embeds, pooled};
-  };
   auto each_image = [&](const Tensor& t) {
     if (!t.defined()) return t;
     auto own = t.to(device(), dtype());
     return own.size(0) == images_ ? own : own.repeat_interleave(images_ / own.size(0), 0);
   };
-  auto text = o_.prompt_embeds.defined() ? given(o_.prompt_embeds, o_.pooled_prompt_embeds, "prompt_embeds")
-                                         : embed(scope, /*negative=*/false);
+  auto text = given_.prompt_embeds.defined() ? given_ : embed(scope, /*negative=*/false);
   Conditions all{.embeds = each_image(text.prompt_embeds), .pooled = each_image(text.pooled)};
   if (guided_) {
-    auto without = o_.negative_prompt_embeds.defined()
-                       ? given(o_.negative_prompt_embeds, o_.negative_pooled_prompt_embeds, "negative_prompt_embeds")
-                       : pipe_.no_text(text, o_);
+    auto without = given_negative_.prompt_embeds.defined() ? given_negative_ : pipe_.no_text(text, o_);
     if (!without.prompt_embeds.defined()) without = embed(scope, /*negative=*/true);
     auto embeds = each_image(without.prompt_embeds);
     check(embeds.sizes() == all.embeds.sizes(), ErrorKind::bad_shape,
@@ -226,11 +230,7 @@ Tensor LatentDiffusionPipeline::Call::encode(const Tensor& pixels) const {
 
 // The latents that the first step takes. Random numbers are drawn in the order of diffusers' pipelines.
 Tensor LatentDiffusionPipeline::Call::start() {
-  auto factor = pipe_.vae.scale_factor();
-  std::vector<int64_t> shape{images_, pipe_.vae.latent_channels(), height_ / factor, width_ / factor};
-  check(!o_.latents.defined() || o_.latents.sizes() == shape, ErrorKind::bad_shape,
-        "latents have shape {}, {} is wanted", o_.latents.defined() ? c10::str(o_.latents.sizes()) : "",
-        c10::str(shape));
+  const auto shape = latent_shape();
   auto given = o_.latents.defined() ? o_.latents.to(device(), dtype()) : Tensor();
   if (o_.image.empty() && o_.denoising_start) return given;
 
@@ -292,9 +292,9 @@ Tensor LatentDiffusionPipeline::Call::run() {
   set_timesteps();
   step_options_ = {.eta = o_.eta, .generators = generators(o_.seed, images_)};
   // One snapshot of all adapters for the whole run, whatever is set or loaded meanwhile.
-  const auto factor = pipe_.vae.scale_factor();
+  const auto shape = latent_shape();
   CallScope scope(registry_of(pipe_), o_, images_, o_.cross_attention_kwargs.scale * o_.joint_attention_kwargs.scale,
-                  {traits_.denoiser, height_ / factor, width_ / factor});
+                  {traits_.denoiser, shape[2], shape[3]});
   auto given = conditions(scope);
   auto latents = start();
   if (inpaints()) prepare_mask();

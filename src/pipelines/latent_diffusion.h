@@ -18,7 +18,8 @@ struct LatentDiffusionPipeline::Traits {
   int steps = 50;                  // the defaults of a call
   double guidance_scale = 7.5, inpaint_guidance_scale = 7.5, strength = 0.8, inpaint_strength = 1;
   bool rounds_strength_down = true;  // to whole steps; else what it leaves out is
-  bool pooled = false;               // its text embeddings have a pooled part
+  TextWidths text;                   // of text embeddings
+  int64_t layers = 0;                // those that skip_guidance_layers may leave out
   Taken takes;                       // the arguments that not every pipeline takes
 };
 

@@ -47,7 +47,11 @@ std::vector<Image> DiffusionPipeline::operator()(const Prompts& prompt, const Ca
 }
 
 DiffusionPipeline::DiffusionPipeline(std::shared_ptr<const Scheduler> given) : scheduler(std::move(given)) {
-  check(scheduler != nullptr, ErrorKind::usage, "a pipeline needs a scheduler");
+  check_scheduler();
+}
+
+void DiffusionPipeline::check_scheduler() const {
+  check(scheduler != nullptr, ErrorKind::usage, "{} has no scheduler; set one", "the pipeline");
 }
 
 }  // namespace lora

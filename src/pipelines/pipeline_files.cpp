@@ -88,6 +88,7 @@ PipelineFiles::PipelineFiles(fs::path path, const PipelineOptions& options, std:
   }
   check(fs::exists(path_), ErrorKind::not_found, "{}: there is no such model folder or checkpoint; {}", label_,
         kRepositoryForm);
+  check(!options.device.is_meta(), ErrorKind::usage, "device is meta, on which nothing can be computed");
   std::string class_name;
   if (fs::is_directory(path_)) {
     check(fs::exists(path_ / "model_index.json"), ErrorKind::not_found,

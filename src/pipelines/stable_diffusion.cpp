@@ -28,6 +28,7 @@ StableDiffusionPipeline::StableDiffusionPipeline(Components c)
 void StableDiffusionPipeline::save_pretrained(const std::filesystem::path& folder) const {
   public_call([&] {
     const SnapshotScope unwritten(registry_of(*this));
+    check_scheduler();
     PipelineFolder out(folder);
     for (const auto& c : models()) out.add(c.name, *c.model);
     out.add("vae", vae);
@@ -50,7 +51,7 @@ void StableDiffusionPipeline::check_words(const std::string&, const std::vector<
 Tensor StableDiffusionPipeline::encode_prompt(const Prompts& prompt, std::optional<int> clip_skip) const {
   return public_call([&] {
     const SnapshotScope scope(registry_of(*this));
-    return embed({.by_encoder = {prompt}, .clip_skip = clip_skip}).prompt_embeds;
+    return embed({.by_encoder = {spread_prompts(prompt)}, .clip_skip = clip_skip}).prompt_embeds;
   });
 }
 
@@ -60,6 +61,7 @@ LatentDiffusionPipeline::Traits StableDiffusionPipeline::traits() const {
       .sample_size = unet.sample_size(),
       .in_channels = unet.in_channels(),
       .time_cond_proj_dim = unet.time_cond_proj_dim(),
+      .text = {.states = unet.cross_attention_dim()},
       .takes = {"guidance_rescale", "eta", "clip_skip", "image", "strength", "mask_image", "cross_attention_kwargs"}};
 }
 

@@ -50,6 +50,7 @@ StableDiffusion3Pipeline::StableDiffusion3Pipeline(Components c)
 void StableDiffusion3Pipeline::save_pretrained(const std::filesystem::path& folder) const {
   public_call([&] {
     const SnapshotScope unwritten(registry_of(*this));
+    check_scheduler();
     PipelineFolder out(folder);
     for (const auto& c : models()) out.add(c.name, *c.model);
     out.add("vae", vae);
@@ -83,7 +84,9 @@ TextEmbeddings StableDiffusion3Pipeline::encode_prompt(const Prompts& prompt, co
                                                        int max_sequence_length) const {
   return public_call([&] {
     const SnapshotScope scope(registry_of(*this));
-    return embed({.by_encoder = {prompt, prompt_2.empty() ? prompt : prompt_2, prompt_3.empty() ? prompt : prompt_3},
+    const auto first = spread_prompts(prompt);
+    return embed({.by_encoder = {first, spread_prompts(prompt_2, first, "prompt_2"),
+                                 spread_prompts(prompt_3, first, "prompt_3")},
                   .clip_skip = clip_skip,
                   .max_sequence_length = max_sequence_length});
   });
@@ -100,7 +103,8 @@ LatentDiffusionPipeline::Traits StableDiffusion3Pipeline::traits() const {
           .strength = 0.6,
           .inpaint_strength = 0.6,
           .rounds_strength_down = false,
-          .pooled = true,
+          .text = {.states = transformer.joint_attention_dim(), .pooled = transformer.pooled_projection_dim()},
+          .layers = transformer.num_layers(),
           .takes = {"prompt_2", "prompt_3", "negative_prompt_2", "negative_prompt_3", "clip_skip",
                     "max_sequence_length", "pooled_prompt_embeds", "negative_pooled_prompt_embeds", "image", "strength",
                     "mask_image", "skip_guidance_layers", "skip_layer_guidance_scale", "skip_layer_guidance_start",

@@ -50,6 +50,7 @@ StableDiffusionXLPipeline::StableDiffusionXLPipeline(Components c)
 void StableDiffusionXLPipeline::save_pretrained(const std::filesystem::path& folder) const {
   public_call([&] {
     const SnapshotScope unwritten(registry_of(*this));
+    check_scheduler();
     PipelineFolder out(folder);
     for (const auto& c : models()) out.add(c.name, *c.model);
     out.add("vae", vae);
@@ -82,7 +83,8 @@ TextEmbeddings StableDiffusionXLPipeline::encode_prompt(const Prompts& prompt, c
                                                         std::optional<int> clip_skip) const {
   return public_call([&] {
     const SnapshotScope scope(registry_of(*this));
-    return embed({.by_encoder = {prompt, prompt_2.empty() ? prompt : prompt_2}, .clip_skip = clip_skip});
+    const auto first = spread_prompts(prompt);
+    return embed({.by_encoder = {first, spread_prompts(prompt_2, first, "prompt_2")}, .clip_skip = clip_skip});
   });
 }
 
@@ -94,7 +96,7 @@ LatentDiffusionPipeline::Traits StableDiffusionXLPipeline::traits() const {
           .guidance_scale = 5,
           .strength = 0.3,
           .inpaint_strength = 0.9999,
-          .pooled = true,
+          .text = {.states = unet.cross_attention_dim(), .pooled = text_encoder_2.projection_dim()},
           .takes = {"prompt_2",
                     "negative_prompt_2",
                     "guidance_rescale",
