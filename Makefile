@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 python := build/venv/bin/python
 
 .NOTPARALLEL:
-.PHONY: help build demo test examples bench reference format check asan tsan install clean
+.PHONY: help build demo test examples bench reference format check sanitize adapters_asan adapters_tsan asan tsan install clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z ]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,13 @@ check:  ## check the format and the order of the folders
 	@tools/setup/packages.sh
 	@tools/format.sh --check
 	@python3 tools/check_folders.py
+
+sanitize: adapters_asan adapters_tsan  ## what concerns adapters and threads, under both sanitizers
+
+# Those tests alone, which need no reference: the whole suites take several times as long.
+adapters_asan adapters_tsan: adapters_%:
+	@tools/setup/build.sh $* test_nn test_adapters test_loaders test_pipelines
+	@ctest --test-dir build/$* --output-on-failure -R '^(nn|adapters|loaders|pipelines)$$'
 
 asan tsan:  ## build with that sanitizer and run the tests
 	@tools/setup/python.sh reference

@@ -18,7 +18,8 @@ namespace lora {
 //   {{"unet", {{"down", 0.5}, {"mid", 1.0}, {"up", {{"block_0", 0.2}, {"block_1", std::vector{0.1, 0.5, 1.0}}}}}}}
 //   {{"text_encoder", {{"layer_0", 0.0}, {"layers_4-11", 0.5}}}}
 // A UNet's block covers all layers in it, a list has one number for each of its layers (a sampler goes with the first).
-// What is not named is 1. In Python's diffusers these are dicts of the same shape.
+// Components and blocks that are not named have weight 1. In Python's diffusers these are dicts of the same shape.
+// Threads: a value; const calls on one object may run on several threads at once.
 class LoraScale {
  public:
   using List = std::vector<LoraScale>;
@@ -40,7 +41,9 @@ class LoraScale {
   std::variant<double, List, Dict> value_;
 };
 
-// A factor on an adapter's weight over the steps of a run.
+// A factor on an adapter's weight over the steps of a run. Threads: the function is called on the thread of the
+// pipeline's call, at the start of a step; what it throws leaves that call as it is. Calls on several threads that
+// share one function call it at the same time.
 class LoraSchedule {
  public:
   LoraSchedule() = default;  // 1 throughout

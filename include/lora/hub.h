@@ -64,6 +64,9 @@ struct HubOptions {
 // Whether a text has the form "owner/name".
 bool is_repo_id(const std::string& text);
 
+// Threads: any number of threads and processes may call these at once, for one cache too; locks in its folder keep them
+// apart.
+//
 // Calls that download throw Error{not_found} for a repository, revision or file that the Hub has not (offline: the
 // cache), Error{forbidden} for what it does not show without another token, Error{network} where it cannot be reached
 // and the cache does not have it either, Error{bad_file} where what came is not what was announced (size, digest,

@@ -10,6 +10,7 @@
 
 namespace lora {
 
+// Threads: a value; const calls may run on several threads at once.
 struct Image {
   int width = 0, height = 0;
   std::vector<uint8_t> pixels;              // height × width × 3, row by row

@@ -1,6 +1,6 @@
 #pragma once
-// Noise schedulers, under diffusers' names. One object serves one run at a time; clone() gives a fresh one of the same
-// config, so that concurrent runs share nothing.
+// Noise schedulers, under diffusers' names. Threads: one object serves one run of one thread at a time; clone() gives a
+// fresh one of the same config, so that concurrent runs share nothing.
 //
 // AmusedScheduler is for tokens in place of latents (arXiv:2401.01808): samples are int64 [N, h, w], masked places hold
 // the config's mask_token_id, model outputs are logits [N, codebook_size, h, w]. It takes one generator at most.
@@ -59,7 +59,7 @@ class Scheduler {
 
   // Starts a run of num_inference_steps. Throws Error{usage} where it is not in 1 … num_train_timesteps, or what else
   // the config allows, and for options that the class or the config does not take, or lacks.
-  virtual void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options = {}) = 0;
+  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options = {});
   // The timesteps of the run, highest noise first, on the CPU: int64 or float32, as diffusers has them; empty before
   // set_timesteps(). May hold more entries than the number of steps asked for (PNDM's warm-up).
   virtual const Tensor& timesteps() const = 0;
@@ -70,14 +70,14 @@ class Scheduler {
   // The standard deviation that the first sample's noise must have.
   virtual double init_noise_sigma() const = 0;
   // What the model wants to see of `sample`; call it before each step().
-  virtual Tensor scale_model_input(const Tensor& sample, const Tensor& timestep) = 0;
+  Tensor scale_model_input(const Tensor& sample, const Tensor& timestep);
   // One step: model_output and sample of one shape [N, …], timestep an entry of timesteps(), in order. Throws
   // Error{usage} before set_timesteps() and after the last step.
-  virtual SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
-                               const SchedulerStepOptions& options = {}) = 0;
+  SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                       const SchedulerStepOptions& options = {});
   // Noises clean samples to `timesteps` (one an image, or one for all), for image-to-image. `noise` is standard normal;
   // AmusedScheduler, which masks tokens at random, wants it uniform in [0, 1).
-  virtual Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const = 0;
+  Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const;
   // 1 where one call of step() advances one timestep; 2 for second-order schedulers.
   virtual int order() const { return 1; }
 
@@ -86,6 +86,14 @@ class Scheduler {
   // so that from_config() to another class lets that class choose them.
   virtual std::string config() const = 0;
   virtual std::unique_ptr<Scheduler> clone() const = 0;
+
+ protected:
+  // What each class does of the calls above, whose exceptions leave the library as Error.
+  virtual void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) = 0;
+  virtual Tensor do_scale_model_input(const Tensor& sample, const Tensor& timestep) = 0;
+  virtual SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                                  const SchedulerStepOptions& options) = 0;
+  virtual Tensor do_add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const = 0;
 };
 
 }  // namespace lora

@@ -10,7 +10,8 @@
 
 namespace lora {
 
-// Tensors in the order of the file. Look-up by name is O(1) and exact.
+// Tensors in the order of the file. Look-up by name is O(1) and exact. Threads: const calls may run on several threads
+// at once; a call that changes it, alone.
 class StateDict {
  public:
   using Item = std::pair<std::string, Tensor>;

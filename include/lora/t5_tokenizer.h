@@ -15,6 +15,9 @@ class AddedTokens;
 // Immutable once loaded: copies share the vocabulary, and any number of threads may use one object.
 class T5Tokenizer {
  public:
+  T5Tokenizer(const T5Tokenizer&) = default;
+  T5Tokenizer& operator=(const T5Tokenizer&) = default;
+
   // From a folder with tokenizer.json (taken where it is present) or spiece.model; tokenizer_config.json,
   // special_tokens_map.json and added_tokens.json are heeded where present. Throws Error{not_found, bad_file,
   // unsupported}.
@@ -43,6 +46,8 @@ class T5Tokenizer {
   int64_t vocab_size() const;
 
  private:
+  T5Tokenizer() = default;
+
   struct Impl;
   std::shared_ptr<const Impl> impl_;
   std::shared_ptr<const AddedTokens> added_;

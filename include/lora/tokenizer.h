@@ -17,6 +17,9 @@ struct TokenizerFiles;
 // Immutable once loaded: copies share the vocabulary, and any number of threads may use one object.
 class CLIPTokenizer {
  public:
+  CLIPTokenizer(const CLIPTokenizer&) = default;
+  CLIPTokenizer& operator=(const CLIPTokenizer&) = default;
+
   // From a folder with tokenizer.json (taken where it is present) or vocab.json and merges.txt; tokenizer_config.json,
   // special_tokens_map.json and added_tokens.json are heeded where present. Throws Error{not_found, bad_file,
   // unsupported}.
@@ -51,6 +54,8 @@ class CLIPTokenizer {
   int64_t vocab_size() const;
 
  private:
+  CLIPTokenizer() = default;
+
   struct Impl;
   std::shared_ptr<const Impl> impl_;
   std::shared_ptr<const AddedTokens> added_;

@@ -14,7 +14,7 @@ namespace {
 
 // One delta at work at a site.
 struct Acting {
-  std::shared_ptr<const Delta> delta;
+  const std::shared_ptr<const Delta>* delta;
   double strength;
   int64_t adapter;  // its number in the run
 };
@@ -29,10 +29,6 @@ bool same_tensors(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](auto& x, auto& y) { return x.is_same(y); });
 }
 
-Tensor stacked(const std::vector<Tensor>& parts, int64_t dim) {
-  return parts.size() == 1 ? parts.front() : at::cat(parts, dim);
-}
-
 std::shared_ptr<const FactorStack> factors_of(const Applied* before) {
   if (!before) return nullptr;
   if (auto* all = std::get_if<ForAll>(before)) return all->factors;
@@ -42,15 +38,21 @@ std::shared_ptr<const FactorStack> factors_of(const Applied* before) {
 
 // The factors of all low-rank effects; nullptr for none. A stack of the same ones is used again.
 std::shared_ptr<const FactorStack> stack(const std::vector<Effect>& effects, const Applied* before) {
+  auto is_low_rank = [](const Effect& e) { return e.A.defined(); };
+  auto old = factors_of(before);
+  auto first = std::find_if(effects.begin(), effects.end(), is_low_rank);
+  if (first == effects.end()) return nullptr;
+  if (std::none_of(std::next(first), effects.end(), is_low_rank)) {
+    if (old && old->As.empty() && old->A.is_same(first->A) && old->B.is_same(first->B)) return old;
+    return std::make_shared<const FactorStack>(FactorStack{.A = first->A, .B = first->B, .As = {}, .Bs = {}});
+  }
   FactorStack fresh;
   for (const auto& e : effects)
-    if (e.A.defined()) fresh.As.push_back(e.A), fresh.Bs.push_back(e.B);
-  if (fresh.As.empty()) return nullptr;
-  auto old = factors_of(before);
+    if (is_low_rank(e)) fresh.As.push_back(e.A), fresh.Bs.push_back(e.B);
   bool same_A = old && same_tensors(old->As, fresh.As), same_B = old && same_tensors(old->Bs, fresh.Bs);
   if (same_A && same_B) return old;
-  fresh.A = same_A ? old->A : stacked(fresh.As, 0);
-  fresh.B = same_B ? old->B : stacked(fresh.Bs, 1);
+  fresh.A = same_A ? old->A : at::cat(fresh.As, 0);
+  fresh.B = same_B ? old->B : at::cat(fresh.Bs, 1);
   return std::make_shared<const FactorStack>(std::move(fresh));
 }
 
@@ -66,7 +68,7 @@ ForAll for_all(const Site& site, const Effects& effects, const Tensor& base, con
                const Applied* before) {
   ForAll applied;
   applied.factors = stack(effects.all, before);
-  if (applied.factors && applied.factors->As.size() == 1) {
+  if (applied.factors && applied.factors->As.empty()) {
     auto it = std::find_if(effects.all.begin(), effects.all.end(), [](auto& e) { return e.A.defined(); });
     applied.scale = it->scale;
   } else if (applied.factors) {
@@ -160,29 +162,31 @@ std::shared_ptr<const Run> build_run(const Parts& parts, const std::vector<Actin
         return run;
       }
       auto strength = adapters[i].weights.at(site->index);
-      if (strength != 0) acting[site->index].push_back({delta, strength, int64_t(i)});
+      if (strength != 0) acting[site->index].push_back({&delta, strength, int64_t(i)});
     }
   }
   auto shares = parts.sites.empty() ? nullptr : shares_of(adapters, parts.sites.front()->weight.device());
+  Effects effects;
   for (size_t i = 0; i < acting.size(); ++i) {
     if (acting[i].empty()) continue;
     const auto& site = *parts.sites[i];
     auto base = weights.base(site);
     const auto& first = acting[i].front();
-    if (std::any_of(acting[i].begin(), acting[i].end(), [](auto& a) { return a.delta->is_trained(); })) {
+    if (std::any_of(acting[i].begin(), acting[i].end(), [](auto& a) { return (*a.delta)->is_trained(); })) {
       if (acting[i].size() > 1 || shares) {
         run->problem = fmt::format(
             "{}: an adapter that is trained must be the only one that is active there, for all images; fuse the others",
             site.path);
         return run;
       }
-      run->at[i] = std::make_shared<const Applied>(Trained{first.delta, first.strength, base});
+      run->at[i] = std::make_shared<const Applied>(Trained{*first.delta, first.strength, base});
       continue;
     }
     // Effects of a whole weight's size live for one site only.
-    Effects effects;
+    effects.all.clear();
+    effects.adapters.clear();
     for (const auto& [delta, strength, adapter] : acting[i]) {
-      effects.all.push_back(delta->effect(strength, base.defined() ? base : site.weight));
+      effects.all.push_back((*delta)->effect(strength, base.defined() ? base : site.weight));
       effects.adapters.push_back(adapter);
     }
     auto* old = before && i < before->at.size() ? before->at[i].get() : nullptr;

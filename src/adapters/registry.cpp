@@ -122,7 +122,7 @@ std::vector<Rebuild> AdapterRegistry::work(const AdapterState& next) const {
   for (auto& [site, wanted] : after) {
     auto was = before.find(site);
     if (was == before.end())
-      work.push_back({site, {}, wanted});
+      work.push_back({site, {}, wanted, /*is_base=*/!base_.spoilt.contains(site)});
     else if (was->second != wanted || base_.spoilt.contains(site))
       work.push_back({site, was->second, wanted});
   }
@@ -154,8 +154,10 @@ std::shared_ptr<const AdapterSnapshot> AdapterRegistry::prepare(AdapterState nex
         return made.defined() ? made : site.bias;
       };
     }
-    fresh->runs.push_back(build_run(parts, fresh->state.acting(c), weights, added_rows(fresh->state, c, parts),
-                                    before ? before->runs[c].get() : nullptr));
+    const Run* old = before ? before->runs[c].get() : nullptr;
+    bool same_words = old && before->state.parts_version == fresh->state.parts_version;
+    auto added = same_words ? old->added : added_rows(fresh->state, c, parts);
+    fresh->runs.push_back(build_run(parts, fresh->state.acting(c), weights, std::move(added), old));
   }
   return fresh;
 }

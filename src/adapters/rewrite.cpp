@@ -119,8 +119,7 @@ void Rewrite::Batch::each(const Work& work) const {
   });
 }
 
-Rewrite::Target Rewrite::target(const Site& site, const Recipe& recipe) const {
-  auto base = stored_weight(site, known_);
+Rewrite::Target Rewrite::target(const Site& site, const Tensor& base, const Recipe& recipe) const {
   Target t{.weight = as_matrix(site.weight), .from = as_matrix(base), .sum = {}, .bias = {}, .own_bias = site.bias};
   t.is_first_write = !known_.written.contains(&site);
   const auto device = site.weight.device();
@@ -144,8 +143,10 @@ std::unique_ptr<Rewrite::Batch> Rewrite::batch(size_t begin, size_t end) const {
   batch->targets.resize(end - begin);
   at::parallel_for(0, int64_t(end - begin), 8, [&](int64_t first, int64_t last) {
     c10::NoGradGuard no_grad;
-    for (auto i = size_t(first); i < size_t(last); ++i)
-      batch->targets[i] = target(*work_[begin + i].site, work_[begin + i].wanted);
+    for (auto i = size_t(first); i < size_t(last); ++i) {
+      const auto& [site, was, wanted, is_base] = work_[begin + i];
+      batch->targets[i] = target(*site, is_base ? site->weight : stored_weight(*site, known_), wanted);
+    }
   });
   batch->plan();
   return batch;
@@ -177,8 +178,10 @@ Rewrite::Rewrite(std::vector<Rebuild> work, BaseWeights& known) : work_(std::mov
     ready_ = batch(0, prepared_);
     undo_ = std::make_unique<Batch>();
     for (auto i = prepared_; i < work_.size(); ++i) {
-      const auto& [site, was, wanted] = work_[i];
-      auto& old = undo_->targets.emplace_back(is_dense(was) ? as_it_is(*site) : target(*site, was));
+      auto* site = work_[i].site;
+      const auto& was = work_[i].was;
+      auto& old = undo_->targets.emplace_back(is_dense(was) ? as_it_is(*site)
+                                                            : target(*site, stored_weight(*site, known_), was));
       if (site->bias.defined()) old.bias = site->bias.clone();
     }
     undo_->plan();
@@ -195,7 +198,7 @@ Rewrite::~Rewrite() {
 }
 
 void Rewrite::copy_bases() {
-  for (const auto& [site, was, wanted] : work_) {
+  for (const auto& [site, was, wanted, is_base] : work_) {
     if (wanted.empty() || known_.copies.contains(site)) continue;
     bool own_weight = stored_weight(*site, known_).data_ptr() == site->weight.data_ptr();
     bool own_bias = site->bias.defined() && stored_bias(*site, known_).data_ptr() == site->bias.data_ptr();
@@ -214,14 +217,14 @@ const Rebuild* Rewrite::find(const Site& site) const {
 Tensor Rewrite::weight(const Site& site) const {
   auto* rebuild = find(site);
   if (!rebuild) return {};
-  auto t = target(site, rebuild->wanted);
   auto base = known_.weight(site);
+  auto t = target(site, base, rebuild->wanted);
   return with_effects(t.sum, base, base);
 }
 
 Tensor Rewrite::bias(const Site& site) const {
   auto* rebuild = find(site);
-  return rebuild ? target(site, rebuild->wanted).bias : Tensor();
+  return rebuild ? target(site, known_.weight(site), rebuild->wanted).bias : Tensor();
 }
 
 std::vector<const Site*> Rewrite::non_finite() const {
@@ -284,7 +287,7 @@ void Rewrite::write() {
     throw;
   }
   written_ = true;
-  for (const auto& [site, was, wanted] : work_) {
+  for (const auto& [site, was, wanted, is_base] : work_) {
     if (wanted.empty()) known_.copies.erase(site);
     known_.spoilt.erase(site);
   }

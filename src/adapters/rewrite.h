@@ -23,6 +23,7 @@ using Recipe = std::vector<Ingredient>;  // empty: the base weight
 struct Rebuild {
   Site* site;
   Recipe was, wanted;
+  bool is_base = false;  // the site holds its base weight now: the file's need not be read again
 };
 
 // What rewriting has to remember of a pipeline's weights.
@@ -76,7 +77,7 @@ class Rewrite {
   std::unique_ptr<Batch> ready_;  // of what is prepared
   std::unique_ptr<Batch> undo_;   // of what comes in waves, as it is now
 
-  Target target(const Site& site, const Recipe& recipe) const;
+  Target target(const Site& site, const Tensor& base, const Recipe& recipe) const;
   Target as_it_is(const Site& site) const;
   std::unique_ptr<Batch> batch(size_t begin, size_t end) const;
   size_t end_of_wave(size_t begin) const;

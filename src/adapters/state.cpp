@@ -60,7 +60,7 @@ std::optional<double> AdapterState::fused_scale(const std::string& name) const {
 
 bool AdapterState::is_fused(const LoadedAdapter& adapter, size_t component) const {
   const auto& fused = components[component].fused;
-  return std::any_of(fused.begin(), fused.end(), has_id(adapter.id));
+  return enabled && std::any_of(fused.begin(), fused.end(), has_id(adapter.id));
 }
 
 std::vector<ActingAdapter> AdapterState::acting(size_t component) const {
@@ -106,6 +106,7 @@ std::string AdapterState::new_name(const std::string& wanted) {
 }
 
 void AdapterState::add(const std::string& name, const AdapterParts& parts) {
+  ++parts_version;
   LoadedAdapter fresh{.name = name, .id = next_id++, .scale = 1.0, .parts = {}};
   for (size_t c = 0; c < components.size(); ++c) {
     fresh.parts.push_back({parts[c], {}});
@@ -117,6 +118,7 @@ void AdapterState::add(const std::string& name, const AdapterParts& parts) {
 
 void AdapterState::add_part(const std::string& name, size_t component, std::shared_ptr<const Adapter> part,
                             double weight) {
+  ++parts_version;
   LoadedAdapter adapter{.name = name, .id = next_id, .scale = 1.0, .parts = {}};
   if (find(name))
     adapter = copy(name);
@@ -128,6 +130,7 @@ void AdapterState::add_part(const std::string& name, size_t component, std::shar
 }
 
 void AdapterState::replace_part(const std::string& name, size_t component, std::shared_ptr<const Adapter> part) {
+  ++parts_version;
   auto adapter = copy(name);
   auto& fused = components[component].fused;
   for (auto& f : fused)
@@ -172,6 +175,7 @@ void AdapterState::set(const std::vector<std::string>& names, const std::vector<
 }
 
 void AdapterState::remove(const std::vector<std::string>& names) {
+  ++parts_version;
   for (const auto& name : names) {
     auto* adapter = find(name);
     if (!adapter) continue;
@@ -185,6 +189,7 @@ void AdapterState::remove(const std::vector<std::string>& names) {
 }
 
 void AdapterState::unload() {
+  ++parts_version;
   loaded.clear();
   for (auto& c : components) c.active.clear();
 }
@@ -207,6 +212,7 @@ void AdapterState::unfuse(const std::vector<std::string>& names, size_t componen
 }
 
 void AdapterState::move(const std::string& name, Device device) {
+  ++parts_version;
   auto adapter = copy(name);
   for (auto& [part, weights] : adapter.parts) {
     if (!part) continue;

@@ -54,6 +54,7 @@ struct AdapterState {
   bool enabled = true;  // disabled means the base model's output, fused or not
   int next_default = 0;
   uint64_t next_id = 0;
+  uint64_t parts_version = 0;  // counts the edits of what is loaded, beyond weights
 
   // ---- Reading ----
 
@@ -66,7 +67,7 @@ struct AdapterState {
   std::optional<double> fused_scale(const std::string& name) const;
   // What a component's runs apply: the active adapters, without those that are fused; nothing while disabled.
   std::vector<ActingAdapter> acting(size_t component) const;
-  // Whether an adapter that is loaded is in this component's weights.
+  // Whether an adapter that is loaded is in this component's weights now; while disabled, none is.
   bool is_fused(const LoadedAdapter& adapter, size_t component) const;
 
   // ---- Edits. What they throw leaves the copy unusable, and the registry as it was ----

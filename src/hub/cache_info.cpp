@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "core/text.h"
 #include "hub/environment.h"
 #include "hub/names.h"
@@ -99,34 +100,36 @@ CachedRepo scan_repo(const fs::path& folder, const std::string& type, const std:
 }  // namespace
 
 CacheInfo scan_cache_dir(const fs::path& cache_dir) {
-  CacheInfo info{.cache_dir = hub_cache(cache_dir)};
-  check(fs::is_directory(info.cache_dir), ErrorKind::not_found,
-        "{}: there is no such cache; HF_HUB_CACHE or cache_dir names another, and a download makes one",
-        info.cache_dir.string());
-  Sizes physical;  // blobs that repositories share count once
-  for (const auto& entry : fs::directory_iterator(info.cache_dir)) {
-    auto name = entry.path().filename().string();
-    if (is_other(name)) continue;
-    auto dashes = name.find("--");
-    auto type = dashes == name.npos ? kTypes.end() : kTypes.find(name.substr(0, dashes));
-    if (!entry.is_directory() || type == kTypes.end() || !fs::is_directory(entry.path() / "snapshots")) {
-      // A repository of which only refs or the absence of files is noted holds nothing.
-      if (type == kTypes.end()) info.warnings.push_back(fmt::format("{}: is no repository", entry.path().string()));
-      continue;
+  return edge([&] {
+    CacheInfo info{.cache_dir = hub_cache(cache_dir)};
+    check(fs::is_directory(info.cache_dir), ErrorKind::not_found,
+          "{}: there is no such cache; HF_HUB_CACHE or cache_dir names another, and a download makes one",
+          info.cache_dir.string());
+    Sizes physical;  // blobs that repositories share count once
+    for (const auto& entry : fs::directory_iterator(info.cache_dir)) {
+      auto name = entry.path().filename().string();
+      if (is_other(name)) continue;
+      auto dashes = name.find("--");
+      auto type = dashes == name.npos ? kTypes.end() : kTypes.find(name.substr(0, dashes));
+      if (!entry.is_directory() || type == kTypes.end() || !fs::is_directory(entry.path() / "snapshots")) {
+        // A repository of which only refs or the absence of files is noted holds nothing.
+        if (type == kTypes.end()) info.warnings.push_back(fmt::format("{}: is no repository", entry.path().string()));
+        continue;
+      }
+      Sizes sizes;
+      auto repo_id = replace_all(name.substr(dashes + 2), "--", "/");
+      info.repos.push_back(scan_repo(entry.path(), type->second, repo_id, sizes, info.warnings));
+      for (const auto& [blob, size] : sizes) {
+        std::error_code error;
+        auto shared = fs::canonical(blob, error);
+        physical[error ? blob : shared] = size;
+      }
     }
-    Sizes sizes;
-    auto repo_id = replace_all(name.substr(dashes + 2), "--", "/");
-    info.repos.push_back(scan_repo(entry.path(), type->second, repo_id, sizes, info.warnings));
-    for (const auto& [blob, size] : sizes) {
-      std::error_code error;
-      auto shared = fs::canonical(blob, error);
-      physical[error ? blob : shared] = size;
-    }
-  }
-  std::sort(info.repos.begin(), info.repos.end(),
-            [](auto& a, auto& b) { return std::tie(a.repo_type, a.repo_id) < std::tie(b.repo_type, b.repo_id); });
-  info.size_on_disk = sum(physical);
-  return info;
+    std::sort(info.repos.begin(), info.repos.end(),
+              [](auto& a, auto& b) { return std::tie(a.repo_type, a.repo_id) < std::tie(b.repo_type, b.repo_id); });
+    info.size_on_disk = sum(physical);
+    return info;
+  });
 }
 
 std::string CacheInfo::json() const {

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "core/check.h"
+#include "core/edge.h"
 
 namespace lora {
 
@@ -37,7 +38,7 @@ void Meter::report(bool always) {
   auto now = std::chrono::steady_clock::now();
   if (!report_ || (!always && now - last_ < kOften)) return;
   last_ = now;
-  if (!report_(now_)) stop_ = true;
+  if (!callers([&] { return report_(now_); })) stop_ = true;
 }
 
 void Meter::check_stop() {

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "core/text.h"
 #include "lora/hub.h"
 
@@ -35,43 +36,45 @@ uint64_t size_of_tree(const fs::path& folder) {
 
 uint64_t remove_from_cache(const CacheInfo& cache, const CachedRepo& repo,
                            const std::vector<std::string>& commit_hashes) {
-  std::set<std::string> wanted(commit_hashes.begin(), commit_hashes.end());
-  std::set<fs::path> kept, dropped;
-  size_t found = 0;
-  for (const auto& revision : repo.revisions) {
-    bool goes = wanted.contains(revision.commit_hash);
-    found += goes;
-    for (const auto& file : revision.files) (goes ? dropped : kept).insert(file.blob);
-  }
-  if (found < wanted.size()) {
-    std::vector<std::string> there;
-    for (const auto& revision : repo.revisions) there.push_back(revision.commit_hash);
-    fail(ErrorKind::not_found, "{}: the cache has no such revision; it has {}", repo.repo_id, listing(there));
-  }
-  // Links before what they lead to, so that a removal that stops half-way leaves nothing broken.
-  if (wanted.empty() || found == repo.revisions.size()) {
-    auto freed = size_of_tree(repo.path);
-    for (const char* part : {"refs", "snapshots"}) take_away(repo.path / part);
-    take_away(repo.path);
-    take_away(cache.cache_dir / ".locks" / repo.path.filename());
+  return edge([&] {
+    std::set<std::string> wanted(commit_hashes.begin(), commit_hashes.end());
+    std::set<fs::path> kept, dropped;
+    size_t found = 0;
+    for (const auto& revision : repo.revisions) {
+      bool goes = wanted.contains(revision.commit_hash);
+      found += goes;
+      for (const auto& file : revision.files) (goes ? dropped : kept).insert(file.blob);
+    }
+    if (found < wanted.size()) {
+      std::vector<std::string> there;
+      for (const auto& revision : repo.revisions) there.push_back(revision.commit_hash);
+      fail(ErrorKind::not_found, "{}: the cache has no such revision; it has {}", repo.repo_id, listing(there));
+    }
+    // Links before what they lead to, so that a removal that stops half-way leaves nothing broken.
+    if (wanted.empty() || found == repo.revisions.size()) {
+      auto freed = size_of_tree(repo.path);
+      for (const char* part : {"refs", "snapshots"}) take_away(repo.path / part);
+      take_away(repo.path);
+      take_away(cache.cache_dir / ".locks" / repo.path.filename());
+      return freed;
+    }
+    uint64_t freed = 0;
+    for (const auto& revision : repo.revisions) {
+      if (!wanted.contains(revision.commit_hash)) continue;
+      for (const auto& ref : revision.refs) take_away(repo.path / "refs" / ref);
+      for (const auto& file : revision.files)
+        if (file.blob == file.path) freed += own_size(file.path);
+      take_away(revision.path);
+      take_away(repo.path / "trees" / (revision.commit_hash + ".json"));
+      take_away(repo.path / ".no_exist" / revision.commit_hash);
+    }
+    for (const auto& blob : dropped) {
+      if (kept.contains(blob) || !fs::exists(fs::symlink_status(blob))) continue;
+      freed += own_size(blob);
+      take_away(blob);
+    }
     return freed;
-  }
-  uint64_t freed = 0;
-  for (const auto& revision : repo.revisions) {
-    if (!wanted.contains(revision.commit_hash)) continue;
-    for (const auto& ref : revision.refs) take_away(repo.path / "refs" / ref);
-    for (const auto& file : revision.files)
-      if (file.blob == file.path) freed += own_size(file.path);
-    take_away(revision.path);
-    take_away(repo.path / "trees" / (revision.commit_hash + ".json"));
-    take_away(repo.path / ".no_exist" / revision.commit_hash);
-  }
-  for (const auto& blob : dropped) {
-    if (kept.contains(blob) || !fs::exists(fs::symlink_status(blob))) continue;
-    freed += own_size(blob);
-    take_away(blob);
-  }
-  return freed;
+  });
 }
 
 }  // namespace lora

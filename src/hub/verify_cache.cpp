@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "core/edge.h"
 #include "hub/meter.h"
 #include "hub/names.h"
 #include "hub/repo_cache.h"
@@ -44,41 +45,44 @@ std::string wanted_digest(const CachedFile& file, const std::map<std::string, st
 }  // namespace
 
 CacheVerification verify_cache(const CachedRepo& repo, const std::function<bool(const HubProgress&)>& progress) {
-  CacheVerification result;
-  Meter meter(progress, repo.repo_id);
-  meter.expect_bytes(repo.size_on_disk);
-  meter.expect_files(repo.nb_files);
-  std::map<fs::path, std::string> problems;  // by blob: each is read once
-  for (const auto& revision : repo.revisions) {
-    std::map<std::string, std::string> listed;
-    if (repo.repo_type == "model")
-      for (const auto& file :
-           RepoCache(repo.path.parent_path(), repo.repo_id).list(revision.commit_hash).value_or(std::vector<HubFile>()))
-        listed[file.name] = file.etag();
-    for (const auto& file : revision.files) {
-      auto label = fmt::format("{} at {}: {}", repo.repo_id, revision.commit_hash, file.name);
-      auto wanted = wanted_digest(file, listed);
-      if (wanted.empty()) {
-        result.unknown.push_back(label);
-        continue;
+  return edge([&] {
+    CacheVerification result;
+    Meter meter(progress, repo.repo_id);
+    meter.expect_bytes(repo.size_on_disk);
+    meter.expect_files(repo.nb_files);
+    std::map<fs::path, std::string> problems;  // by blob: each is read once
+    for (const auto& revision : repo.revisions) {
+      std::map<std::string, std::string> listed;
+      if (repo.repo_type == "model")
+        for (const auto& file : RepoCache(repo.path.parent_path(), repo.repo_id)
+                                    .list(revision.commit_hash)
+                                    .value_or(std::vector<HubFile>()))
+          listed[file.name] = file.etag();
+      for (const auto& file : revision.files) {
+        auto label = fmt::format("{} at {}: {}", repo.repo_id, revision.commit_hash, file.name);
+        auto wanted = wanted_digest(file, listed);
+        if (wanted.empty()) {
+          result.unknown.push_back(label);
+          continue;
+        }
+        ++result.files_checked;
+        auto [known, is_new] = problems.try_emplace(file.blob);
+        if (is_new) {
+          Sha256 sha256;
+          Sha1 sha1;
+          bool in_git = is_sha1(wanted);
+          auto prefix = in_git ? fmt::format("blob {}", file.size_on_disk) + '\0' : "";
+          auto digest = digest_of(file.blob, in_git ? static_cast<Digest&>(sha1) : sha256, prefix, meter);
+          if (digest.empty()) known->second = "cannot be read";
+          if (!digest.empty() && digest != wanted)
+            known->second = fmt::format("has the digest {}, not {}", digest, wanted);
+          meter.file_done(file.name);
+        }
+        if (!known->second.empty()) result.problems.push_back(fmt::format("{} {}", label, known->second));
       }
-      ++result.files_checked;
-      auto [known, is_new] = problems.try_emplace(file.blob);
-      if (is_new) {
-        Sha256 sha256;
-        Sha1 sha1;
-        bool in_git = is_sha1(wanted);
-        auto prefix = in_git ? fmt::format("blob {}", file.size_on_disk) + '\0' : "";
-        auto digest = digest_of(file.blob, in_git ? static_cast<Digest&>(sha1) : sha256, prefix, meter);
-        if (digest.empty()) known->second = "cannot be read";
-        if (!digest.empty() && digest != wanted)
-          known->second = fmt::format("has the digest {}, not {}", digest, wanted);
-        meter.file_done(file.name);
-      }
-      if (!known->second.empty()) result.problems.push_back(fmt::format("{} {}", label, known->second));
     }
-  }
-  return result;
+    return result;
+  });
 }
 
 }  // namespace lora

@@ -149,14 +149,17 @@ void LoraBaseMixin::adapt(const std::vector<std::pair<std::string, Model*>>& com
   registry_ = public_call([&] { return std::make_unique<AdapterRegistry>(std::move(all)); });
 }
 
-AdapterRegistry& registry_of(LoraBaseMixin& mixin) {
-  check(mixin.registry_ != nullptr, ErrorKind::usage, "this pipeline was moved to another object; call it there");
-  return *mixin.registry_;
+namespace {
+
+AdapterRegistry& present(const std::unique_ptr<AdapterRegistry>& registry) {
+  check(registry != nullptr, ErrorKind::usage, "this pipeline was moved to another object; call it there");
+  return *registry;
 }
 
-const AdapterRegistry& registry_of(const LoraBaseMixin& mixin) {
-  return registry_of(const_cast<LoraBaseMixin&>(mixin));  // whose registry is as constant as the reference that we give
-}
+}  // namespace
+
+AdapterRegistry& registry_of(LoraBaseMixin& mixin) { return present(mixin.registry_); }
+const AdapterRegistry& registry_of(const LoraBaseMixin& mixin) { return present(mixin.registry_); }
 
 void check_known(const AdapterState& state, const AdapterRegistry& registry, const Names& names) {
   for (const auto& name : names) {

@@ -16,7 +16,7 @@ class Delta;
 struct FactorStack {
   Tensor A;                    // linear [R, in], conv [R, in, kh, kw], embedding [R, num]
   Tensor B;                    // linear [out, R], conv [out, R, 1, 1], embedding [dim, R]
-  std::vector<Tensor> As, Bs;  // what they were made of
+  std::vector<Tensor> As, Bs;  // what they were made of, where that is more than one pair
 };
 
 // Every image takes every adapter:

@@ -57,7 +57,7 @@ class AmusedScheduler final : public Scheduler {
     mask_token_id_ = static_cast<int64_t>(*id);
   }
 
-  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
+  void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
     check_set_timesteps_options(config_, options, {"temperature"});
     check_num_inference_steps(config_, num_inference_steps, kMostSteps);
     auto [first, last] = options.temperature.value_or(std::pair(2.0, 0.0));
@@ -68,10 +68,10 @@ class AmusedScheduler final : public Scheduler {
   const Tensor& timesteps() const override { return timesteps_; }
   void set_begin_index(int) override {}  // a step depends on its timestep alone
   double init_noise_sigma() const override { return 1; }
-  Tensor scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
+  Tensor do_scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
 
-  SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
-                       const SchedulerStepOptions& options) override {
+  SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                          const SchedulerStepOptions& options) override {
     check(timesteps_.numel() > 0, ErrorKind::usage, "AmusedScheduler: call set_timesteps before step");
     check_inputs(model_output, sample, options);
     auto generator = options.generators.empty() ? at::Generator() : options.generators.front();
@@ -91,7 +91,7 @@ class AmusedScheduler final : public Scheduler {
   }
 
   // `noise` decides which tokens are masked: those where it lies below the share of the timestep.
-  Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
+  Tensor do_add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
     check(timesteps_.numel() > 0, ErrorKind::usage, "AmusedScheduler: call set_timesteps before add_noise");
     check_noise_inputs({original_samples, noise, timesteps});
     std::vector<Tensor> shares;

@@ -24,7 +24,7 @@ class DDIMScheduler final : public Scheduler {
         final_alpha_cumprod_(config_.flag("set_alpha_to_one") ? at::scalar_tensor(1.0f, at::kFloat)
                                                               : alphas_cumprod_[0]) {}
 
-  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
+  void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
     check_set_timesteps_options(config_, options);
     check_num_inference_steps(config_, num_inference_steps, trained_);
     timesteps_ = table_timesteps(config_, num_inference_steps);
@@ -34,10 +34,10 @@ class DDIMScheduler final : public Scheduler {
   const Tensor& timesteps() const override { return timesteps_; }
   void set_begin_index(int) override {}  // a step depends on its timestep alone
   double init_noise_sigma() const override { return 1; }
-  Tensor scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
+  Tensor do_scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
 
-  SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
-                       const SchedulerStepOptions& options) override {
+  SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                          const SchedulerStepOptions& options) override {
     check(stride_ > 0, ErrorKind::usage, "DDIMScheduler: call set_timesteps before step");
     check(options.eta >= 0 && options.eta <= 1, ErrorKind::usage, "DDIMScheduler: eta is {}, allowed: 0 to 1",
           options.eta);
@@ -63,7 +63,7 @@ class DDIMScheduler final : public Scheduler {
     return {prev_sample, x0};
   }
 
-  Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
+  Tensor do_add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
     return add_noise_by_alphas(alphas_cumprod_, {original_samples, noise, timesteps});
   }
 

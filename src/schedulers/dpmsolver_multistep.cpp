@@ -58,7 +58,7 @@ class DPMSolverMultistepScheduler final : public Scheduler {
         schedule_(sigma_schedule(config_)),
         table_(alphas_cumprod) {}
 
-  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
+  void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
     check_set_timesteps_options(config_, options);
     check_num_inference_steps(config_, num_inference_steps, trained_);
     auto sigmas = choose_sigmas(num_inference_steps);
@@ -75,10 +75,10 @@ class DPMSolverMultistepScheduler final : public Scheduler {
   const Tensor& timesteps() const override { return steps_.timesteps(); }
   void set_begin_index(int begin_index) override { steps_.begin_at(begin_index); }
   double init_noise_sigma() const override { return 1; }
-  Tensor scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
+  Tensor do_scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
 
-  SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
-                       const SchedulerStepOptions& options) override {
+  SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                          const SchedulerStepOptions& options) override {
     check_step_inputs(model_output, sample);
     auto i = steps_.index(timestep);
     auto noise = method_.stochastic
@@ -97,7 +97,7 @@ class DPMSolverMultistepScheduler final : public Scheduler {
     return {prev_sample.to(output.scalar_type()), {}};
   }
 
-  Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
+  Tensor do_add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
     check_noise_inputs({original_samples, noise, timesteps});
     auto sigmas = sigmas_.index_select(0, steps_.indices_for_noise(timesteps));
     auto [alpha, sigma] = dpmsolver_level(per_image(sigmas, original_samples));

@@ -22,7 +22,7 @@ class EulerDiscreteScheduler final : public Scheduler {
         table_(alphas_cumprod_above_zero(config_)),
         sigmas_(to_float32({table_.most()})) {}
 
-  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
+  void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
     check_set_timesteps_options(config_, options);
     check_num_inference_steps(config_, num_inference_steps, config_.integer("num_train_timesteps"));
     // Through float32, as numpy.linspace is asked for it here.
@@ -48,12 +48,12 @@ class EulerDiscreteScheduler final : public Scheduler {
     return sigma.item<float>();
   }
 
-  Tensor scale_model_input(const Tensor& sample, const Tensor& timestep) override {
+  Tensor do_scale_model_input(const Tensor& sample, const Tensor& timestep) override {
     return sample / (sigmas_[steps_.index(timestep)].pow(2) + 1).pow(0.5);
   }
 
-  SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
-                       const SchedulerStepOptions&) override {
+  SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                          const SchedulerStepOptions&) override {
     check_step_inputs(model_output, sample);
     auto i = steps_.index(timestep);
     auto sigma = sigmas_[i], dt = sigmas_[i + 1] - sigma;
@@ -64,7 +64,7 @@ class EulerDiscreteScheduler final : public Scheduler {
     return {(x + derivative * dt).to(model_output.scalar_type()), x0};
   }
 
-  Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
+  Tensor do_add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
     check_noise_inputs({original_samples, noise, timesteps});
     auto sigmas = sigmas_.index_select(0, steps_.indices_for_noise(timesteps));
     return original_samples + noise * per_image(sigmas, original_samples);

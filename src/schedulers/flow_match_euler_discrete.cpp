@@ -23,7 +23,7 @@ class FlowMatchEulerDiscreteScheduler final : public Scheduler {
         trained_(config_.integer("num_train_timesteps")),
         schedule_(sigma_schedule(config_)) {}
 
-  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
+  void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
     check_set_timesteps_options(config_, options, {"mu", "sigmas"});
     check_num_inference_steps(config_, num_inference_steps, trained_);
     check(options.mu || !config_.flag("use_dynamic_shifting"), ErrorKind::usage,
@@ -43,10 +43,10 @@ class FlowMatchEulerDiscreteScheduler final : public Scheduler {
   const Tensor& timesteps() const override { return steps_.timesteps(); }
   void set_begin_index(int begin_index) override { steps_.begin_at(begin_index); }
   double init_noise_sigma() const override { return 1; }
-  Tensor scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
+  Tensor do_scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
 
-  SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
-                       const SchedulerStepOptions& options) override {
+  SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                          const SchedulerStepOptions& options) override {
     check_step_inputs(model_output, sample);
     auto i = steps_.index(timestep);
     auto sigma = sigmas_[i], next = sigmas_[i + 1];
@@ -62,7 +62,7 @@ class FlowMatchEulerDiscreteScheduler final : public Scheduler {
     return {prev_sample.to(model_output.scalar_type()), {}};
   }
 
-  Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
+  Tensor do_add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
     check_noise_inputs({original_samples, noise, timesteps});
     auto sigma = per_image(sigmas_.index_select(0, steps_.indices_for_noise(timesteps)), original_samples);
     return sigma * noise + (1 - sigma) * original_samples;

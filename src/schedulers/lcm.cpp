@@ -31,7 +31,7 @@ class LCMScheduler final : public Scheduler {
   }
 
   // Evenly spaced picks from the timesteps that the model was distilled on.
-  void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
+  void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
     check_set_timesteps_options(config_, options);
     check_num_inference_steps(config_, num_inference_steps, original_steps_);
     auto stride = trained_ / original_steps_;
@@ -47,10 +47,10 @@ class LCMScheduler final : public Scheduler {
   const Tensor& timesteps() const override { return steps_.timesteps(); }
   void set_begin_index(int begin_index) override { steps_.begin_at(begin_index); }
   double init_noise_sigma() const override { return 1; }
-  Tensor scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
+  Tensor do_scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
 
-  SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
-                       const SchedulerStepOptions& options) override {
+  SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                          const SchedulerStepOptions& options) override {
     check_step_inputs(model_output, sample);
     auto i = steps_.index(timestep);
     auto t = table_index(timestep, trained_);
@@ -72,7 +72,7 @@ class LCMScheduler final : public Scheduler {
     return {prev_sample, denoised};
   }
 
-  Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
+  Tensor do_add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
     return add_noise_by_alphas(alphas_cumprod_, {original_samples, noise, timesteps});
   }
 

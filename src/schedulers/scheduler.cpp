@@ -7,6 +7,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "io/public_call.h"
 #include "schedulers/registry.h"
 
 namespace lora {
@@ -61,6 +62,23 @@ static std::string class_name_of(const Json& config) {
   check(name != config.end() && name->is_string(), ErrorKind::bad_file,
         "scheduler config: no _class_name to tell the class by; add it, or name the class in the call");
   return name->get<std::string>();
+}
+
+void Scheduler::set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) {
+  public_call([&] { do_set_timesteps(num_inference_steps, options); });
+}
+
+Tensor Scheduler::scale_model_input(const Tensor& sample, const Tensor& timestep) {
+  return public_call([&] { return do_scale_model_input(sample, timestep); });
+}
+
+SchedulerOutput Scheduler::step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                                const SchedulerStepOptions& options) {
+  return public_call([&] { return do_step(model_output, timestep, sample, options); });
+}
+
+Tensor Scheduler::add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const {
+  return public_call([&] { return do_add_noise(original_samples, noise, timesteps); });
 }
 
 std::vector<std::string> Scheduler::names() {

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "lora/tokenizer.h"
 #include "tokenizers/added_tokens.h"
 #include "tokenizers/byte_pair.h"
@@ -69,43 +70,51 @@ CLIPTokenizer CLIPTokenizer::make(TokenizerFiles files, const TokenizerConfig& c
 }
 
 CLIPTokenizer CLIPTokenizer::from_pretrained(const path& folder) {
-  auto files = read_tokenizer_files(folder);
-  auto config = read_tokenizer_config(
-      folder, files.rest, {{"bos_token", kBegin}, {"eos_token", kEnd}, {"unk_token", kEnd}, {"pad_token", kEnd}});
-  auto clip = make(std::move(files), config);
-  clip.folder_ = folder;
-  return clip;
+  return edge([&] {
+    auto files = read_tokenizer_files(folder);
+    auto config = read_tokenizer_config(
+        folder, files.rest, {{"bos_token", kBegin}, {"eos_token", kEnd}, {"unk_token", kEnd}, {"pad_token", kEnd}});
+    auto clip = make(std::move(files), config);
+    clip.folder_ = folder;
+    return clip;
+  });
 }
 
 CLIPTokenizer CLIPTokenizer::openai(const std::string& pad_token) {
-  TokenizerConfig config{
-      .bos_token = kBegin, .eos_token = kEnd, .pad_token = pad_token, .unk_token = kEnd, .model_max_length = 77};
-  for (const std::string& token : {std::string(kBegin), std::string(kEnd), pad_token})
-    config.added.push_back({{.content = token}, {}});
-  auto clip = make(openai_tokenizer_files(), config);
-  clip.pad_token_ = pad_token;
-  return clip;
+  return edge([&] {
+    TokenizerConfig config{
+        .bos_token = kBegin, .eos_token = kEnd, .pad_token = pad_token, .unk_token = kEnd, .model_max_length = 77};
+    for (const std::string& token : {std::string(kBegin), std::string(kEnd), pad_token})
+      config.added.push_back({{.content = token}, {}});
+    auto clip = make(openai_tokenizer_files(), config);
+    clip.pad_token_ = pad_token;
+    return clip;
+  });
 }
 
 CLIPTokenizer CLIPTokenizer::with_words(const std::vector<AddedWord>& words) const {
-  if (words.empty()) return *this;
-  auto is_token = [&](const std::string& word) { return encode(word).size() == 3; };  // between begin and end
-  auto copy = *this;
-  copy.added_ = std::make_shared<const AddedTokens>(added_->with(words, is_token));
-  return copy;
+  return edge([&] {
+    if (words.empty()) return *this;
+    auto is_token = [&](const std::string& word) { return encode(word).size() == 3; };  // between begin and end
+    auto copy = *this;
+    copy.added_ = std::make_shared<const AddedTokens>(added_->with(words, is_token));
+    return copy;
+  });
 }
 
 std::vector<int64_t> CLIPTokenizer::encode(const std::string& text) const {
-  std::vector<int64_t> ids{impl_->bos};
-  for (const auto& piece : added_->split(from_utf8(text))) {
-    ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
-    for (auto word : split_words(piece.text)) {
-      auto tokens = impl_->byte_pair.encode(to_utf8(word));
-      ids.insert(ids.end(), tokens.begin(), tokens.end());
+  return edge([&] {
+    std::vector<int64_t> ids{impl_->bos};
+    for (const auto& piece : added_->split(from_utf8(text))) {
+      ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
+      for (auto word : split_words(piece.text)) {
+        auto tokens = impl_->byte_pair.encode(to_utf8(word));
+        ids.insert(ids.end(), tokens.begin(), tokens.end());
+      }
     }
-  }
-  ids.push_back(impl_->eos);
-  return ids;
+    ids.push_back(impl_->eos);
+    return ids;
+  });
 }
 
 std::vector<int64_t> CLIPTokenizer::encode_padded(const std::string& text) const {
@@ -124,13 +133,15 @@ std::string CLIPTokenizer::truncated_part(const std::string& text) const {
 }
 
 std::string CLIPTokenizer::decode(const std::vector<int64_t>& ids) const {
-  std::string bytes;
-  for (int64_t id : ids) {
-    auto token = added_->token(id);
-    if (!token) token = impl_->vocabulary.token(id);
-    if (token) bytes += token_bytes(*token);
-  }
-  return to_utf8(strip(from_utf8(spaced(bytes))));
+  return edge([&] {
+    std::string bytes;
+    for (int64_t id : ids) {
+      auto token = added_->token(id);
+      if (!token) token = impl_->vocabulary.token(id);
+      if (token) bytes += token_bytes(*token);
+    }
+    return to_utf8(strip(from_utf8(spaced(bytes))));
+  });
 }
 
 int64_t CLIPTokenizer::model_max_length() const { return impl_->model_max_length; }

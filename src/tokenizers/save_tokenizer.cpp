@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "io/json_file.h"
 #include "lora/tokenizer.h"
 #include "tokenizers/tokenizer_files.h"
@@ -50,12 +51,14 @@ void copy_tokenizer_files(const fs::path& from, const fs::path& to, const std::v
 }
 
 void CLIPTokenizer::save_pretrained(const fs::path& folder) const {
-  if (!folder_.empty())
-    return copy_tokenizer_files(folder_, folder,
-                                {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
-                                 "special_tokens_map.json", "added_tokens.json"});
-  make_tokenizer_folder(folder);
-  write_openai(folder, pad_token_);
+  return edge([&] {
+    if (!folder_.empty())
+      return copy_tokenizer_files(folder_, folder,
+                                  {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
+                                   "special_tokens_map.json", "added_tokens.json"});
+    make_tokenizer_folder(folder);
+    write_openai(folder, pad_token_);
+  });
 }
 
 }  // namespace lora

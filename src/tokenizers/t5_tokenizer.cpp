@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "core/text.h"
 #include "tokenizers/added_tokens.h"
 #include "tokenizers/charsmap.h"
@@ -63,51 +64,57 @@ struct T5Tokenizer::Impl {
 };
 
 T5Tokenizer T5Tokenizer::from_pretrained(const path& folder) {
-  auto extra_ids = reading(folder, [&] { return extra_ids_of(folder); });
-  auto files = read_t5_files(folder, extra_ids);
-  auto config = read_tokenizer_config(folder, files.rest,
-                                      {{"eos_token", "</s>"},
-                                       {"unk_token", "<unk>"},
-                                       {"pad_token", "<pad>"},
-                                       {"additional_special_tokens", t5_extra_tokens(extra_ids)}});
-  auto by_id = number_added_tokens(config.added, files.vocabulary);
-  auto id_of = [&](const std::string& token) {
-    return std::ranges::find_if(by_id, [&](const auto& item) { return item.second.content == token; })->first;
-  };
-  Charsmap normalize(files.charsmap, files.vocabulary.source());
-  T5Tokenizer t5;
-  t5.folder_ = folder;
-  t5.impl_ = std::make_shared<const Impl>(Impl{
-      .eos = id_of(config.eos_token),
-      .pad = id_of(config.pad_token),
-      .unigram = Unigram(std::move(files.vocabulary), std::move(files.scores), kT5Unknown),
-      .clean_up = config.clean_up_tokenization_spaces,
+  return edge([&] {
+    auto extra_ids = reading(folder, [&] { return extra_ids_of(folder); });
+    auto files = read_t5_files(folder, extra_ids);
+    auto config = read_tokenizer_config(folder, files.rest,
+                                        {{"eos_token", "</s>"},
+                                         {"unk_token", "<unk>"},
+                                         {"pad_token", "<pad>"},
+                                         {"additional_special_tokens", t5_extra_tokens(extra_ids)}});
+    auto by_id = number_added_tokens(config.added, files.vocabulary);
+    auto id_of = [&](const std::string& token) {
+      return std::ranges::find_if(by_id, [&](const auto& item) { return item.second.content == token; })->first;
+    };
+    Charsmap normalize(files.charsmap, files.vocabulary.source());
+    T5Tokenizer t5;
+    t5.folder_ = folder;
+    t5.impl_ = std::make_shared<const Impl>(Impl{
+        .eos = id_of(config.eos_token),
+        .pad = id_of(config.pad_token),
+        .unigram = Unigram(std::move(files.vocabulary), std::move(files.scores), kT5Unknown),
+        .clean_up = config.clean_up_tokenization_spaces,
+    });
+    t5.added_ = std::make_shared<const AddedTokens>(by_id, config.split_special_tokens, std::move(normalize));
+    return t5;
   });
-  t5.added_ = std::make_shared<const AddedTokens>(by_id, config.split_special_tokens, std::move(normalize));
-  return t5;
 }
 
 T5Tokenizer T5Tokenizer::with_words(const std::vector<AddedWord>& words) const {
-  if (words.empty()) return *this;
-  auto is_token = [&](const std::string& word) {
-    return impl_->unigram.vocabulary().id(std::string(kSpaceMarkBytes) + word).has_value();
-  };
-  auto copy = *this;
-  copy.added_ = std::make_shared<const AddedTokens>(added_->with(words, is_token));
-  return copy;
+  return edge([&] {
+    if (words.empty()) return *this;
+    auto is_token = [&](const std::string& word) {
+      return impl_->unigram.vocabulary().id(std::string(kSpaceMarkBytes) + word).has_value();
+    };
+    auto copy = *this;
+    copy.added_ = std::make_shared<const AddedTokens>(added_->with(words, is_token));
+    return copy;
+  });
 }
 
 std::vector<int64_t> T5Tokenizer::encode(const std::string& text) const {
-  std::vector<int64_t> ids;
-  for (const auto& piece : added_->split(from_utf8(text))) {
-    ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
-    for (const auto& word : split_words(piece.text)) {
-      auto tokens = impl_->unigram.encode(to_utf8(word));
-      ids.insert(ids.end(), tokens.begin(), tokens.end());
+  return edge([&] {
+    std::vector<int64_t> ids;
+    for (const auto& piece : added_->split(from_utf8(text))) {
+      ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
+      for (const auto& word : split_words(piece.text)) {
+        auto tokens = impl_->unigram.encode(to_utf8(word));
+        ids.insert(ids.end(), tokens.begin(), tokens.end());
+      }
     }
-  }
-  ids.push_back(impl_->eos);
-  return ids;
+    ids.push_back(impl_->eos);
+    return ids;
+  });
 }
 
 std::vector<int64_t> T5Tokenizer::encode_padded(const std::string& text, int64_t max_length) const {
@@ -127,22 +134,26 @@ std::string T5Tokenizer::truncated_part(const std::string& text, int64_t max_len
 }
 
 std::string T5Tokenizer::decode(const std::vector<int64_t>& ids) const {
-  std::string text;
-  bool first = true;
-  for (int64_t id : ids) {
-    auto token = added_->token(id);
-    if (!token) token = impl_->unigram.vocabulary().token(id);
-    if (!token) continue;
-    text += replace_all(std::string(*token), kSpaceMarkBytes, first ? "" : " ");
-    first = false;
-  }
-  return impl_->clean_up ? without_spaces_before_marks(std::move(text)) : text;
+  return edge([&] {
+    std::string text;
+    bool first = true;
+    for (int64_t id : ids) {
+      auto token = added_->token(id);
+      if (!token) token = impl_->unigram.vocabulary().token(id);
+      if (!token) continue;
+      text += replace_all(std::string(*token), kSpaceMarkBytes, first ? "" : " ");
+      first = false;
+    }
+    return impl_->clean_up ? without_spaces_before_marks(std::move(text)) : text;
+  });
 }
 
 void T5Tokenizer::save_pretrained(const path& folder) const {
-  copy_tokenizer_files(
-      folder_, folder,
-      {"tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"});
+  return edge([&] {
+    copy_tokenizer_files(
+        folder_, folder,
+        {"tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"});
+  });
 }
 
 int64_t T5Tokenizer::pad_token_id() const { return impl_->pad; }

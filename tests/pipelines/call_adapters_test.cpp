@@ -57,6 +57,17 @@ TEST(CallAdapters, WhatIsFusedStaysAndIsNotAppliedTwice) {
   EXPECT_TRUE(at::equal(draw(pipe, options()), ink));
 }
 
+// While disabled, what is fused is not in the weights, and a call may apply it.
+TEST(CallAdapters, ActWhileLorasAreDisabled) {
+  auto pipe = with_loras();
+  auto ink = draw_with(pipe, {{.name = "ink", .weight = 0.7}}), base = draw_with(pipe, {});
+  pipe.set_adapters({"ink"});
+  pipe.fuse_lora();
+  pipe.disable_lora();
+  EXPECT_TRUE(at::equal(draw(pipe, options()), base));
+  EXPECT_TRUE(at::equal(draw_with(pipe, {{.name = "ink", .weight = 0.7}}), ink));
+}
+
 TEST(CallAdapters, TheRuntimeScaleMultipliesWeights) {
   auto pipe = with_loras();
   pipe.set_adapters({"ink", "neon"}, {0.3, 0.2});
