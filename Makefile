@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 python := build/venv/bin/python
 
 .NOTPARALLEL:
-.PHONY: help build demo test examples bench reference format check sanitize adapters_asan adapters_tsan asan tsan install clean
+.PHONY: help build demo test examples bench reference format check sanitize adapters_asan adapters_tsan asan ubsan tsan install clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z ]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -56,7 +56,7 @@ adapters_asan adapters_tsan: adapters_%:
 	@tools/setup/build.sh $* test_nn test_adapters test_loaders test_pipelines
 	@ctest --test-dir build/$* --output-on-failure -R '^(nn|adapters|loaders|pipelines)$$'
 
-asan tsan:  ## build with that sanitizer and run the tests
+asan ubsan tsan:  ## build with that sanitizer and run the tests
 	@tools/setup/python.sh reference
 	@tools/setup/build.sh $@
 	@ctest --test-dir build/$@ --output-on-failure

@@ -64,7 +64,7 @@ class LoraBaseMixin {
 
   // The adapters that apply from now on, and how strongly; one weight for all, one each, or none for 1. Returns
   // remarks, such as that an adapter is fused. Throws Error{not_found} for an unknown name, Error{usage} for a wrong
-  // number of weights, one that is not finite, or a block that a component has not.
+  // number of weights, one that is not finite, or a block that a component does not have.
   std::vector<std::string> set_adapters(const std::vector<std::string>& adapter_names,
                                         const std::vector<LoraScale>& adapter_weights = {});
   void enable_lora();

@@ -85,7 +85,7 @@ struct AdapterState {
   // The names become the active ones of every component that has them; `weights` by name, then by component.
   void set(const std::vector<std::string>& names, const std::vector<LoraScale>& scales,
            const std::vector<std::vector<SiteWeights>>& weights);
-  // Forgets adapters; what of them is fused leaves the weights.
+  // Forgets adapters. Where they are fused, they leave the weights.
   void remove(const std::vector<std::string>& names);
   // Forgets all adapters; what is fused stays in the weights.
   void unload();

@@ -8,8 +8,8 @@
 
 namespace lora {
 
-// Throws the exception that is being handled as an Error: memory that is not to be had as out_of_memory, the
-// operating system's as io, libtorch's refusals as usage. What a caller's own function threw passes as it is.
+// Throws the exception that is being handled as an Error: missing memory as out_of_memory, the operating system's
+// refusals as io, libtorch's as usage. What a caller's own function threw passes as it is.
 [[noreturn]] void rethrow_as_error();
 
 // For those who translate an exception themselves: whether it says that memory is missing, and its message without
