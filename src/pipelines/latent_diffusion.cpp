@@ -344,7 +344,7 @@ Tensor tokenize(const CLIPTokenizer& tokenizer, const CLIPTextModel& model, cons
 }
 
 TextEmbeddings penultimate(const CLIPTextModel& model, const Tensor& ids, std::optional<int> clip_skip) {
-  auto skipped = clip_skip.value_or(0) + 1;
+  const auto skipped = int64_t(clip_skip.value_or(0)) + 1;
   check(skipped >= 1 && skipped <= model.num_hidden_layers(), ErrorKind::usage,
         "clip_skip {} is not in 0 … {}: this pipeline reads the last layer but one", clip_skip.value_or(0),
         model.num_hidden_layers() - 1);
