@@ -31,11 +31,9 @@ Grouped group(const StateDict& tensors) {
       result.unmatched.push_back({key, "this kind of tensor is not one that the adapters here have"});
       continue;
     }
-    check(tensor.defined() && tensor.layout() == at::kStrided && !tensor.is_meta(), ErrorKind::bad_file,
-          "{} is {}; a dense tensor with numbers is wanted; nothing was loaded", key,
-          !tensor.defined()  ? "undefined"
-          : tensor.is_meta() ? "on the device meta"
-                             : "sparse");
+    const char* lack = lacks_numbers(tensor);
+    check(!lack, ErrorKind::bad_file, "{} is {}; a dense tensor with numbers is wanted; nothing was loaded", key,
+          lack ? lack : "");
     auto [it, fresh] = where.emplace(path, result.groups.size());
     if (fresh) result.groups.push_back({.path = path, .tensors = {}});
     result.groups[it->second].tensors.set(std::string(suffix), without_inference(tensor));

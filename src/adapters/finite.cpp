@@ -37,4 +37,10 @@ bool all_finite(const Tensor& t) {
   }
 }
 
+const char* lacks_numbers(const Tensor& t) {
+  if (!t.defined()) return "undefined";
+  if (t.is_meta()) return "on the device meta";
+  return t.layout() == at::kStrided ? nullptr : "sparse";
+}
+
 }  // namespace lora

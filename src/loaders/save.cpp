@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "adapters/finite.h"
 #include "core/check.h"
 #include "io/public_call.h"
 #include "loaders/metadata.h"
@@ -31,11 +32,9 @@ bool has_alphas(const StateDict& layers) {
 // Half a pair, and what has no numbers, would be a file that nobody can read.
 void check_layers(const StateDict& layers) {
   for (const auto& [key, tensor] : layers) {
-    check(tensor.defined() && tensor.layout() == at::kStrided && !tensor.is_meta(), ErrorKind::usage,
-          "save_lora_weights: {} is {}; a dense tensor with numbers is wanted", key,
-          !tensor.defined()  ? "undefined"
-          : tensor.is_meta() ? "on the device meta"
-                             : "sparse");
+    const char* lack = lacks_numbers(tensor);
+    check(!lack, ErrorKind::usage, "save_lora_weights: {} is {}; a dense tensor with numbers is wanted", key,
+          lack ? lack : "");
     for (auto [own, other] : {std::pair{".lora_A.weight", ".lora_B.weight"}, {".lora_B.weight", ".lora_A.weight"}}) {
       if (!key.ends_with(own)) continue;
       auto partner = key.substr(0, key.size() - std::string_view(own).size()) + other;

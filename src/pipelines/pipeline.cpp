@@ -51,7 +51,7 @@ DiffusionPipeline::DiffusionPipeline(std::shared_ptr<const Scheduler> given) : s
 }
 
 void DiffusionPipeline::check_scheduler() const {
-  check(scheduler != nullptr, ErrorKind::usage, "{} has no scheduler; set one", "the pipeline");
+  check(scheduler != nullptr, ErrorKind::usage, "the pipeline has no scheduler; set one");
 }
 
 }  // namespace lora
