@@ -10,11 +10,11 @@
 #include <chrono>
 #include <fstream>
 
+#include "files/convert.h"
+#include "files/inspect.h"
 #include "io/atomic_file.h"
 #include "loaders/lora_file.h"
 #include "lora/lora.h"
-#include "tools/convert.h"
-#include "tools/inspect.h"
 
 using namespace lora;
 namespace fs = std::filesystem;

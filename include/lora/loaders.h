@@ -51,7 +51,7 @@ class LoraBaseMixin {
   LoadReport load_lora_weights(const LoraSource& source, const LoadLoraOptions& options = {});
 
   // Reads without loading.
-  LoraStateDict lora_state_dict(const LoraSource& source, const LoraStateDictOptions& options = {}) const;
+  LoraStateDict lora_state_dict(const LoraSource& source, const ReadLoraOptions& options = {}) const;
 
   // One text encoder's part of load_lora_weights, from what lora_state_dict gives; options.prefix is that of the keys.
   // Throws Error{usage} for a model that is not this pipeline's.

@@ -51,7 +51,7 @@ struct LoraStateDict {
   std::vector<std::string> notes;
 };
 
-struct LoraStateDictOptions {
+struct ReadLoraOptions {
   std::string weight_name;  // the file in the folder; none: the one that is there, `pytorch_lora_weights` first
   std::string subfolder;
   std::optional<bool>

@@ -40,6 +40,9 @@ class StateDict {
   std::unordered_map<std::string, size_t> index_;
 };
 
+// The tensors of one layer, by the ends of their names: "lora_A.weight", …
+using LayerTensors = std::map<std::string, Tensor, std::less<>>;
+
 // Reads a tensor file by its content, never by its extension alone: safetensors, torch's zip or older pickle layout,
 // or `*.index.json` of a sharded checkpoint. Nothing in a file is ever executed. Tensors of a safetensors file or of an
 // uncompressed zip alias a private mapping of it (MAP_PRIVATE): no bytes are read until they are used, and writing to

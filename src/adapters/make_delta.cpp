@@ -8,15 +8,15 @@
 
 #include "core/check.h"
 #include "core/edge.h"
-#include "nn/deltas/bias.h"
-#include "nn/deltas/diff.h"
-#include "nn/deltas/dora.h"
-#include "nn/deltas/glora.h"
-#include "nn/deltas/ia3.h"
-#include "nn/deltas/loha.h"
-#include "nn/deltas/lokr.h"
-#include "nn/deltas/lora.h"
-#include "nn/deltas/oft.h"
+#include "kinds/bias.h"
+#include "kinds/diff.h"
+#include "kinds/dora.h"
+#include "kinds/glora.h"
+#include "kinds/ia3.h"
+#include "kinds/loha.h"
+#include "kinds/lokr.h"
+#include "kinds/lora.h"
+#include "kinds/oft.h"
 
 namespace lora {
 

@@ -7,9 +7,9 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "checkpoints/repository.h"
 #include "core/check.h"
 #include "core/text.h"
-#include "loaders/repository.h"
 #include "pipelines/pictures.h"
 
 namespace lora {

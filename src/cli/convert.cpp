@@ -1,4 +1,4 @@
-#include "tools/convert.h"
+#include "files/convert.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "tools/inspect.h"
+#include "files/inspect.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 
 #include "cli/common.h"
 #include "core/check.h"
-#include "tools/compare.h"
+#include "files/compare.h"
 
 namespace lora {
 

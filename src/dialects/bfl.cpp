@@ -1,7 +1,7 @@
 // Flux files without a prefix: Black Forest Labs' own, and XLabs', which name the attention's processors.
 #include "core/text.h"
-#include "dialects/native.h"
 #include "dialects/tables.h"
+#include "names/native.h"
 
 namespace lora {
 

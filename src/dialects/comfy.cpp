@@ -1,8 +1,8 @@
 // ComfyUI's generic names, the model's own under `diffusion_model.` and `text_encoders.<name>.transformer.`; OMI's, the
 // same names under diffusers' components; and a Control-LoRA's.
-#include "dialects/names.h"
-#include "dialects/native.h"
 #include "dialects/tables.h"
+#include "names/module_words.h"
+#include "names/native.h"
 
 namespace lora {
 

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "core/text.h"
-#include "dialects/names.h"
-#include "dialects/native.h"
 #include "dialects/tables.h"
+#include "names/module_words.h"
+#include "names/native.h"
 
 namespace lora {
 

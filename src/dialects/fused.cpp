@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "core/check.h"
-#include "nn/deltas/glora.h"
+#include "kinds/glora.h"
 
 namespace lora {
 

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "dialects/native.h"
 #include "lora/tensor.h"
+#include "names/native.h"
 
 namespace lora {
 

@@ -1,8 +1,8 @@
 // kohya's sd-scripts, LyCORIS in them, and what A1111 reads: flat names under lora_unet_ and lora_te_, in diffusers'
 // names for Stable Diffusion 1.x and 2.x and in native ones for what came after.
 #include "core/text.h"
-#include "dialects/names.h"
 #include "dialects/tables.h"
+#include "names/module_words.h"
 
 namespace lora {
 

@@ -1,6 +1,6 @@
 // PEFT's own files: `base_model.model.` before the path, now and then an adapter's name inside the factor's.
-#include "dialects/names.h"
 #include "dialects/tables.h"
+#include "names/module_words.h"
 
 namespace lora {
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "checkpoints/repository.h"
 #include "core/check.h"
 #include "core/text.h"
 #include "io/public_call.h"
@@ -11,7 +12,6 @@
 #include "loaders/lora_file.h"
 #include "loaders/metadata.h"
 #include "loaders/registry_of.h"
-#include "loaders/repository.h"
 #include "loaders/scales.h"
 #include "loaders/stage.h"
 #include "models/parts_of.h"
@@ -188,7 +188,7 @@ void LoraBaseMixin::check_new_words(const std::vector<std::shared_ptr<const Adap
   }
 }
 
-LoraStateDict LoraBaseMixin::lora_state_dict(const LoraSource& source, const LoraStateDictOptions& options) const {
+LoraStateDict LoraBaseMixin::lora_state_dict(const LoraSource& source, const ReadLoraOptions& options) const {
   return public_call(
       [&] { return read_lora_state_dict(source, options, registry_of(*this).components().front().name); });
 }

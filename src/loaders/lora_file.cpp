@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "checkpoints/repository.h"
 #include "core/check.h"
 #include "core/text.h"
 #include "loaders/metadata.h"
-#include "loaders/repository.h"
 
 namespace lora {
 
@@ -37,7 +37,7 @@ std::vector<std::string> names_in(const fs::path& folder) {
   return names;
 }
 
-LoraFile find_in_folder(const fs::path& source, const LoraStateDictOptions& options) {
+LoraFile find_in_folder(const fs::path& source, const ReadLoraOptions& options) {
   auto folder = source / options.subfolder;
   check(fs::is_directory(folder), ErrorKind::not_found, "{}: there is no folder \"{}\" in it", source.string(),
         options.subfolder);
@@ -58,7 +58,7 @@ std::string as_prefix(const std::string& folder) {
   return folder.empty() ? "" : (fs::path(folder) / "").lexically_normal().generic_string();
 }
 
-LoraFile find_in_repository(const std::string& repo_id, const LoraStateDictOptions& options) {
+LoraFile find_in_repository(const std::string& repo_id, const ReadLoraOptions& options) {
   Repository repository(repo_id, options.hub);
   const auto& all = repository.files;
   auto folder = as_prefix(options.subfolder);
@@ -128,7 +128,7 @@ LoraChoice choose_lora(std::vector<std::string> names, std::optional<bool> use_s
   return choice;
 }
 
-LoraFile find_lora_file(const fs::path& source, const LoraStateDictOptions& options) {
+LoraFile find_lora_file(const fs::path& source, const ReadLoraOptions& options) {
   if (is_repository(source)) return find_in_repository(source.string(), options);
   check(fs::exists(source), ErrorKind::not_found, "{}: there is no such file or folder; {}", source.string(),
         kRepositoryForm);

@@ -15,7 +15,7 @@ struct LoraFile {
 
 // A repository's file is in the cache then, with what else is read with it. Throws Error{not_found} naming where it
 // looked and what is there.
-LoraFile find_lora_file(const std::filesystem::path& source, const LoraStateDictOptions& options);
+LoraFile find_lora_file(const std::filesystem::path& source, const ReadLoraOptions& options);
 
 // The file, or the components' folders, among the names of a folder's files and of those below it.
 struct LoraChoice {
@@ -25,7 +25,7 @@ struct LoraChoice {
 LoraChoice choose_lora(std::vector<std::string> names, std::optional<bool> use_safetensors, const std::string& label);
 
 // Reads a source and brings it to canonical names. Keys without a component's name are `denoiser`'s.
-LoraStateDict read_lora_state_dict(const LoraSource& source, const LoraStateDictOptions& options,
+LoraStateDict read_lora_state_dict(const LoraSource& source, const ReadLoraOptions& options,
                                    const std::string& denoiser);
 
 }  // namespace lora

@@ -8,9 +8,9 @@
 #include "core/check.h"
 #include "core/text.h"
 #include "io/public_call.h"
+#include "kinds/dora.h"
 #include "loaders/registry_of.h"
 #include "loaders/scales.h"
-#include "nn/deltas/dora.h"
 #include "nn/random.h"
 
 namespace lora {

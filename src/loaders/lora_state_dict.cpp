@@ -57,7 +57,7 @@ void add_configs(const std::map<std::string, fs::path>& configs, Canonical& cano
 
 }  // namespace
 
-LoraStateDict read_lora_state_dict(const LoraSource& source, const LoraStateDictOptions& options,
+LoraStateDict read_lora_state_dict(const LoraSource& source, const ReadLoraOptions& options,
                                    const std::string& denoiser) {
   LoraStateDict lora{.source = source.label()};
   Raw raw;

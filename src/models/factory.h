@@ -9,8 +9,9 @@
 //   static std::set<std::string> ignorable()       // where files have tensors that it does without
 // with
 //   template class PretrainedModel<Self>;
+#include "checkpoints/component_files.h"
 #include "io/public_call.h"
-#include "models/loading.h"
+#include "models/model_loader.h"
 
 namespace lora {
 

@@ -1,9 +1,10 @@
 #include "lora/model.h"
 
+#include "checkpoints/component_files.h"
 #include "core/check.h"
 #include "io/json_file.h"
 #include "io/public_call.h"
-#include "models/loading.h"
+#include "models/model_loader.h"
 #include "models/parts_of.h"
 #include "nn/run.h"
 

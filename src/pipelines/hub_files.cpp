@@ -1,9 +1,9 @@
 #include "pipelines/hub_files.h"
 
+#include "checkpoints/component_files.h"
 #include "core/check.h"
 #include "core/text.h"
 #include "io/sharded.h"
-#include "models/loading.h"
 
 namespace lora {
 

@@ -2,7 +2,7 @@
 // A pipeline's files in a repository on the Hugging Face Hub: those that are needed, and no others.
 #include <nlohmann/json.hpp>
 
-#include "loaders/repository.h"
+#include "checkpoints/repository.h"
 
 namespace lora {
 

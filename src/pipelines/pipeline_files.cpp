@@ -1,10 +1,10 @@
 #include "pipelines/pipeline_files.h"
 
+#include "checkpoints/single_file.h"
 #include "core/check.h"
 #include "core/text.h"
 #include "io/atomic_file.h"
 #include "io/json_file.h"
-#include "models/single_file.h"
 #include "pipelines/hub_files.h"
 
 namespace lora {

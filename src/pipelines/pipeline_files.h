@@ -4,8 +4,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "checkpoints/component_files.h"
 #include "lora/pipelines.h"
-#include "models/loading.h"
 
 namespace lora {
 

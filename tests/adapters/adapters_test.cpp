@@ -1,13 +1,13 @@
 #include <random>
 
 #include "adapters/registry.h"
-#include "nn/deltas/diff.h"
-#include "nn/deltas/dora.h"
-#include "nn/deltas/ia3.h"
-#include "nn/deltas/loha.h"
-#include "nn/deltas/lokr.h"
-#include "nn/deltas/lora.h"
-#include "nn/deltas/oft.h"
+#include "kinds/diff.h"
+#include "kinds/dora.h"
+#include "kinds/ia3.h"
+#include "kinds/loha.h"
+#include "kinds/lokr.h"
+#include "kinds/lora.h"
+#include "kinds/oft.h"
 #include "nn/layers.h"
 #include "support/compare.h"
 

@@ -3,8 +3,8 @@
 
 #include <ATen/ATen.h>
 
-#include "nn/deltas/diff.h"
-#include "nn/deltas/lora.h"
+#include "kinds/diff.h"
+#include "kinds/lora.h"
 #include "nn/layers.h"
 #include "support/compare.h"
 

@@ -1,7 +1,7 @@
 #include "dialects/dialect.h"
 
 #include "dialects/architecture.h"
-#include "dialects/names.h"
+#include "names/module_words.h"
 #include "support/compare.h"
 
 namespace lora {

@@ -1,10 +1,10 @@
 // LoRAs from repositories on the Hub: which file, what is asked for, what is said.
 #include <gmock/gmock.h>
 
+#include "checkpoints/repository.h"
 #include "hub/stub.h"
 #include "loaders/behaviour.h"
 #include "loaders/lora_file.h"
-#include "loaders/repository.h"
 
 namespace lora {
 

@@ -1,13 +1,13 @@
-#include "models/loading.h"
-
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
+#include "checkpoints/component_files.h"
 #include "lora/error.h"
 #include "models/errors.h"
+#include "models/model_loader.h"
 #include "nn/layers.h"
 #include "support/folder.h"
 

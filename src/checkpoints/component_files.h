@@ -1,0 +1,39 @@
+#pragma once
+// Finding and opening the files of one component of a pipeline: its config and its weights.
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "lora/state_dict.h"
+
+namespace lora {
+
+// A component as its files hold it.
+struct Checkpoint {
+  std::string config;  // JSON text
+  StateDict tensors;
+  std::string label;  // for messages: the folder or file
+};
+
+// The names, without their endings, that a library gives its weight files.
+struct WeightFiles {
+  const char* safetensors;
+  const char* pickle;
+};
+inline constexpr WeightFiles kDiffusersFiles{"diffusion_pytorch_model", "diffusion_pytorch_model"};
+inline constexpr WeightFiles kTransformersFiles{"model", "pytorch_model"};
+
+// The library that has the class: "transformers" or "diffusers".
+std::string library_of(const std::string& class_name);
+const WeightFiles& weight_files_of(const std::string& class_name);
+
+// The weights among the names of a component's files: safetensors before pickles, whole before sharded. Throws
+// Error{not_found} that says what there is instead, also where there is no config.json.
+std::string choose_weights(const std::vector<std::string>& names, const WeightFiles& files, const std::string& variant,
+                           const std::string& label);
+
+// Reads config.json and the weights of one component. Throws as choose_weights() does.
+Checkpoint open_component(const std::filesystem::path& folder, const WeightFiles& files,
+                          const std::string& variant = "");
+
+}  // namespace lora

@@ -1,0 +1,39 @@
+#include "checkpoints/repository.h"
+
+#include "core/check.h"
+
+namespace lora {
+
+namespace fs = std::filesystem;
+
+bool is_pickle(const fs::path& file) {
+  auto extension = file.extension();
+  return extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ckpt";
+}
+
+bool is_weight_file(const fs::path& file) {
+  return is_pickle(file) || file.extension() == ".safetensors" || file.extension() == ".gguf";
+}
+
+bool is_repository(const fs::path& source) {
+  std::error_code error;
+  return is_repo_id(source.string()) && !is_weight_file(source) && !fs::exists(source, error);
+}
+
+Repository::Repository(const std::string& id, const HubOptions& options) try
+    : repo_id(id),
+      snapshot(id, options),
+      files(snapshot.files()),
+      label(fmt::format("{}@{:.7}{}", id, snapshot.commit(), snapshot.listed() ? "" : " in the cache")) {
+} catch (const Error& error) {  // the members are gone here
+  fail(error.kind(), "{}: there is no such file or folder here; as a repository on the Hub: {}", id, error.what());
+}
+
+std::vector<std::string> names_below(const std::vector<std::string>& names, const std::string& folder) {
+  std::vector<std::string> below;
+  for (const auto& name : names)
+    if (name.starts_with(folder)) below.push_back(name.substr(folder.size()));
+  return below;
+}
+
+}  // namespace lora

@@ -1,0 +1,84 @@
+#include "files/hashes.h"
+
+#include <algorithm>
+#include <future>
+
+#include "core/check.h"
+#include "io/digest.h"
+#include "io/safetensors.h"
+
+namespace lora {
+
+namespace {
+
+constexpr auto kMatches = "matches", kDiffers = "differs: the tensors were changed after training";
+
+std::string sha256(std::string_view bytes) {
+  Sha256 hash;
+  hash.add(bytes.data(), bytes.size());
+  return hash.digits();
+}
+
+// OneTrainer's: of the tensors one after the other, by name.
+std::string sha256_by_name(std::string_view data, std::vector<SafetensorsEntry> entries) {
+  std::sort(entries.begin(), entries.end(), [](auto& a, auto& b) { return a.name < b.name; });
+  Sha256 hash;
+  for (const auto& entry : entries) hash.add(data.data() + entry.begin, entry.end - entry.begin);
+  return hash.digits();
+}
+
+std::string lower(std::string text) {
+  for (auto& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+std::map<std::string, std::string> claims(const SafetensorsHeader& header, std::string_view data,
+                                          const std::string& data_hash) {
+  std::map<std::string, std::string> result;
+  auto told = [&](const char* key) {
+    auto it = header.metadata.find(key);
+    return it == header.metadata.end() ? std::string() : lower(it->second);
+  };
+  if (auto hash = told("sshs_model_hash"); hash.starts_with("0x"))
+    // LyCORIS hashes the tensors in the order that they had when it trained.
+    result["sshs_model_hash"] = hash.substr(2) == data_hash || hash.substr(2) == sha256_by_name(data, header.entries)
+                                    ? kMatches
+                                    : "cannot be checked: LyCORIS' own, over tensors in an order that the file lacks";
+  else if (!hash.empty())
+    result["sshs_model_hash"] = hash == data_hash ? kMatches : kDiffers;
+  if (told("sshs_legacy_hash") != "")
+    result["sshs_legacy_hash"] = "cannot be checked: it is of the file as it was before its metadata was whole";
+  if (auto hash = told("modelspec.hash_sha256"); !hash.empty()) {
+    auto digits = hash.starts_with("0x") ? hash.substr(2) : hash;
+    result["modelspec.hash_sha256"] =
+        digits == data_hash || digits == sha256_by_name(data, header.entries) ? kMatches : kDiffers;
+  }
+  return result;
+}
+
+}  // namespace
+
+bool FileHashes::changed() const {
+  return std::any_of(claims.begin(), claims.end(), [](auto& claim) { return claim.second == kDiffers; });
+}
+
+FileHashes hash_file(const std::filesystem::path& file) {
+  auto mapped = MappedFile::open(file);
+  auto bytes = mapped->bytes();
+  auto whole = std::async(std::launch::async, [&] { return sha256(bytes); });
+  FileHashes hashes;
+  std::optional<SafetensorsHeader> header;
+  try {
+    header = parse_safetensors_header(bytes, file.string());
+  } catch (const Error&) {  // a pickle
+  }
+  if (header) {
+    auto data = bytes.substr(header->data_start);
+    hashes.data = sha256(data);
+    hashes.claims = claims(*header, data, hashes.data);
+  }
+  hashes.file = whole.get();
+  return hashes;
+}
+
+}  // namespace lora

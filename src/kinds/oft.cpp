@@ -1,0 +1,169 @@
+#include "kinds/oft.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "core/check.h"
+
+namespace lora {
+
+namespace {
+
+Tensor identity(const Tensor& like) { return at::eye(like.size(-1), like.options()); }
+
+// (I + Q)(I − Q)⁻¹, in float64: I − Q may be far from I.
+Tensor cayley(const Tensor& Q) {
+  auto wide = Q.to(at::kDouble);
+  auto I = identity(wide);
+  return at::linalg_solve(I - wide, I + wide, /*left=*/false).to(at::kFloat);
+}
+
+Tensor limited(const Tensor& Q, double limit) {
+  auto norm = Q.norm().item<double>() + 1e-8;
+  return limit > 0 && norm > limit ? Q * (limit / norm) : Q;
+}
+
+// How many rows a triangle of n numbers has above the diagonal, and one; 0 where n is none.
+int64_t size_of_block(int64_t n) {
+  auto b = static_cast<int64_t>(std::llround((1 + std::sqrt(1.0 + 8.0 * double(n))) / 2));
+  return b * (b - 1) / 2 == n ? b : 0;
+}
+
+// Q's upper triangles, row by row, as Q.
+Tensor skew(const Tensor& vectors, int64_t b) {
+  auto Q = at::zeros({vectors.size(0), b, b}, vectors.options());
+  auto triangle = at::triu_indices(b, b, 1, at::TensorOptions(at::kLong).device(vectors.device()));
+  Q.index_put_({at::indexing::Slice(), triangle[0], triangle[1]}, vectors);
+  return Q - Q.transpose(1, 2);
+}
+
+// PEFT's COFT projects before every step, so that what was saved after the last one may lie outside. The norm of Q is
+// that of its upper triangle, twice over.
+Tensor near_identity(const Tensor& vectors, double eps) {
+  auto norms = vectors.norm(2, 1, /*keepdim=*/true) * std::sqrt(2.0);
+  return vectors * (eps / std::sqrt(double(vectors.size(0))) / norms).clamp_max(1);
+}
+
+// The first terms of the series of (I + Q)(I − Q)⁻¹ = I + 2 Q + 2 Q² + …, the last power taken once, as PEFT counts
+// them: Q and Q² stand for two terms and one more power follows.
+Tensor neumann(const Tensor& Q, int64_t terms) {
+  auto R = identity(Q).expand_as(Q).clone();
+  if (terms > 1) R += 2 * Q;
+  if (terms <= 2) return R;
+  auto power = at::bmm(Q, Q);
+  R += 2 * power;
+  for (int64_t i = 3; i < terms - 1; ++i) R += 2 * (power = at::bmm(power, Q));
+  return R + at::bmm(power, Q);
+}
+
+// One stage of a butterfly: in each group of 2k rows, every row meets those that stand k behind it.
+Tensor stage(const Tensor& W, const Tensor& turn, double strength, int64_t i) {
+  auto b = turn.size(-1), k = (int64_t(1) << i) * (b / 2), columns = W.size(1);
+  auto met = W.view({-1, 2, k, columns}).transpose(1, 2).reshape({-1, b, columns});
+  auto turned = at::baddbmm(met, turn, met, 1, strength);
+  return turned.view({-1, k, 2, columns}).transpose(1, 2).reshape({W.size(0), columns});
+}
+
+}  // namespace
+
+OftDelta::OftDelta(const Site& site, Form form, const std::string& label) : form_(std::move(form)) {
+  check(site.kind == SiteKind::linear || site.kind == SiteKind::conv2d, ErrorKind::unsupported,
+        "{}: {} on a layer that is neither linear nor a convolution", label, algorithm());
+  auto out = site.weight.size(0), in = site.weight.numel() / out;
+  auto b = form_.R.size(-1), blocks = form_.R.size(-3);
+  bool rows = form_.turns == Turns::rows || form_.turns == Turns::butterfly;
+  bool fits = rows ? blocks * b == out : in % b == 0 && (blocks == 1 || blocks * b == in);
+  check(fits, ErrorKind::bad_shape, "{}: {} blocks of {} do not turn the {} of a layer {} → {}", label, blocks, b,
+        rows ? "outputs" : "inputs", in, out);
+  if (form_.turns == Turns::butterfly) {
+    auto widest = form_.R.size(0) < 32 ? (int64_t(1) << (form_.R.size(0) - 1)) * b : out + 1;
+    check(b % 2 == 0 && out % widest == 0, ErrorKind::bad_shape,
+          "{}: a butterfly of {} stages over blocks of {} does not go over {} outputs", label, form_.R.size(0), b, out);
+  }
+  check(!form_.rescale.defined() || form_.rescale.numel() == out, ErrorKind::bad_shape,
+        "{}: rescale has {} factors for {} outputs", label, form_.rescale.defined() ? form_.rescale.numel() : 0, out);
+  auto device = site.weight.device();
+  form_.R = (form_.R - identity(form_.R)).to(device);
+  if (form_.rescale.defined()) form_.rescale = form_.rescale.reshape(-1).to(device, at::kFloat);
+}
+
+Effect OftDelta::effect(double strength, const Tensor& base) const {
+  auto W = base.flatten(1).to(at::kFloat);
+  auto out = W.size(0), in = W.size(1), b = form_.R.size(-1);
+  auto turned = W;
+  switch (form_.turns) {
+    case Turns::rows: {
+      auto blocks = W.view({-1, b, in});
+      turned = at::baddbmm(blocks, form_.R.transpose(1, 2), blocks, 1, strength).view({out, in});
+      break;
+    }
+    case Turns::butterfly:
+      for (int64_t i = 0; i < form_.R.size(0); ++i) turned = stage(turned, form_.R[i], strength, i);
+      break;
+    case Turns::columns:
+    case Turns::columns_inverse: {
+      auto blocks = W.view({out, -1, b}).transpose(0, 1);  // [blocks, out, b]
+      auto R = form_.turns == Turns::columns ? form_.R.transpose(1, 2) : form_.R;
+      turned = at::baddbmm(blocks, blocks, R.expand({blocks.size(0), b, b}), 1, strength);
+      turned = turned.transpose(0, 1).reshape({out, in});
+      break;
+    }
+  }
+  if (form_.rescale.defined()) turned = turned * (strength * (form_.rescale - 1) + 1).unsqueeze(1);
+  return {.weight = (turned - W).view(base.sizes())};
+}
+
+StateDict OftDelta::tensors() const {
+  check(form_.beyond_tensors.empty(), ErrorKind::unsupported,
+        "OFT whose tensors do not say {}; keep the file that it came from", form_.beyond_tensors);
+  return form_.tensors;
+}
+
+std::shared_ptr<const Delta> OftDelta::to(Device device, Dtype) const {
+  auto moved = std::make_shared<OftDelta>(*this);
+  moved->form_.R = form_.R.to(device);
+  if (form_.rescale.defined()) moved->form_.rescale = form_.rescale.to(device);
+  return moved;
+}
+
+std::shared_ptr<const Delta> make_oft(const Site& site, const StateDict& tensors, double alpha,
+                                      const std::string& label) {
+  const auto& T = tensors.at("oft_blocks");
+  check((T.dim() == 3 || T.dim() == 4) && T.size(-1) == T.size(-2), ErrorKind::bad_shape,
+        "{}: oft_blocks has shape {}; blocks [n, b, b] or [m, n, b, b] are wanted", label, c10::str(T.sizes()));
+  auto wide = T.to(at::kFloat);
+  auto Q = limited(wide - wide.transpose(-2, -1), alpha * double(site.weight.size(0)));
+  auto* rescale = tensors.find("rescale");
+  OftDelta::Form form{.tensors = tensors,
+                      .turns = T.dim() == 4 ? OftDelta::Turns::butterfly : OftDelta::Turns::rows,
+                      .R = cayley(Q),
+                      .rescale = rescale ? *rescale : Tensor(),
+                      .alpha = alpha};
+  return std::make_shared<OftDelta>(site, std::move(form), label);
+}
+
+std::shared_ptr<const Delta> make_oft_v2(const Site& site, const StateDict& tensors, const CayleyOptions& options,
+                                         const std::string& label) {
+  const auto& given = tensors.at("oft_R.weight");
+  check(given.dim() == 2, ErrorKind::bad_shape, "{}: oft_R has shape {}; [blocks, b (b − 1) / 2] is wanted", label,
+        c10::str(given.sizes()));
+  auto b = size_of_block(given.size(1));
+  check(b > 0, ErrorKind::bad_shape, "{}: oft_R has {} numbers a block, which are no triangle", label, given.size(1));
+  auto vectors = options.coft_eps > 0 ? near_identity(given.to(at::kFloat), options.coft_eps) : given.to(at::kFloat);
+  auto Q = skew(vectors, b);
+  if (tensors.contains("oft_R.scaled_oft")) Q = Q / (2 * std::sqrt(double(b - 1)));
+  bool inverse = options.inverse_convolutions && site.kind == SiteKind::conv2d;
+  auto kept = tensors;
+  if (options.coft_eps > 0) kept.set("oft_R.weight", vectors);
+  OftDelta::Form form{.tensors = std::move(kept),
+                      .turns = inverse ? OftDelta::Turns::columns_inverse : OftDelta::Turns::columns,
+                      .R = options.neumann ? neumann(Q, options.terms) : cayley(-Q),
+                      .rescale = {},
+                      .beyond_tensors = inverse ? "that OneTrainer turned a convolution"
+                                        : !options.neumann || options.terms != 5 ? "use_cayley_neumann and its terms"
+                                                                                 : ""};
+  return std::make_shared<OftDelta>(site, std::move(form), label);
+}
+
+}  // namespace lora

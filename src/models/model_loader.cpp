@@ -1,0 +1,123 @@
+#include "models/model_loader.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
+
+#include "core/check.h"
+#include "core/text.h"
+
+namespace lora {
+
+namespace {
+
+// ---- Dtype ----------------------------------------------------------------------------------------------------------
+
+bool cpu_has_bfloat16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16");  // every CPU with AMX has it as well
+#else
+  return false;
+#endif
+}
+
+Dtype half_type_of(const StateDict& tensors) {
+  int64_t bfloat16 = 0, float16 = 0;
+  for (const auto& [name, t] : tensors) {
+    bfloat16 += t.scalar_type() == at::kBFloat16;
+    float16 += t.scalar_type() == at::kHalf;
+  }
+  return bfloat16 > float16 ? at::kBFloat16 : at::kHalf;
+}
+
+Dtype choose_dtype(const ModelOptions& options, const StateDict& tensors) {
+  if (options.dtype) {
+    const auto dtype = *options.dtype;
+    bool can_run = dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16 || dtype == at::kDouble;
+    check(can_run, ErrorKind::usage, "dtype is {}; models run in float32, float16, bfloat16 or float64",
+          to_string(dtype));
+    return dtype;
+  }
+  if (!options.device.is_cpu()) return half_type_of(tensors);
+  return cpu_has_bfloat16() ? at::kBFloat16 : at::kFloat;
+}
+
+// ---- Random weights -------------------------------------------------------------------------------------------------
+
+uint64_t mix(uint64_t hash, std::string_view text) {  // FNV-1a
+  for (unsigned char c : text) hash = (hash ^ c) * 0x100000001b3;
+  return hash;
+}
+
+// Drawn in pieces with a generator each, so that it is fast and does not depend on the number of threads.
+Tensor draw(uint64_t seed, const std::string& name, at::IntArrayRef shape) {
+  constexpr int64_t kPiece = 1 << 18;
+  const c10::InferenceMode off(false);  // the other threads are not in it, and must be able to write
+  auto t = at::empty(shape, at::kFloat);
+  auto flat = t.view(-1);
+  auto hash = mix(seed ^ 0xcbf29ce484222325, name);
+  at::parallel_for(0, (flat.numel() + kPiece - 1) / kPiece, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      auto generator = at::make_generator<at::CPUGeneratorImpl>(mix(hash, std::to_string(i)));
+      flat.slice(0, i * kPiece, std::min((i + 1) * kPiece, flat.numel())).normal_(0, 0.02, generator);
+    }
+  });
+  bool scales_a_norm = shape.size() == 1 && name.ends_with("weight");
+  return scales_a_norm ? t.add_(1) : t;
+}
+
+}  // namespace
+
+ModelLoader::ModelLoader(const StateDict& tensors, std::string label, const ModelOptions& options, Aliases aliases)
+    : tensors_(&tensors) {
+  source_->label = std::move(label);
+  source_->dtype = choose_dtype(options, tensors);
+  source_->device = options.device;
+  source_->get = [from = &tensors, taken = taken_, aliases = std::move(aliases)](const std::string& name,
+                                                                                 at::IntArrayRef) -> Tensor {
+    auto* found = from->find(name);
+    if (!found && aliases)
+      for (const auto& alias : aliases(name))
+        if ((found = from->find(alias))) break;
+    if (!found) return {};
+    taken->insert(found);
+    return *found;
+  };
+}
+
+ModelLoader ModelLoader::random(uint64_t seed, const ModelOptions& options) {
+  ModelLoader loader;
+  loader.source_->label = "random weights";
+  loader.source_->dtype = options.dtype.value_or(at::kFloat);
+  loader.source_->device = options.device;
+  loader.source_->get = [seed, device = options.device](const std::string& name, at::IntArrayRef shape) {
+    // Without numbers, a model is its layers' names and shapes.
+    return device.is_meta() ? at::empty(shape, at::TensorOptions(at::kFloat).device(device)) : draw(seed, name, shape);
+  };
+  return loader;
+}
+
+std::shared_ptr<Parts> ModelLoader::finish(const std::set<std::string>& ignorable) {
+  // Scopes live on in the layers; what they read from must not.
+  source_->get = [](const std::string&, at::IntArrayRef) { return Tensor(); };
+  if (!source_->problems.empty()) {
+    std::vector<std::string> all;
+    for (const auto& problem : source_->problems) all.push_back(problem.what());
+    auto kind = source_->problems.front().kind();
+    fail(kind, "{}: {}{}", source_->label, listing(all, 3),
+         kind == ErrorKind::io || kind == ErrorKind::out_of_memory
+             ? ""
+             : "; the file does not hold the model that the config describes");
+  }
+  if (!tensors_) return parts_;
+
+  std::vector<std::string> left;
+  for (const auto& [name, t] : *tensors_)
+    if (!taken_->contains(&t) && !ignorable.contains(name)) left.push_back(name);
+  check(left.empty(), ErrorKind::bad_key, "{}: no layer takes {}; the config describes another model than the weights",
+        source_->label, listing(left));
+  return parts_;
+}
+
+}  // namespace lora

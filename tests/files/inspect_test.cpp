@@ -1,0 +1,212 @@
+#include "files/inspect.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "files/hashes.h"
+#include "files/lora_files.h"
+
+namespace lora {
+
+namespace {
+
+using testing::AllOf;
+using testing::Contains;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+const std::string kLayer = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_k";
+const std::string kPath = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_k";
+
+Inspection inspected(const StateDict& file) {
+  TemporaryFolder folder;
+  save_safetensors(file, folder / "a.safetensors");
+  return inspect_lora(folder / "a.safetensors");
+}
+
+// The one finding that there is.
+Inspection::Finding only_finding(const StateDict& file) {
+  auto inspection = inspected(file);
+  EXPECT_THAT(inspection.findings, SizeIs(1)) << inspection.text();
+  return inspection.findings.empty() ? Inspection::Finding() : inspection.findings.front();
+}
+
+StateDict without(const StateDict& file, const std::string& start) {
+  StateDict rest;
+  for (const auto& [key, tensor] : file)
+    if (!key.starts_with(start)) rest.set(key, tensor);
+  return rest;
+}
+
+}  // namespace
+
+struct Count {
+  const char *family, *component;
+  size_t model, trainable;
+};
+
+class Published : public testing::TestWithParam<Count> {};
+
+TEST_P(Published, HasTheLayersThatTheFieldCounts) {
+  auto [family, component, model, trainable] = GetParam();
+  EXPECT_EQ(published_components(family, component).at(model).trainable(), trainable);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Published,
+                         testing::Values(Count{"SD 1.x", "unet", 0, 282}, Count{"SD 1.x", "text_encoder", 0, 72},
+                                         Count{"SD 2.x", "unet", 0, 282}, Count{"SD 2.x", "text_encoder", 0, 138},
+                                         Count{"SDXL", "unet", 0, 794}, Count{"SDXL", "text_encoder_2", 0, 193},
+                                         Count{"SD 3", "transformer", 0, 341}, Count{"SD 3", "transformer", 1, 393},
+                                         Count{"SD 3", "transformer", 2, 537}, Count{"SD 3", "text_encoder_3", 0, 168},
+                                         Count{"Flux", "transformer", 0, 504}, Count{"aMUSEd", "transformer", 1, 373}));
+
+TEST(Published, IsEmptyForWhatIsNotKnown) {
+  EXPECT_THAT(published_components("", "unet"), IsEmpty());
+  EXPECT_THAT(published_components("SDXL", "controlnet"), IsEmpty());
+}
+
+TEST(Inspect, ASoundFileIsFine) {
+  auto file = kohya_sd15();
+  file.metadata = {{"ss_network_module", "networks.lora"}, {"ss_tag_frequency", std::string(5000, 'x')}};
+  auto inspection = inspected(file);
+  EXPECT_EQ(inspection.verdict(), "LoRA for SD 1.x, kohya: 192 of 282 layers of SD 1.5's UNet (68 %): fine");
+  EXPECT_THAT(inspection.findings, IsEmpty());
+  EXPECT_EQ(inspection.known_by, "its cross-attention takes text of width 768");
+  EXPECT_EQ(inspection.trainer, "kohya's sd-scripts (networks.lora)");
+  EXPECT_THAT(inspection.components, SizeIs(1));
+  EXPECT_EQ(inspection.components[0].linear_layers, 160u);
+  EXPECT_EQ(inspection.components[0].conv_layers, 32u);
+  EXPECT_THAT(inspection.text(), AllOf(HasSubstr("rank 1, alpha 1: 192 layers"), HasSubstr("xx …\n")));
+  EXPECT_LT(inspection.text().size(), 2500u);
+  auto json = nlohmann::json::parse(inspection.json());
+  EXPECT_EQ(json["verdict"], inspection.verdict());
+  EXPECT_EQ(json["layers"].size(), 192u);
+  EXPECT_EQ(json["metadata"]["ss_tag_frequency"].get<std::string>().size(), 5000u);
+}
+
+TEST(Inspect, NormsAreThoseOfTheProduct) {
+  auto file = kohya_sd15();
+  file.set(kLayer + ".alpha", at::scalar_tensor(0.5));
+  auto wanted = 0.5 * at::mm(file.at(kLayer + ".lora_up.weight"), file.at(kLayer + ".lora_down.weight")).norm();
+  auto layers = inspected(file).layers;
+  auto layer = std::find_if(layers.begin(), layers.end(), [](auto& l) { return l.component + "." + l.path == kPath; });
+  ASSERT_NE(layer, layers.end());
+  EXPECT_NEAR(layer->norm, wanted.item<double>(), 1e-5 * wanted.item<double>());
+}
+
+TEST(Inspect, FindsNaNAndInfinity) {
+  for (double bad : {std::nan(""), double(INFINITY)}) {
+    auto file = kohya_sd15();
+    auto up = file.at(kLayer + ".lora_up.weight").clone();
+    up[3][0] = bad;
+    file.set(kLayer + ".lora_up.weight", up);
+    auto finding = only_finding(file);
+    EXPECT_TRUE(finding.problem);
+    EXPECT_EQ(finding.what, "1 layers have NaN or infinite numbers");
+    EXPECT_THAT(finding.layers, Contains(kPath));
+  }
+}
+
+TEST(Inspect, ALayerThatChangesNothingIsARemarkAndAllOfThemAProblem) {
+  auto file = kohya_sd15();
+  scale(file, kLayer + ".lora_up.weight", 0);
+  auto finding = only_finding(file);
+  EXPECT_FALSE(finding.problem);
+  EXPECT_THAT(finding.layers, SizeIs(1));
+  EXPECT_THAT(inspected(file).verdict(), HasSubstr(": fine"));
+  for (const auto& [key, tensor] : StateDict(file))
+    if (key.ends_with("lora_up.weight")) scale(file, key, 0);
+  EXPECT_TRUE(only_finding(file).problem);
+}
+
+TEST(Inspect, FindsWhatIsOutOfAllProportion) {
+  auto file = kohya_sd15();
+  scale(file, kLayer + ".lora_up.weight", 100);
+  auto finding = only_finding(file);
+  EXPECT_THAT(finding.what, HasSubstr("30 times"));
+  EXPECT_THAT(finding.layers, testing::ElementsAre(kPath));
+  scale(file, kLayer + ".lora_up.weight", 0.1);
+  EXPECT_THAT(inspected(file).findings, IsEmpty()) << "ten times is nothing unusual";
+}
+
+TEST(Inspect, FindsALayerThatOnlyOneBlockLacks) {
+  auto finding = only_finding(without(kohya_sd15(), kLayer + "."));
+  EXPECT_THAT(finding.what, HasSubstr("missing"));
+  EXPECT_THAT(finding.layers, testing::ElementsAre(kPath));
+  // Blocks without any layer are a choice, and so are layers that no block has.
+  auto chosen = kohya_sd15([](const std::string& path) {
+    return path.find("down_blocks.1") == path.npos && path.find("attn2.to_v") == path.npos;
+  });
+  EXPECT_THAT(inspected(chosen).findings, IsEmpty());
+}
+
+TEST(Inspect, FindsAlphaZero) {
+  auto file = kohya_sd15();
+  file.set(kLayer + ".alpha", at::scalar_tensor(0.0));
+  auto finding = only_finding(file);
+  EXPECT_TRUE(finding.problem);
+  EXPECT_THAT(finding.what, HasSubstr("alpha 0"));
+}
+
+TEST(Inspect, FindsOtherSizesAndLayersThatTheModelHasNot) {
+  auto file = kohya_sd15();
+  file.set(kLayer + ".lora_down.weight", at::randn({1, 641}));
+  EXPECT_THAT(only_finding(file).what, HasSubstr("other sizes than SD 1.5's UNet's"));
+  file = kohya_sd15();
+  for (auto part : {".lora_down.weight", ".lora_up.weight", ".alpha"})
+    file.set(std::string("lora_unet_down_blocks_7_attentions_0_proj_in") + part, file.at(kLayer + part));
+  EXPECT_THAT(only_finding(file).what, HasSubstr("none that SD 1.5's UNet has"));
+}
+
+TEST(Inspect, FindsHalvesOfPairsAndKeysThatAreNone) {
+  EXPECT_THAT(only_finding(without(kohya_sd15(), kLayer + ".lora_up")).what, HasSubstr("half of a pair"));
+  auto file = kohya_sd15();
+  file.set("what.is_this", at::zeros({1}));
+  EXPECT_THAT(only_finding(file).layers, Contains(HasSubstr("what.is_this")));
+}
+
+TEST(Inspect, SaysWhetherTheTensorsAreThoseOfTheHash) {
+  TemporaryFolder folder;
+  auto file = kohya_sd15();
+  save_safetensors(file, folder / "a.safetensors");
+  file.metadata["sshs_model_hash"] = hash_file(folder / "a.safetensors").data;
+  auto good = inspected(file);
+  EXPECT_THAT(good.findings, IsEmpty());
+  EXPECT_THAT(good.text(), HasSubstr("sshs_model_hash matches"));
+  scale(file, kLayer + ".lora_up.weight", 1.5);
+  EXPECT_THAT(only_finding(file).what, HasSubstr("the hash"));
+}
+
+TEST(Inspect, TellsTrainersAndBasesApart) {
+  auto file = kohya_sd15();
+  file.metadata = {{"ot_branch", "master"}};
+  EXPECT_EQ(inspected(file).trainer, "OneTrainer");
+  file.metadata = {{"software", R"({"name": "ai-toolkit"})"}};
+  EXPECT_EQ(inspected(file).trainer, "ai-toolkit");
+  auto without_text = kohya_sd15([](const std::string& path) { return path.find("attn2") == path.npos; });
+  EXPECT_EQ(inspected(without_text).architecture, "");
+  without_text.metadata = {{"ss_base_model_version", "sd_v1"}};
+  auto told = inspected(without_text);
+  EXPECT_EQ(told.architecture, "SD 1.x");
+  EXPECT_EQ(told.known_by, "its metadata says so");
+}
+
+TEST(Inspect, ReadsEveryFileOfTheTests) {
+  for (const auto& path : readable_files()) {
+    auto inspection = inspect_lora(path);
+    EXPECT_FALSE(inspection.layers.empty()) << path;
+    for (const auto& layer : inspection.layers) EXPECT_EQ(layer.error, "") << path << ": " << layer.path;
+    EXPECT_NO_THROW(nlohmann::json::parse(inspection.json())) << path;
+  }
+}
+
+TEST(Inspect, RefusesWhatIsNoLoRA) {
+  TemporaryFolder folder;
+  save_safetensors({{"clip_l", at::zeros({2, 768})}, {"clip_g", at::zeros({2, 1280})}}, folder / "a.safetensors");
+  error_of(ErrorKind::bad_key, [&] { inspect_lora(folder / "a.safetensors"); });
+}
+
+}  // namespace lora
