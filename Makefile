@@ -44,17 +44,18 @@ format:  ## format the C++ files
 	@tools/setup/packages.sh
 	@tools/format.sh
 
-check:  ## check the format and the order of the folders
+check:  ## check the format, the order of the folders and the documents
 	@tools/setup/packages.sh
 	@tools/format.sh --check
 	@python3 tools/check_folders.py
+	@python3 tools/docs/check_documents.py
 
 sanitize: adapters_asan adapters_tsan  ## what concerns adapters and threads, under both sanitizers
 
 # Those tests alone, which need no reference: the whole suites take several times as long.
 adapters_asan adapters_tsan: adapters_%:
-	@tools/setup/build.sh $* test_nn test_adapters test_loaders test_pipelines
-	@ctest --test-dir build/$* --output-on-failure -R '^(nn|adapters|loaders|pipelines)$$'
+	@tools/setup/build.sh $* test_nn test_kinds test_adapters test_loaders test_pipelines
+	@ctest --test-dir build/$* --output-on-failure -R '^(nn|kinds|adapters|loaders|pipelines)$$'
 
 asan ubsan tsan:  ## build with that sanitizer and run the tests
 	@tools/setup/python.sh reference

@@ -3,17 +3,15 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <fstream>
 
-#include "files/convert.h"
-#include "files/inspect.h"
-#include "io/atomic_file.h"
-#include "loaders/lora_file.h"
 #include "lora/lora.h"
 
 using namespace lora;
@@ -63,6 +61,23 @@ std::string content(const fs::path& file) {
   std::string bytes(fs::file_size(file), '\0');
   std::ifstream(file, std::ios::binary).read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   return bytes;
+}
+
+// Syncs what is open, then closes it.
+void sync(int file) {
+  if (file < 0 || ::fsync(file) != 0 || ::close(file) != 0) throw std::runtime_error("a file cannot be written");
+}
+
+// As a LoRA file is written: to a sibling, synced, renamed, and the folder synced.
+void write_synced(const fs::path& file, const std::string& bytes) {
+  auto sibling = file.string() + ".tmp";
+  int out = ::open(sibling.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  size_t at = 0;
+  for (ssize_t n = 1; n > 0 && at < bytes.size(); at += size_t(std::max<ssize_t>(n, 0)))
+    n = ::write(out, bytes.data() + at, bytes.size() - at);
+  sync(at == bytes.size() ? out : -1);
+  fs::rename(sibling, file);
+  sync(::open(file.parent_path().c_str(), O_RDONLY | O_DIRECTORY));
 }
 
 struct Bench {
@@ -204,18 +219,11 @@ struct Bench {
     measure(
         "file.read", {.runs = runs, .warm = 1}, [&] { content(file); }, nothing, nothing);
     measure(
-        "file.parse", {.runs = runs, .warm = 1}, [&] { read_lora_state_dict(file, {}, "unet"); }, nothing, nothing);
+        "file.parse", {.runs = runs, .warm = 1}, [&] { read_lora(file); }, nothing, nothing);
     measure(
         "file.inspect", {.runs = runs, .warm = 1}, [&] { inspect_lora(file); }, nothing, nothing);
     measure(
-        "file.copy", {.runs = runs, .warm = 1},
-        [&] {
-          auto bytes = content(file);
-          AtomicFile copy(out);
-          copy.write(bytes.data(), bytes.size());
-          copy.commit();
-        },
-        nothing, nothing);
+        "file.copy", {.runs = runs, .warm = 1}, [&] { write_synced(out, content(file)); }, nothing, nothing);
     measure(
         "file.convert", {.runs = runs, .warm = 1}, [&] { convert_lora(file, out, {.to = "diffusers"}); }, nothing,
         nothing);

@@ -1,4 +1,4 @@
-// Fuses a LoRA into the weights, draws, and takes it out again, exactly: fuse MODEL LORA
+// Fuses a LoRA into the weights, draws an image, and restores the weights exactly: fuse MODEL LORA
 #include <lora/lora.h>
 
 #include <cstdio>
@@ -6,7 +6,7 @@
 int main(int argc, char** argv) {
   if (argc != 3) return std::puts("usage: fuse MODEL LORA"), 2;
   auto pipe = lora::StableDiffusionPipeline::from_pretrained(argv[1]);
-  lora::CallOptions options{.num_inference_steps = 20, .guidance_scale = 4, .seed = {0}};
+  lora::CallOptions options{.num_inference_steps = 20, .guidance_scale = 4, .seed = 0};
   auto before = pipe("rocket", options).front();
 
   pipe.load_lora_weights(argv[2], {.adapter_name = "style"});
@@ -16,6 +16,6 @@ int main(int argc, char** argv) {
   pipe.unfuse_lora();
   pipe.disable_lora();
   bool same = pipe("rocket", options).front().pixels == before.pixels;
-  std::puts(same ? "the same picture as before" : "NOT the picture of before");
+  std::puts(same ? "the image is the same as before" : "the image is NOT the same as before");
   return same ? 0 : 1;
 }

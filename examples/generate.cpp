@@ -1,4 +1,4 @@
-// Draws one prompt without a LoRA, with one, and with two mixed: generate MODEL LORA LORA
+// Draws one prompt without a LoRA, with one LoRA, and with two: generate MODEL LORA LORA
 #include <lora/lora.h>
 
 #include <cstdio>
@@ -6,7 +6,7 @@
 int main(int argc, char** argv) {
   if (argc != 4) return std::puts("usage: generate MODEL LORA LORA"), 2;
   auto pipe = lora::StableDiffusionPipeline::from_pretrained(argv[1]);
-  lora::CallOptions options{.num_inference_steps = 20, .guidance_scale = 4, .seed = {0}};
+  lora::CallOptions options{.num_inference_steps = 20, .guidance_scale = 4, .seed = 0};
 
   pipe("a cute penguin", options).front().save("penguin.png");
 

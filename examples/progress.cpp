@@ -1,4 +1,4 @@
-// Shows each step, stops after five of them, and draws from given noise: progress MODEL
+// Shows the steps of a run, starts it from given noise, and cancels it after five steps: progress MODEL
 #include <ATen/ATen.h>
 #include <lora/lora.h>
 

@@ -1,23 +1,23 @@
 #pragma once
-// The one exception type of the library. Callers branch on the kind; people read the message.
+// The library's one exception type. Programs look at the kind; people read the message.
 #include <stdexcept>
 #include <string>
 
 namespace lora {
 
 enum class ErrorKind {
-  not_found,      // a file, folder, adapter or component that is not there
-  bad_file,       // truncated, malformed or hostile content
-  bad_key,        // a tensor name that is not understood, or one half of a pair
-  bad_shape,      // sizes that do not fit the model
-  unsupported,    // understood, but not something this library does
-  conflict,       // contradicts the present state, such as a name already in use
-  usage,          // an argument out of range or of the wrong kind
-  io,             // the operating system refused: permission, disk full
-  network,        // a server that cannot be reached, breaks off or cannot answer now
-  forbidden,      // a server that wants a token, or another one
+  not_found,      // a file, folder, adapter or component does not exist
+  bad_file,       // the content of a file is truncated, malformed or hostile
+  bad_key,        // a tensor has an unknown name, or one half of a pair is missing
+  bad_shape,      // sizes do not fit the model
+  unsupported,    // the library understands the request but does not implement it
+  conflict,       // the request contradicts the present state: a name is already in use, …
+  usage,          // an argument is out of range or of the wrong kind
+  io,             // the operating system refused: no permission, disk full, …
+  network,        // a server is unreachable, closed the connection or cannot answer now
+  forbidden,      // a server wants a token, or a different one
   cancelled,      // a callback asked to stop
-  out_of_memory,  // memory, of the machine or of a GPU, that is not there
+  out_of_memory,  // the machine or a GPU does not have enough memory
 };
 
 // The kind's name as written above: "not_found", "bad_file", …

@@ -10,19 +10,26 @@
 
 namespace lora {
 
-// Threads: a value; const calls may run on several threads at once.
+// Threads: several threads may make const calls at the same time.
 struct Image {
   int width = 0, height = 0;
   std::vector<uint8_t> pixels;              // height × width × 3, row by row
   std::map<std::string, std::string> text;  // PNG text entries, UTF-8 (tEXt/iTXt)
 
-  // Atomic: a temporary sibling, then a rename. Throws Error{io}.
+  // Writes a PNG file atomically: writes a temporary file beside it, then renames that. Throws Error{io}, and
+  // Error{usage} if the image or its text does not fit into a PNG file.
   void save(const std::filesystem::path& file) const;
-  // 8-bit grey, palette, RGB and RGBA files become RGB. Throws Error{not_found, bad_file}.
+  // Converts grey, palette, RGB and RGBA files to RGB; drops transparency. Throws Error{not_found, bad_file,
+  // unsupported, io}.
   static Image load(const std::filesystem::path& file);
 };
 
-// [N, 3, H, W] in [0, 1], any float dtype and device, to N pictures: round(255·x), as diffusers' VaeImageProcessor.
+// Converts a batch of shape [N, 3, H, W] with values in [0, 1] to N images. A pixel is round(255·x), as in diffusers'
+// VaeImageProcessor. The batch may have any float dtype and be on any device. Throws Error{usage} for other tensors.
 std::vector<Image> to_images(const Tensor& batch);
+
+// How light a picture is: float32 [height, width] from 0 (black) to 1 (white), as Pillow converts to grey. A
+// CallAdapter's mask takes such a tensor. Throws Error{usage} where the number of pixels is not width × height.
+Tensor to_grey(const Image& image);
 
 }  // namespace lora

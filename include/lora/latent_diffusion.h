@@ -1,5 +1,5 @@
 #pragma once
-// What the pipelines over latents of an AutoencoderKL have in common.
+// What the pipelines over the latents of an AutoencoderKL have in common.
 #include "lora/autoencoders.h"
 #include "lora/pipeline.h"
 
@@ -7,10 +7,10 @@ namespace lora {
 
 struct TextEmbeddings {
   Tensor prompt_embeds;  // [prompts, tokens, width]
-  Tensor pooled;         // [prompts, width]; undefined for models that take none
+  Tensor pooled;         // [prompts, width]; undefined for models that do not take it
 };
 
-// What the pipelines over latents of an AutoencoderKL share: one loop for all.
+// One loop serves all pipelines over the latents of an AutoencoderKL.
 class LatentDiffusionPipeline : public DiffusionPipeline {
  public:
   Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const final;
@@ -23,16 +23,16 @@ class LatentDiffusionPipeline : public DiffusionPipeline {
  protected:
   LatentDiffusionPipeline(AutoencoderKL vae, std::shared_ptr<const Scheduler> scheduler);
 
-  // What a run needs to know of the model, and what each pipeline does in its own way
+  // What a run must know of the model, and what each pipeline does in its own way
   // (src/pipelines/latent_diffusion.h).
   struct Traits;
   struct Texts;
   struct Conditions;
   virtual Traits traits() const = 0;
   virtual TextEmbeddings embed(const Texts& texts) const = 0;
-  virtual Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+  virtual Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,
                          const std::vector<int64_t>& skip_layers = {}) const = 0;
-  virtual TextEmbeddings no_text(const TextEmbeddings& prompts, const CallOptions& options) const;
+  virtual TextEmbeddings without_negative_prompt(const TextEmbeddings& prompts, const CallOptions& options) const;
   virtual Tensor time_ids(const CallOptions& options, int height, int width, bool negative) const;
   virtual std::optional<double> mu(int64_t image_tokens) const;
 

@@ -1,5 +1,5 @@
 #pragma once
-// What every component of a pipeline has in common.
+// The base of all models of a pipeline.
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -16,22 +16,23 @@ struct Parts;
 class ModelLoader;
 
 struct ModelOptions {
-  // The dtype in memory. None is "auto": on CPUs with AVX512-BF16 or AMX bfloat16, on other CPUs float32, on GPUs the
-  // file's half type (float16 for a float32 file).
+  // The dtype in memory. nullopt chooses it. On CPUs with AVX512-BF16 or AMX it is bfloat16, and on other CPUs float32.
+  // On GPUs it is the half type of the file, which is float16 for a float32 file.
   std::optional<Dtype> dtype;
   Device device = at::kCPU;
-  // "fp16" reads `<name>.fp16.safetensors`. None given and the plain name absent: an error that lists the variants
-  // there.
+  // "fp16" reads `<name>.fp16.safetensors`. Without a variant, `<name>.safetensors` must exist. If it does not, the
+  // error lists the variants in the folder.
   std::string variant;
 };
 
-// A network with the config and the weights of a checkpoint. Weights that are in the file's own dtype alias a mapping
-// of it: processes and models that open one file share its memory.
+// A network with the config and the weights of a checkpoint. If a weight keeps the dtype of its file, its memory is a
+// mapping of the file. Processes and models that open the same file share this memory.
 //
-// A model can be moved into a pipeline, and is neither copied nor assigned: the pipeline's adapters act on this one.
-// Any call on a model that was moved from throws Error{usage}. Threads: const calls may run on several threads at once.
-// Called alone, a model of a pipeline applies the pipeline's active adapters, and pipeline calls that write weights
-// wait for it.
+// A model can be moved into a pipeline. It cannot be copied or assigned, because the adapters of a pipeline act on one
+// model. Every call on a moved-from model throws Error{usage}.
+//
+// Threads: const calls may run at the same time on several threads. A model of a pipeline can be called on its own; the
+// call applies the pipeline's active adapters. Pipeline calls that write weights wait until the call has ended.
 class Model {
  public:
   Model(Model&&) noexcept;
@@ -43,53 +44,55 @@ class Model {
   const std::string& config() const { return made().config; }
   Dtype dtype() const { return made().dtype; }
   Device device() const { return made().device; }
-  // Every tensor under the checkpoint's names, as it is now: with what is fused into it. The tensors are the model's
-  // own memory, which fusing writes.
+  // Every tensor under its name in the checkpoint, with everything that is fused into it. The tensors are the model's
+  // own memory: fusing changes them.
   const StateDict& state_dict() const;
-  // The file names that a diffusers folder has for this component: config.json and the weights. Throws Error{io}.
+  // Writes what a diffusers folder has for this component: config.json and the weights. Throws Error{io}.
   void save_pretrained(const std::filesystem::path& folder) const;
-  // Of a text encoder: the words that loaded files brought, as with_words() of its tokenizer takes them. Inside a call
-  // they are that call's.
+  // The words that loaded files added to a text encoder, in the form that Tokenizer::with_words() takes. Inside a
+  // pipeline call, these are the words of that call.
   std::vector<AddedWord> added_words() const;
 
  protected:
+  ~Model();
+
+ private:
   struct Made {
     std::string class_name, config;
     Dtype dtype;
     Device device;
     std::shared_ptr<Parts> parts;  // the layers and sites (src/nn)
   };
+  std::unique_ptr<const Made> made_;  // nullptr after a move
+
   explicit Model(Made made);
-  ~Model();
-  const Parts& parts() const { return *made().parts; }
-
- private:
-  std::unique_ptr<const Made> made_;  // nullptr once moved from
-
   const Made& made() const;
+
+  template <class Self>
+  friend class PretrainedModel;
   // For the library's own code (src/models/parts_of.h).
   friend Parts& parts_of(Model& model);
   friend const Parts& parts_of(const Model& model);
   friend std::shared_ptr<Parts> shared_parts_of(Model& model);
 };
 
-// The ways in which every model is made.
+// The functions that make a model. Threads: as for Model.
 template <class Self>
 class PretrainedModel : public Model {
  public:
-  // A folder of diffusers or transformers: config.json with safetensors (or .bin) weights, whole or sharded. Throws
-  // Error{not_found, bad_file, bad_key, bad_shape}, and Error{unsupported} naming the config field and value that the
-  // model cannot do.
+  // Opens a folder of diffusers or transformers: config.json with weights as safetensors or .bin, whole or sharded.
+  // Throws Error{not_found, bad_file, bad_key, bad_shape}. Throws Error{unsupported} that names the field and the value
+  // of a config that the model cannot do.
   static Self from_pretrained(const std::filesystem::path& folder, const ModelOptions& options = {});
-  // From tensors under the folder's names; `label` names their origin in messages.
+  // Makes a model of tensors that have the names of such a folder. `label` is their origin in error messages.
   static Self from_state_dict(const std::string& config, const StateDict& tensors, const ModelOptions& options = {},
                               const std::string& label = "state dict");
-  // Random normal weights (std 0.02, seeded) of the config's shapes, in options.dtype (float32 for none): for tests and
-  // benchmarks.
+  // Makes a model of the config's shapes with random weights, for tests and benchmarks. The weights are normal with a
+  // standard deviation of 0.02; the seed determines them. Without options.dtype they are float32.
   static Self random(const std::string& config, uint64_t seed, const ModelOptions& options = {});
 
  protected:
-  // The layers: each model's source file has them.
+  // The layers. The source file of each model defines them.
   struct Impl;
   PretrainedModel(Made made, std::shared_ptr<const Impl> impl) : Model(std::move(made)), impl_(std::move(impl)) {}
   const Impl& impl() const;

@@ -1,5 +1,5 @@
 #pragma once
-// Prompts to pictures: what all pipelines have in common. The pipelines themselves are in lora/pipelines.h.
+// Prompts to images: what all pipelines have in common. lora/pipelines.h has the pipelines.
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -10,133 +10,146 @@
 #include "lora/image.h"
 #include "lora/loaders.h"
 #include "lora/model.h"
+#include "lora/one_or_many.h"
 #include "lora/scheduler.h"
 
 namespace lora {
 
-// One prompt or several; a picture for each.
-struct Prompts : std::vector<std::string> {
-  using std::vector<std::string>::vector;
-  Prompts(const char* prompt) : vector{prompt} {}
-  Prompts(std::string prompt) : vector{std::move(prompt)} {}
-};
+class PipelineFolder;
+
+// One prompt or several.
+using Prompts = OneOrMany<std::string>;
 
 struct StepEnd {
   int step;                // from 0
-  int num_steps;           // how many there will be
+  int num_steps;           // of the whole run
   Tensor timestep;         // the scheduler's
-  Tensor& latents;         // [images, channels, h, w] (aMUSEd: tokens [images, h, w]); may be replaced
-  uint64_t lora_snapshot;  // the adapters that the call runs with: see LoraBaseMixin::lora_snapshot()
+  Tensor& latents;         // [images, channels, h, w] (aMUSEd: tokens [images, h, w]); the callback may replace them
+  uint64_t lora_snapshot;  // the adapters of this call: see LoraBaseMixin::lora_snapshot()
 };
 
 struct AttentionKwargs {
-  double scale = 1.0;  // multiplies the weight of every adapter that applies, in this call alone
+  double scale = 1.0;  // multiplies the weight of every adapter that applies, in this call only
 };
 
-// The arguments of diffusers' pipelines' __call__, under their names. A pipeline that has no use for one refuses it.
+// The arguments of diffusers' pipelines, under their names. A pipeline refuses an argument that it does not use.
+//
+// The order is that of diffusers' __call__ signatures, merged: SDXL's inpainting, then SD 3, then aMUSEd. The arguments
+// that diffusers does not have come last.
 struct CallOptions {
-  // Empty texts are texts; no text at all is: for the second and third encoder the first's, for negative prompts what
-  // the model takes for none. One for all prompts, or one a prompt.
+  // Leave `prompt_2` and `prompt_3` empty to reuse the first prompt. Give one text for all prompts, or one for each.
   Prompts prompt_2, prompt_3;
-  Prompts negative_prompt, negative_prompt_2, negative_prompt_3;
-  int height = 0, width = 0;               // pixels; 0: those of `image`, else the model's own
-  std::optional<int> num_inference_steps;  // none: the pipeline's own: 50; SD 3 28; aMUSEd 12
-  // 1 or less: no guidance, half the work. None: the pipeline's own: SD 7.5, SDXL 5 (inpainting 7.5), SD 3
-  // 7, aMUSEd 10.
-  std::optional<double> guidance_scale;
-  double guidance_rescale = 0.0;  // SD and SDXL
-  int num_images_per_prompt = 1;
-  double eta = 0.0;  // DDIM's and LCM's noise share
-  // One seed draws for the whole batch from one generator, as torch.Generator().manual_seed(s); one seed an image gives
-  // each picture the noise that it has alone. None: a random seed.
-  std::vector<uint64_t> seed;
-  std::optional<int> clip_skip;   // how many of the CLIP text encoders' last layers to leave out
-  int max_sequence_length = 256;  // SD 3: tokens of the third text encoder
-  // The starting noise, unscaled, in place of a seed's: [images, channels, h, w]. With denoising_start, what another
-  // pipeline's generate_latents left at its denoising_end.
-  Tensor latents;
-  // In place of the prompts: [prompts, tokens, width], and [prompts, width] where the model takes pooled ones.
-  Tensor prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds;
-
-  // Image-to-image: the pictures to start from, one for all or one a prompt, resized where a size is given. `strength`
-  // in (0, 1] says how much of the run they go through; none: SD 0.8, SDXL 0.3, SD 3 0.6.
-  std::vector<Image> image;
+  // The images to start from: one for all prompts, or one for each. The pipeline resizes them to `height` and `width`.
+  OneOrMany<Image> image;
+  // Inpainting: the pipeline draws `image` anew where the mask is white. A model that has input channels for the mask
+  // sees the mask. With other models, the pipeline puts the rest of the image back after every step.
+  OneOrMany<Image> mask_image;
+  int height = 0, width = 0;  // in pixels; 0: the size of the first image, or without images the model's own
+  // How much of the run `image` goes through, in (0, 1]. Without a value: SD 0.8, SDXL 0.3, SD 3 0.6; with a mask SD 1,
+  // SDXL 0.9999, SD 3 0.6.
   std::optional<double> strength;
-  // Inpainting: where it is white, `image` is drawn anew. `strength` none: SD 1, SDXL 0.9999, SD 3 0.6. Models with
-  // channels for the mask see it; with others the rest of the picture is put back after every step.
-  std::vector<Image> mask_image;
-
-  // SDXL: what it is told of the picture, (height, width) and (top, left); none: the picture's size.
-  using Pair = std::pair<int, int>;
-  std::optional<Pair> original_size, target_size, negative_original_size, negative_target_size;
-  Pair crops_coords_top_left, negative_crops_coords_top_left;
-  double aesthetic_score = 6.0, negative_aesthetic_score = 2.5;  // the refiner's
-  // SDXL: fractions of the run between which this pipeline works.
+  std::optional<int> num_inference_steps;  // without a value: SD and SDXL 50, SD 3 28, aMUSEd 12
+  // SDXL: this pipeline works between these fractions of the run.
   std::optional<double> denoising_start, denoising_end;
+  // Guidance applies above 1, and doubles the work. Without a value: SD 7.5, SDXL 5 (with a mask 7.5), SD 3 7,
+  // aMUSEd 10.
+  std::optional<double> guidance_scale;
+  // Leave negative prompts empty to use the model's default. `""` is a real, empty prompt. Give one text for all
+  // prompts, or one for each.
+  Prompts negative_prompt, negative_prompt_2, negative_prompt_3;
+  int num_images_per_prompt = 1;
+  double eta = 0.0;  // DDIM: 0 is deterministic, 1 is DDPM
+  // diffusers' generator. One seed draws the noise of the whole batch, as torch.Generator().manual_seed(seed) does. One
+  // seed for each image gives each image the noise that it has alone. Leave it empty for a random seed.
+  OneOrMany<uint64_t> seed;
+  // The noise to start from, unscaled, in place of a seed's: [images, channels, h, w]. With denoising_start: what
+  // another pipeline's generate_latents returned at its denoising_end.
+  Tensor latents;
+  // In place of prompts: [prompts, tokens, width]. Pooled embeddings, where the model takes them: [prompts, width].
+  Tensor prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds;
+  AttentionKwargs cross_attention_kwargs;  // of models with a UNet, and of aMUSEd
+  AttentionKwargs joint_attention_kwargs;  // of SD 3
+  double guidance_rescale = 0.0;           // SD and SDXL
+  // SDXL's size conditioning: (height, width) and (top, left). Without a value: the size of the images.
+  using Pair = std::pair<int, int>;
+  std::optional<Pair> original_size;
+  Pair crops_coords_top_left;
+  std::optional<Pair> target_size, negative_original_size;
+  Pair negative_crops_coords_top_left;
+  std::optional<Pair> negative_target_size;
+  double aesthetic_score = 6.0, negative_aesthetic_score = 2.5;  // of the SDXL refiner
+  std::optional<int> clip_skip;  // how many of the last layers of the CLIP text encoders to leave out
+  // The pipeline calls this after each step. Return false to end the run with Error{cancelled}.
+  std::function<bool(const StepEnd&)> callback_on_step_end;
 
+  int max_sequence_length = 256;  // SD 3: tokens of the third text encoder, 1 to 512
   // SD 3.5: guidance away from what the model predicts without these layers, between two fractions of the run.
   std::vector<int64_t> skip_guidance_layers;
-  double skip_layer_guidance_scale = 2.8, skip_layer_guidance_start = 0.01, skip_layer_guidance_stop = 0.2;
-  std::optional<double> mu;  // of schedulers with dynamic shifting; none: from the picture's size
+  double skip_layer_guidance_scale = 2.8, skip_layer_guidance_stop = 0.2, skip_layer_guidance_start = 0.01;
+  std::optional<double> mu;  // SD 3, for schedulers with dynamic shifting; without a value: from the image size
 
-  // aMUSEd: what it is told of the picture, and how much chance there is in the first and the last step.
+  // aMUSEd's conditioning on the image, and the scheduler's temperature in the first and in the last step.
   double micro_conditioning_aesthetic_score = 6.0;
   Pair micro_conditioning_crop_coord;
   std::pair<double, double> temperature{2, 0};
 
-  AttentionKwargs cross_attention_kwargs, joint_attention_kwargs;  // of UNets and aMUSEd, and of SD 3
-  // The adapters of this call alone, in place of the active ones; what is fused stays. Other calls, on other threads
-  // too, see nothing of it. None: the active ones; an empty list: no adapter.
+  // The adapters of this call only, in place of the active ones. Fused adapters stay. Other calls do not see them, on
+  // this thread or another. Without a value: the active adapters. An empty list: no adapters.
   std::optional<std::vector<CallAdapter>> adapters;
-  // Each image's own, in place of `adapters`: a list for each image of the batch.
+  // A list of adapters for each image of the batch, in place of `adapters`.
   std::vector<std::vector<CallAdapter>> adapters_per_image;
-  // Called after each step. Returning false ends the run with Error{cancelled}.
-  std::function<bool(const StepEnd&)> callback_on_step_end;
 };
 
+// The arguments of diffusers' from_pretrained, in its order; `scheduler` is ours.
 struct PipelineOptions {
-  std::optional<Dtype> dtype;  // none: see ModelOptions
+  std::optional<Dtype> dtype;  // without a value: see ModelOptions
+  HubOptions hub;              // for repositories on the Hugging Face Hub
   Device device = at::kCPU;
   std::string variant;
-  // Another scheduler than the model's own, by a name of Scheduler::names() or a class name, from the model's own
-  // config.
+  // A scheduler in place of the model's own: a name of Scheduler::names(), or a class name. It reads the config of the
+  // model's own scheduler.
   std::string scheduler;
-  HubOptions hub;  // for repositories
 };
 
-// Threads: any number may call one pipeline at once, beside all calls of LoraBaseMixin. A call takes one snapshot of
-// all adapters, of every component, when it begins, and keeps it to its end; nothing writes weights meanwhile. A step's
-// callback may call the pipeline again: that call belongs to the same snapshot. A callback must not wait for another
-// thread that calls the same pipeline.
+// Threads: any number of threads may make any calls of one pipeline at once, those of LoraBaseMixin as well. When a
+// call begins, it takes one snapshot of the adapters of all components. It keeps the snapshot to its end, and nothing
+// writes weights meanwhile. A step's callback may call the pipeline again: that call has the same snapshot. A callback
+// must not wait for another thread that calls the same pipeline.
 //
-// A pipeline can be moved, not copied; its models belong to it alone. Two pipelines that open one file share its memory
-// all the same, where the dtype is the file's. A call on a pipeline that was moved from throws Error{usage}. What a
-// caller's callback throws leaves the call as it is; all else is lora::Error.
+// A pipeline can be moved, not copied. Its models belong to it alone. Two pipelines that open one file still share its
+// memory, where the dtype is the file's. A call on a pipeline that was moved from throws Error{usage}. An exception of
+// the caller's callback leaves the call unchanged; every other exception is a lora::Error.
 class DiffusionPipeline : public virtual LoraBaseMixin {
  public:
-  // The pipeline that a diffusers folder's model_index.json names, or that a single-file checkpoint (.safetensors,
-  // .ckpt) is for; or that of a repository on the Hugging Face Hub ("owner/name", where no file or folder has that
-  // name), of which the files that it needs are downloaded. Throws Error{not_found, bad_file, bad_key, bad_shape,
-  // unsupported}, and as hf_hub_download() does.
+  // Opens the pipeline of:
+  // - a diffusers folder, whose model_index.json names the pipeline's class;
+  // - a single-file checkpoint (.safetensors, .ckpt);
+  // - a repository on the Hugging Face Hub, "owner/name". A file or folder of that name comes first. Downloads only the
+  //   files that the pipeline needs.
+  // Throws Error{not_found, bad_file, bad_key, bad_shape, unsupported}. For a repository it also throws what
+  // hf_hub_download() throws.
   static std::unique_ptr<DiffusionPipeline> from_pretrained(const std::filesystem::path& path,
                                                             const PipelineOptions& options = {});
 
-  // A picture a prompt and image, in that order. Throws Error{usage} for arguments out of range or of another pipeline,
-  // Error{cancelled}.
+  // Returns the images of the first prompt, then those of the second, and so on. Throws:
+  // - Error{usage} for an argument that is out of range, or that this pipeline does not use;
+  // - Error{bad_shape} for a tensor that does not fit;
+  // - Error{not_found} for an adapter that is not loaded;
+  // - Error{cancelled} where the callback returns false.
   std::vector<Image> operator()(const Prompts& prompt, const CallOptions& options = {}) const;
 
-  // The same in its parts: the final latents, and pictures of latents.
+  // The two halves of a call: the final latents of prompts, and the images of latents.
   virtual Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const = 0;
   virtual std::vector<Image> decode_latents(const Tensor& latents) const = 0;
 
-  // A diffusers folder of the pipeline as it is now, with what is fused. Throws Error{io}.
-  virtual void save_pretrained(const std::filesystem::path& folder) const = 0;
+  // Writes a diffusers folder of the pipeline as it is now, with the adapters that are fused. Throws Error{io}.
+  void save_pretrained(const std::filesystem::path& folder) const;
 
   // "StableDiffusionPipeline", …
   virtual const char* class_name() const = 0;
   // The models that can hold LoRA, by their names in model_index.json: the denoiser, then the text encoders.
   virtual std::vector<Component> models() const = 0;
-  // The one between pixels and latents, or tokens: "vae" or "vqvae".
+  // The model between pixels and latents or tokens: "vae" or "vqvae".
   virtual Component autoencoder() const = 0;
   Dtype dtype() const { return models().front().model->dtype(); }
   Device device() const { return models().front().model->device(); }
@@ -144,13 +157,17 @@ class DiffusionPipeline : public virtual LoraBaseMixin {
   std::shared_ptr<const Scheduler> scheduler;  // each run clones it
 
  protected:
-  // Throws Error{usage} for no scheduler.
+  // Throws Error{usage} where there is no scheduler.
   explicit DiffusionPipeline(std::shared_ptr<const Scheduler> scheduler);
-  void check_scheduler() const;  // the same, of the one that it has now
+  // Gives models() to the loaders: call it at the end of the constructor. Throws Error{conflict} where a model belongs
+  // to another pipeline.
+  void adapt_models();
+  // Adds what save_pretrained() does not know: the tokenizers, the components that are missing and the settings.
+  virtual void add_to(PipelineFolder& folder) const = 0;
 };
 
-// The dtype of the denoiser's weights as they are stored. Reads a header, no weights; of a repository, downloads what
-// from_pretrained would.
+// The dtype of the denoiser's weights in the files. Reads a header, no weights. For a repository, downloads what
+// from_pretrained downloads.
 Dtype stored_dtype(const std::filesystem::path& path, const PipelineOptions& options = {});
 
 }  // namespace lora

@@ -1,5 +1,5 @@
 #pragma once
-// diffusers' pipelines, under its names. Image-to-image and inpainting are calls with an image, and with a mask.
+// diffusers' pipelines, under its names. For image-to-image, give a call an image. For inpainting, add a mask.
 #include "lora/denoisers.h"
 #include "lora/latent_diffusion.h"
 #include "lora/t5_tokenizer.h"
@@ -21,16 +21,15 @@ class StableDiffusionPipeline : public LatentDiffusionPipeline, public StableDif
     UNet2DConditionModel unet;
     std::shared_ptr<const Scheduler> scheduler;
   };
-  // Throws Error{conflict} for a model that another pipeline has, Error{usage} for no scheduler.
+  // Throws Error{conflict} where a model belongs to another pipeline, Error{usage} where there is no scheduler.
   explicit StableDiffusionPipeline(Components components);
-  // As DiffusionPipeline::from_pretrained; Error{unsupported} for another pipeline's model.
+  // Throws as DiffusionPipeline::from_pretrained does, and Error{unsupported} for a model of another pipeline.
   static StableDiffusionPipeline from_pretrained(const std::filesystem::path& path,
                                                  const PipelineOptions& options = {});
 
-  // [prompts, tokens, width] on the model's device.
+  // Returns [prompts, tokens, width] on the model's device.
   Tensor encode_prompt(const Prompts& prompt, std::optional<int> clip_skip = {}) const;
 
-  void save_pretrained(const std::filesystem::path& folder) const override;
   const char* class_name() const override { return "StableDiffusionPipeline"; }
   std::vector<Component> models() const override;
 
@@ -41,18 +40,19 @@ class StableDiffusionPipeline : public LatentDiffusionPipeline, public StableDif
  private:
   friend class DiffusionPipeline;
   static StableDiffusionPipeline open(const PipelineFiles& files);
+  void add_to(PipelineFolder& folder) const override;
   void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
   Traits traits() const override;
   TextEmbeddings embed(const Texts& texts) const override;
-  Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+  Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,
                  const std::vector<int64_t>& skip_layers) const override;
 };
 
-// SDXL, base and refiner (which has no first text encoder).
+// SDXL: the base model, and the refiner, which does not have the first text encoder.
 class StableDiffusionXLPipeline : public LatentDiffusionPipeline, public StableDiffusionXLLoraLoaderMixin {
  public:
-  // The first text encoder and tokenizer are there both or neither. Throws Error{usage} where one is missing, else as
-  // StableDiffusionPipeline's.
+  // Give the first text encoder and its tokenizer, or neither of the two. The constructor throws Error{usage} for one
+  // alone, and what StableDiffusionPipeline's constructor throws.
   struct Components {
     AutoencoderKL vae;
     std::optional<CLIPTextModel> text_encoder;
@@ -68,11 +68,10 @@ class StableDiffusionXLPipeline : public LatentDiffusionPipeline, public StableD
   static StableDiffusionXLPipeline from_pretrained(const std::filesystem::path& path,
                                                    const PipelineOptions& options = {});
 
-  // The second prompt is the first where it is empty.
+  // Leave `prompt_2` empty to reuse the first prompt.
   TextEmbeddings encode_prompt(const Prompts& prompt, const Prompts& prompt_2 = {},
                                std::optional<int> clip_skip = {}) const;
 
-  void save_pretrained(const std::filesystem::path& folder) const override;
   const char* class_name() const override { return "StableDiffusionXLPipeline"; }
   std::vector<Component> models() const override;
 
@@ -81,25 +80,27 @@ class StableDiffusionXLPipeline : public LatentDiffusionPipeline, public StableD
   CLIPTextModel text_encoder_2;
   std::optional<CLIPTokenizer> tokenizer;
   CLIPTokenizer tokenizer_2;
-  bool force_zeros_for_empty_prompt = true;  // no negative prompt is zeros, not the text ""
-  bool requires_aesthetics_score = false;    // the refiner
+  bool force_zeros_for_empty_prompt = true;  // without a negative prompt, its embeddings are zeros, not those of ""
+  bool requires_aesthetics_score = false;    // true for the refiner
 
  private:
   friend class DiffusionPipeline;
   static StableDiffusionXLPipeline open(const PipelineFiles& files);
+  void add_to(PipelineFolder& folder) const override;
   void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
   Traits traits() const override;
   TextEmbeddings embed(const Texts& texts) const override;
-  Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+  Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,
                  const std::vector<int64_t>& skip_layers) const override;
-  TextEmbeddings no_text(const TextEmbeddings& prompts, const CallOptions& options) const override;
+  TextEmbeddings without_negative_prompt(const TextEmbeddings& prompts, const CallOptions& options) const override;
   Tensor time_ids(const CallOptions& options, int height, int width, bool negative) const override;
 };
 
-// Stable Diffusion 3 and 3.5, with the third text encoder or without.
+// Stable Diffusion 3 and 3.5, with or without the third text encoder.
 class StableDiffusion3Pipeline : public LatentDiffusionPipeline, public SD3LoraLoaderMixin {
  public:
-  // The third text encoder and tokenizer are there both or neither; throws as StableDiffusionXLPipeline's.
+  // Give the third text encoder and its tokenizer, or neither of the two. The constructor throws as
+  // StableDiffusionXLPipeline's does.
   struct Components {
     SD3Transformer2DModel transformer;
     std::shared_ptr<const Scheduler> scheduler;
@@ -118,7 +119,6 @@ class StableDiffusion3Pipeline : public LatentDiffusionPipeline, public SD3LoraL
   TextEmbeddings encode_prompt(const Prompts& prompt, const Prompts& prompt_2 = {}, const Prompts& prompt_3 = {},
                                std::optional<int> clip_skip = {}, int max_sequence_length = 256) const;
 
-  void save_pretrained(const std::filesystem::path& folder) const override;
   const char* class_name() const override { return "StableDiffusion3Pipeline"; }
   std::vector<Component> models() const override;
 
@@ -131,15 +131,16 @@ class StableDiffusion3Pipeline : public LatentDiffusionPipeline, public SD3LoraL
  private:
   friend class DiffusionPipeline;
   static StableDiffusion3Pipeline open(const PipelineFiles& files);
+  void add_to(PipelineFolder& folder) const override;
   void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
   Traits traits() const override;
   TextEmbeddings embed(const Texts& texts) const override;
-  Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+  Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,
                  const std::vector<int64_t>& skip_layers) const override;
   std::optional<double> mu(int64_t image_tokens) const override;
 };
 
-// aMUSEd: tokens of a codebook that are unmasked step by step.
+// aMUSEd: all tokens of the image start masked, and each step unmasks some.
 class AmusedPipeline : public DiffusionPipeline, public AmusedLoraLoaderMixin {
  public:
   struct Components {
@@ -149,18 +150,17 @@ class AmusedPipeline : public DiffusionPipeline, public AmusedLoraLoaderMixin {
     UVit2DModel transformer;
     std::shared_ptr<const Scheduler> scheduler;
   };
-  // Throws as StableDiffusionPipeline's.
+  // Throws as StableDiffusionPipeline's constructor does.
   explicit AmusedPipeline(Components components);
   static AmusedPipeline from_pretrained(const std::filesystem::path& path, const PipelineOptions& options = {});
 
-  // [prompts, tokens, width] of the last layer but one, and [prompts, width].
+  // Returns the states before the last layer, [prompts, tokens, width], and the pooled embeddings, [prompts, width].
   TextEmbeddings encode_prompt(const Prompts& prompt) const;
 
-  // int64 [images, h, w].
+  // Returns int64 tokens, [images, h, w].
   Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const override;
   std::vector<Image> decode_latents(const Tensor& latents) const override;
 
-  void save_pretrained(const std::filesystem::path& folder) const override;
   const char* class_name() const override { return "AmusedPipeline"; }
   std::vector<Component> models() const override;
   Component autoencoder() const override { return {"vqvae", &vqvae}; }
@@ -174,6 +174,8 @@ class AmusedPipeline : public DiffusionPipeline, public AmusedLoraLoaderMixin {
   friend class DiffusionPipeline;
   static AmusedPipeline open(const PipelineFiles& files);
   Tensor run(const Prompts& prompt, const CallOptions& options) const;
+  TextEmbeddings embed(const std::vector<std::string>& texts) const;
+  void add_to(PipelineFolder& folder) const override;
   void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
 };
 

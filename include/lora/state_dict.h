@@ -1,5 +1,5 @@
 #pragma once
-// Named tensors with the text metadata of their file.
+// Named tensors, and the text metadata of their file.
 #include <filesystem>
 #include <map>
 #include <string>
@@ -10,8 +10,8 @@
 
 namespace lora {
 
-// Tensors in the order of the file. Look-up by name is O(1) and exact. Threads: const calls may run on several threads
-// at once; a call that changes it, alone.
+// Tensors in the order of the file. Look-up by name is exact and takes constant time. Threads: several threads may make
+// const calls at the same time. No other call may run during a call that changes the object.
 class StateDict {
  public:
   using Item = std::pair<std::string, Tensor>;
@@ -19,11 +19,11 @@ class StateDict {
   StateDict() = default;
   StateDict(std::initializer_list<Item> items);
 
-  // Adds or replaces.
+  // Adds the tensor, or replaces the one of that name in its place.
   void set(const std::string& name, Tensor tensor);
-  // The tensor, or nullptr where there is none of that name.
+  // The tensor of that name, or nullptr.
   const Tensor* find(const std::string& name) const;
-  // Throws Error{bad_key} naming the nearest key where there is none of that name.
+  // The tensor of that name. Throws Error{bad_key} if it does not exist; the message gives the nearest name.
   const Tensor& at(const std::string& name) const;
   bool contains(const std::string& name) const { return find(name) != nullptr; }
 
@@ -32,7 +32,7 @@ class StateDict {
   auto begin() const { return items_.begin(); }
   auto end() const { return items_.end(); }
 
-  // What the file says about itself (safetensors' __metadata__).
+  // The file's text about itself (safetensors' __metadata__).
   std::map<std::string, std::string> metadata;
 
  private:
@@ -40,21 +40,25 @@ class StateDict {
   std::unordered_map<std::string, size_t> index_;
 };
 
-// The tensors of one layer, by the ends of their names: "lora_A.weight", …
+// The tensors of one layer. Keys are the last parts of the tensors' names: "lora_A.weight", …
 using LayerTensors = std::map<std::string, Tensor, std::less<>>;
 
-// Reads a tensor file by its content, never by its extension alone: safetensors, torch's zip or older pickle layout,
-// or `*.index.json` of a sharded checkpoint. Nothing in a file is ever executed. Tensors of a safetensors file or of an
-// uncompressed zip alias a private mapping of it (MAP_PRIVATE): no bytes are read until they are used, and writing to
-// such a tensor changes this process's copy alone, never the file. Throws Error{not_found, bad_file, unsupported}.
+// Reads a tensor file: safetensors, torch's zip layout, torch's older pickle layout, or the `*.index.json` of a sharded
+// checkpoint. The content decides which, not the extension. Never executes anything from a file.
+//
+// Tensors of a safetensors file or of an uncompressed zip alias a private mapping of the file (MAP_PRIVATE). Bytes are
+// read when they are first used. Writing to such a tensor changes only this process's copy, never the file. Throws
+// Error{not_found, bad_file, unsupported, io}.
 StateDict load_state_dict(const std::filesystem::path& file);
 
-// Writes a safetensors file: to a temporary sibling, synced, then renamed over `file`, so that no partial file is ever
-// visible and tensors mapped from the old file survive. Tensors may live on any device. Order: by descending
-// alignment, then by name, as the reference writer does. Throws Error{io}.
+// Writes a safetensors file. Writes a temporary file beside it, syncs that, then renames it to `file`: a partial file
+// is never visible, and tensors that are mapped from the old file stay valid. Tensors may be on any device. Their order
+// is that of the reference writer: by descending alignment, then by name. Throws Error{io}, and Error{usage,
+// unsupported} for tensors that the format cannot hold.
 void save_safetensors(const StateDict& tensors, const std::filesystem::path& file);
 
-// The same as a torch zip pickle that torch.load(weights_only=True) reads: a dict of tensors. No metadata.
+// Writes a dict of tensors as a torch zip file, which torch.load(weights_only=True) reads. Does not write metadata.
+// Atomic and with the errors of save_safetensors().
 void save_pickle(const StateDict& tensors, const std::filesystem::path& file);
 
 }  // namespace lora

@@ -1,9 +1,10 @@
 #pragma once
-// T5's Unigram tokenizer: the same ids as transformers' T5TokenizerFast. Stable Diffusion 3's tokenizer_3.
+// T5's Unigram tokenizer, Stable Diffusion 3's tokenizer_3. It gives the same ids as transformers' T5TokenizerFast.
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lora/added_word.h"
@@ -12,37 +13,36 @@ namespace lora {
 
 class AddedTokens;
 
-// Immutable once loaded: copies share the vocabulary, and any number of threads may use one object.
+// Immutable after loading. Copies share the vocabulary. Threads: any number of threads may use one object.
 class T5Tokenizer {
  public:
   T5Tokenizer(const T5Tokenizer&) = default;
   T5Tokenizer& operator=(const T5Tokenizer&) = default;
 
-  // From a folder with tokenizer.json (taken where it is present) or spiece.model; tokenizer_config.json,
-  // special_tokens_map.json and added_tokens.json are heeded where present. Throws Error{not_found, bad_file,
-  // unsupported}.
+  // Reads a folder with tokenizer.json, or else spiece.model. Also reads tokenizer_config.json, special_tokens_map.json
+  // and added_tokens.json if they exist. Throws Error{not_found, bad_file, unsupported, io}.
   static T5Tokenizer from_pretrained(const std::filesystem::path& folder);
 
-  // As CLIPTokenizer::with_words, but that upper and lower case count.
+  // The same as CLIPTokenizer::with_words, except that upper and lower case differ.
   T5Tokenizer with_words(const std::vector<AddedWord>& words) const;
 
-  // Copies the files that it came from, without words. Throws Error{io}.
+  // Copies the files that the tokenizer was read from. Does not write added words. Throws Error{io}.
   void save_pretrained(const std::filesystem::path& folder) const;
 
-  // Token ids with the end token behind them, of any length. `text` is UTF-8; invalid bytes become U+FFFD. Special
-  // tokens written out in the text, such as <extra_id_0>, are recognised.
-  std::vector<int64_t> encode(const std::string& text) const;
-  // encode(), cut to `max_length` keeping the end token, or padded to it: as padding="max_length", truncation=True in
-  // transformers. Throws Error{usage} where max_length is not positive.
-  std::vector<int64_t> encode_padded(const std::string& text, int64_t max_length = 256) const;
-  // What encode_padded() cuts off, as text; "" where nothing is.
-  std::string truncated_part(const std::string& text, int64_t max_length = 256) const;
-  // The text of `ids`, special tokens included. Ids that are not in the vocabulary are passed over.
+  // The ids of the text, then the end token; of any length. `text` is UTF-8; invalid bytes become U+FFFD. The text may
+  // contain special tokens, such as <extra_id_0>.
+  std::vector<int64_t> encode(std::string_view text) const;
+  // encode(), cut or padded to `max_length` ids. A cut keeps the end token. The same as padding="max_length",
+  // truncation=True in transformers. Throws Error{usage} if max_length is not positive.
+  std::vector<int64_t> encode_padded(std::string_view text, int64_t max_length = 256) const;
+  // The text that encode_padded() cuts off, or "". Throws Error{usage} if max_length is not positive.
+  std::string truncated_part(std::string_view text, int64_t max_length = 256) const;
+  // The text of `ids`, with special tokens. Skips ids that the tokenizer does not have.
   std::string decode(const std::vector<int64_t>& ids) const;
 
   int64_t pad_token_id() const;
   int64_t eos_token_id() const;
-  // Tokens of the vocabulary, <extra_id_…> included; tokens added to it come after.
+  // The number of tokens in the vocabulary, with <extra_id_…>. Added tokens have the ids after these.
   int64_t vocab_size() const;
 
  private:
@@ -51,7 +51,7 @@ class T5Tokenizer {
   struct Impl;
   std::shared_ptr<const Impl> impl_;
   std::shared_ptr<const AddedTokens> added_;
-  std::filesystem::path folder_;  // where it came from
+  std::filesystem::path folder_;  // the folder it was read from
 };
 
 }  // namespace lora

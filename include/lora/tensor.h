@@ -1,8 +1,9 @@
 #pragma once
-// The one door to ATen for every other public header.
+// Every other public header includes ATen through this one.
 #include <ATen/core/Tensor.h>
 
 #include <string>
+#include <string_view>
 
 namespace lora {
 
@@ -12,7 +13,7 @@ using Device = at::Device;
 
 // "float32", "bfloat16", "float8_e4m3fn", … : torch's own names.
 std::string to_string(Dtype dtype);
-// Throws Error{usage} where the name is none of float32, float16, bfloat16.
-Dtype parse_dtype(const std::string& name);
+// Accepts float32, float16 and bfloat16. Throws Error{usage} for other names.
+Dtype parse_dtype(std::string_view name);
 
 }  // namespace lora

@@ -12,17 +12,17 @@ namespace lora {
 
 namespace {
 
-// One delta at work at a site.
+// One delta that acts on a site.
 struct Acting {
   const std::shared_ptr<const Delta>* delta;
   double strength;
-  int64_t adapter;  // its number in the run
+  int64_t adapter;  // the index of its adapter in the run
 };
 
-// What they do there.
+// The effects of all deltas at one site.
 struct Effects {
   std::vector<Effect> all;
-  std::vector<int64_t> adapters;  // whose each is
+  std::vector<int64_t> adapters;  // the adapter of each effect
 };
 
 bool same_tensors(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
@@ -36,7 +36,8 @@ std::shared_ptr<const FactorStack> factors_of(const Applied* before) {
   return nullptr;
 }
 
-// The factors of all low-rank effects; nullptr for none. A stack of the same ones is used again.
+// The stacked factors of all low-rank effects; nullptr if there are none. If `before` has a stack of the same factors,
+// it is used again.
 std::shared_ptr<const FactorStack> stack(const std::vector<Effect>& effects, const Applied* before) {
   auto is_low_rank = [](const Effect& e) { return e.A.defined(); };
   auto old = factors_of(before);
@@ -56,7 +57,7 @@ std::shared_ptr<const FactorStack> stack(const std::vector<Effect>& effects, con
   return std::make_shared<const FactorStack>(std::move(fresh));
 }
 
-// One factor a rank.
+// [R]: the scale of the effect of each rank.
 Tensor strengths_of_ranks(const std::vector<Effect>& effects, Device device) {
   std::vector<float> s;
   for (const auto& e : effects)
@@ -64,8 +65,23 @@ Tensor strengths_of_ranks(const std::vector<Effect>& effects, Device device) {
   return at::tensor(s).to(device);
 }
 
-ForAll for_all(const Site& site, const Effects& effects, const Tensor& base, const WeightsOfRun& weights,
-               const Applied* before) {
+// The weight of a site as the run finds it, made once, when it is first asked for.
+class WeightOfRun {
+ public:
+  WeightOfRun(const Site& site, const WeightsOfRun& weights) : site_(site), weights_(weights) {}
+  const Tensor& operator()() {
+    if (!made_.defined()) made_ = weights_.weight(site_);
+    return made_;
+  }
+
+ private:
+  const Site& site_;
+  const WeightsOfRun& weights_;
+  Tensor made_;
+};
+
+ForAll for_all(const Site& site, const Effects& effects, const Tensor& base, WeightOfRun& weight,
+               const WeightsOfRun& weights, const Applied* before) {
   ForAll applied;
   applied.factors = stack(effects.all, before);
   if (applied.factors && applied.factors->As.empty()) {
@@ -79,12 +95,11 @@ ForAll for_all(const Site& site, const Effects& effects, const Tensor& base, con
   });
   if (plain) return applied;
   auto sum = sum_of(effects.all, site.kind, site.weight, Products::without);
-  // A gain multiplies the output, W x, where W is the base and nothing else changes it.
+  // A gain can be applied to the output W x only if W is the base weight and nothing else changes it.
   if (sum.gain.defined() && !base.defined() && !sum.input_gain.defined() && !sum.weight.defined()) {
     applied.gain = sum.gain.to(at::kFloat).squeeze(1) + 1;
   } else if (sum.changes_weight()) {
-    auto now = weights.weight(site);
-    applied.weight = with_effects(sum, now, base.defined() ? base : now);
+    applied.weight = with_effects(sum, weight(), base.defined() ? base : weight());
   }
   if (sum.bias.defined()) {
     auto own = weights.bias(site);
@@ -94,16 +109,19 @@ ForAll for_all(const Site& site, const Effects& effects, const Tensor& base, con
 }
 
 PerImage per_image(const Site& site, const Effects& effects, const Tensor& base,
-                   const std::shared_ptr<const Shares>& shares, const Applied* before) {
+                   const std::shared_ptr<const ImageWeights>& image_weights, const Applied* before) {
   auto any = [&](auto which) { return std::any_of(effects.all.begin(), effects.all.end(), which); };
   check(site.kind != SiteKind::norm && !any([](const Effect& e) { return e.is_dense(); }), ErrorKind::unsupported,
         "{}: only low-rank adapters can be limited to some images or regions", site.path);
-  check(!base.defined() || !any([](const Effect& e) { return e.gain.defined(); }), ErrorKind::unsupported,
-        "{}: DoRA cannot be limited to some images or regions on a layer into which others are fused", site.path);
-  PerImage applied{.shares = shares, .factors = stack(effects.all, before)};
+  check(
+      !base.defined() || !any([](const Effect& e) { return e.gain.defined(); }), ErrorKind::unsupported,
+      "{}: a DoRA adapter cannot be limited to some images or regions on a layer with fused adapters; call unfuse_lora "
+      "first",
+      site.path);
+  PerImage applied{.image_weights = image_weights, .factors = stack(effects.all, before)};
   const auto device = site.weight.device();
   auto row_of = [&](Tensor& table, int64_t adapter, const Tensor& row) {
-    if (!table.defined()) table = at::zeros({shares->images.size(1), row.size(0)}, device);
+    if (!table.defined()) table = at::zeros({image_weights->images.size(1), row.size(0)}, device);
     table[adapter] += row;
   };
   std::vector<int64_t> adapter_of_rank;
@@ -120,8 +138,8 @@ PerImage per_image(const Site& site, const Effects& effects, const Tensor& base,
   return applied;
 }
 
-// How much of each adapter the images take; nullptr where every image takes everything.
-std::shared_ptr<const Shares> shares_of(const std::vector<ActingAdapter>& adapters, Device device) {
+// The weight of each adapter for each image and region; nullptr if all images take all adapters.
+std::shared_ptr<const ImageWeights> image_weights_of(const std::vector<ActingAdapter>& adapters, Device device) {
   size_t images = 0;
   Tensor everywhere;
   for (const auto& a : adapters) {
@@ -136,10 +154,10 @@ std::shared_ptr<const Shares> shares_of(const std::vector<ActingAdapter>& adapte
       table[int64_t(b)][int64_t(i)] = adapters[i].images[b] ? 1.0 : 0.0;
     masks.push_back(adapters[i].mask.defined() ? adapters[i].mask : everywhere);
   }
-  auto shares = std::make_shared<Shares>();
-  shares->images = table.to(device);
-  if (everywhere.defined()) shares->masks = at::stack(masks).to(device);
-  return shares;
+  auto image_weights = std::make_shared<ImageWeights>();
+  image_weights->images = table.to(device);
+  if (everywhere.defined()) image_weights->masks = at::stack(masks).to(device);
+  return image_weights;
 }
 
 }  // namespace
@@ -156,16 +174,16 @@ std::shared_ptr<const Run> build_run(const Parts& parts, const std::vector<Actin
     for (const auto& [site, delta] : adapters[i].adapter->entries) {
       auto there = delta->device(), here = site->weight.device();
       if (there != here) {
-        run->problem = fmt::format(
-            "adapter \"{}\" is on {}, the model on {}; bring it back with set_lora_device before it is used",
-            adapters[i].name, there.str(), here.str());
+        run->problem =
+            fmt::format("adapter \"{}\" is on {}, but the model is on {}; move the adapter with set_lora_device first",
+                        adapters[i].name, there.str(), here.str());
         return run;
       }
       auto strength = adapters[i].weights.at(site->index);
       if (strength != 0) acting[site->index].push_back({&delta, strength, int64_t(i)});
     }
   }
-  auto shares = parts.sites.empty() ? nullptr : shares_of(adapters, parts.sites.front()->weight.device());
+  auto image_weights = parts.sites.empty() ? nullptr : image_weights_of(adapters, parts.sites.front()->weight.device());
   Effects effects;
   for (size_t i = 0; i < acting.size(); ++i) {
     if (acting[i].empty()) continue;
@@ -173,25 +191,29 @@ std::shared_ptr<const Run> build_run(const Parts& parts, const std::vector<Actin
     auto base = weights.base(site);
     const auto& first = acting[i].front();
     if (std::any_of(acting[i].begin(), acting[i].end(), [](auto& a) { return (*a.delta)->is_trained(); })) {
-      if (acting[i].size() > 1 || shares) {
+      if (acting[i].size() > 1 || image_weights) {
         run->problem = fmt::format(
-            "{}: an adapter that is trained must be the only one that is active there, for all images; fuse the others",
+            "{}: an adapter that is being trained must be the only active adapter on a layer, and act on all images; "
+            "fuse the other adapters",
             site.path);
         return run;
       }
       run->at[i] = std::make_shared<const Applied>(Trained{*first.delta, first.strength, base});
       continue;
     }
-    // Effects of a whole weight's size live for one site only.
+    // The effects of one site are released before those of the next, because they may be as large as weights.
     effects.all.clear();
     effects.adapters.clear();
+    WeightOfRun weight(site, weights);
     for (const auto& [delta, strength, adapter] : acting[i]) {
-      effects.all.push_back((*delta)->effect(strength, base.defined() ? base : site.weight));
+      // The present weight may be another than the run's: what was fused in it is about to leave.
+      bool looks_at_base = (*delta)->is_dense();
+      effects.all.push_back((*delta)->effect(strength, base.defined() ? base : looks_at_base ? weight() : site.weight));
       effects.adapters.push_back(adapter);
     }
     auto* old = before && i < before->at.size() ? before->at[i].get() : nullptr;
-    run->at[i] = shares ? std::make_shared<const Applied>(per_image(site, effects, base, shares, old))
-                        : std::make_shared<const Applied>(for_all(site, effects, base, weights, old));
+    run->at[i] = image_weights ? std::make_shared<const Applied>(per_image(site, effects, base, image_weights, old))
+                               : std::make_shared<const Applied>(for_all(site, effects, base, weight, weights, old));
   }
   return run;
 }

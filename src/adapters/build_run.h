@@ -1,5 +1,5 @@
 #pragma once
-// Adapters into what runs apply: one stack of factors a site, and new numbers for it at other strengths.
+// Makes a Run of adapters: one stack of factors for each site.
 #include <functional>
 
 #include "adapters/state.h"
@@ -7,16 +7,16 @@
 
 namespace lora {
 
-// The weights that a run will find at a site.
+// The weights that a run uses at a site.
 struct WeightsOfRun {
-  std::function<Tensor(const Site&)> weight, bias;  // with what is fused
-  std::function<Tensor(const Site&)> base;          // without; undefined where nothing is fused into the site
+  std::function<Tensor(const Site&)> weight, bias;  // with fused adapters
+  std::function<Tensor(const Site&)> base;  // without fused adapters; undefined if nothing is fused into the site
 };
 
-// What a run with these adapters applies. Stacks that the run before has of the same factors are shared with it
-// (nullptr for none). Two things are the run's problem, for they may pass before it starts: an adapter on another
-// device than the model, and one that is trained beside others. Throws Error{unsupported} for adapters of some images
-// or regions alone whose kind cannot do that.
+// Makes the run that applies these adapters. `before` is the run before it, or nullptr. Stacks of the same factors are
+// shared with it. Two problems do not throw here, because they may be solved before the run starts. They become
+// Run::problem: an adapter on another device than the model, and an adapter in training next to other adapters. Throws
+// Error{unsupported} if an adapter is limited to some images or regions and its kind does not support that.
 std::shared_ptr<const Run> build_run(const Parts& parts, const std::vector<ActingAdapter>& adapters,
                                      const WeightsOfRun& weights, std::shared_ptr<const AddedRows> added,
                                      const Run* before);

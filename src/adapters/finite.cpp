@@ -9,8 +9,8 @@ namespace lora {
 
 namespace {
 
-// NaN and infinity are the numbers whose exponent is all ones. Blocks are whole, so that the compiler can do many
-// numbers at once, and short, so that the first bad one ends it.
+// NaN and infinity are the numbers whose exponent bits are all 1. Each block is checked as a whole, so that the
+// compiler can vectorise it. Blocks are short, so that the check ends soon after the first bad number.
 template <class Bits>
 bool exponents_are_finite(const void* data, int64_t n, Bits exponent) {
   const auto* bits = static_cast<const Bits*>(data);

@@ -3,10 +3,11 @@
 
 namespace lora {
 
-// Whether a tensor holds neither NaN nor infinity. At the speed of memory: halves and floats are looked at as bits.
+// Whether a tensor does not contain NaN or infinity. It checks the bits of halves and floats, at the speed of memory.
 bool all_finite(const Tensor& t);
 
-// What makes a tensor one without numbers to take: "undefined", "on the device meta", "sparse"; nullptr for nothing.
+// The reason why the numbers of a tensor cannot be read: "undefined", "on the device meta" or "sparse". nullptr if they
+// can be read.
 const char* lacks_numbers(const Tensor& t);
 
 }  // namespace lora

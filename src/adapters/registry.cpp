@@ -21,14 +21,14 @@ void add_recipes(const std::vector<FusedAdapter>& fused, Recipes& recipes) {
       if (auto strength = f.strengths.at(site->index); strength != 0) recipes[site].push_back({delta.get(), strength});
 }
 
-// Whether two lists of fused adapters say the same of the weights.
+// Whether two lists of fused adapters give the same weights.
 bool same(const std::vector<FusedAdapter>& a, const std::vector<FusedAdapter>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](auto& x, auto& y) { return x.adapter == y.adapter && x.strengths == y.strengths; });
 }
 
-// The words of all that is loaded; nullptr for none. A word that several adapters have is in all of them the same (see
-// stage_words).
+// The words of all loaded adapters; nullptr if there are none. If several adapters have a word, its vectors are the
+// same in all of them (see stage_words).
 std::shared_ptr<const AddedRows> added_rows(const AdapterState& state, size_t component, const Parts& parts) {
   std::vector<Tensor> rows;
   std::vector<AddedWord> words;
@@ -49,7 +49,7 @@ std::shared_ptr<const AddedRows> added_rows(const AdapterState& state, size_t co
   return std::make_shared<const AddedRows>(AddedRows{at::cat(rows), std::move(words)});
 }
 
-// The base weight of a site that one of these adapters is fused into; undefined for others.
+// The base weight of a site if one of these adapters is fused into it; otherwise undefined.
 Tensor base_under(const std::vector<FusedAdapter>& fused, const Site& site, const BaseWeights& base) {
   for (const auto& f : fused) {
     const auto& entries = f.adapter->entries;
@@ -64,8 +64,10 @@ Tensor base_under(const std::vector<FusedAdapter>& fused, const Site& site, cons
 
 AdapterRegistry::AdapterRegistry(std::vector<Component> components) : components_(std::move(components)) {
   for (const auto& c : components_)
-    check(!c.parts->source, ErrorKind::conflict,
-          "{}: this model is part of another pipeline, whose adapters act on it; open a model of its own", c.name);
+    check(
+        !c.parts->source, ErrorKind::conflict,
+        "{}: this model belongs to another pipeline, whose adapters act on it; open the model again for this pipeline",
+        c.name);
   AdapterState state;
   state.components.resize(components_.size());
   publish(prepare(std::move(state), Rewrite({}, base_)));
@@ -85,7 +87,8 @@ size_t AdapterRegistry::index_of(const std::string& name) const {
     if (components_[i].name == name) return i;
     known.push_back(components_[i].name);
   }
-  fail(ErrorKind::usage, "\"{}\" is no component that holds LoRA here; there are: {}", name, join(known, ", "));
+  fail(ErrorKind::usage, "this pipeline does not have a component \"{}\" that can hold adapters; it has: {}", name,
+       join(known, ", "));
 }
 
 std::shared_ptr<const AdapterSnapshot> AdapterRegistry::current() const {
@@ -108,7 +111,7 @@ WeightsOfRun AdapterRegistry::weights(const AdapterState& state, size_t componen
 
 // ---- Changes --------------------------------------------------------------------------------------------------------
 
-// The sites whose recipe differs from the present one's.
+// The sites whose recipe differs from the present recipe.
 std::vector<Rebuild> AdapterRegistry::work(const AdapterState& next) const {
   std::vector<Rebuild> work;
   auto now = current();
@@ -144,7 +147,7 @@ std::shared_ptr<const AdapterSnapshot> AdapterRegistry::prepare(AdapterState nex
   for (size_t c = 0; c < components_.size(); ++c) {
     const auto& parts = *components_[c].parts;
     auto weights = this->weights(fresh->state, c);
-    if (!rewrite.empty()) {  // what they will be
+    if (!rewrite.empty()) {  // the weights after the rewrite
       weights.weight = [&](const Site& site) {
         auto made = rewrite.weight(site);
         return made.defined() ? made : site.weight;
@@ -166,7 +169,7 @@ void AdapterRegistry::check_finite(const Rewrite& rewrite) const {
   std::vector<std::string> broken;
   for (auto* site : rewrite.non_finite()) broken.push_back(components_[site->owner->component].name + "." + site->path);
   check(broken.empty(), ErrorKind::unsupported,
-        "fuse_lora: fusing would leave NaN or infinity in {} layers: {}; nothing was fused", broken.size(),
+        "fuse_lora: NaN or infinity would be in the weights of {} layers: {}; nothing was fused", broken.size(),
         listing(broken));
 }
 
@@ -177,8 +180,10 @@ void AdapterRegistry::change(const std::function<void(AdapterState&)>& edit, Res
     edit(next);
     if (work(next).empty()) return publish(prepare(std::move(next), Rewrite({}, base_)));
   }
-  check(!SnapshotScope::inside(*this), ErrorKind::conflict,
-        "weights cannot be changed from inside a run of the same pipeline (a step's callback); do it between runs");
+  check(
+      !SnapshotScope::inside(*this), ErrorKind::conflict,
+      "weights cannot change inside a run of the same pipeline, such as in the callback of a step; change them between "
+      "runs");
   Gate::Closed alone(gate());
   std::lock_guard lock(changing_);
   auto next = current()->state;

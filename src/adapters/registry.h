@@ -1,12 +1,12 @@
 #pragma once
-// All adapters of one pipeline, over all its components. Readers and calls see one snapshot of everything; a change
-// happens everywhere or nowhere.
+// All adapters of one pipeline, for all its components. Readers and calls see one consistent snapshot. A change applies
+// to all components or to none.
 //
-// A change goes through these steps. What fails on the way leaves everything as it was:
-//   1. copy the state, edit the copy
-//   2. prepare all that it needs, for every component: the runs, and the plan and memory for the weights that it writes
-//   3. write the weights, while the gate keeps runs out
-//   4. publish one snapshot
+// A change has four steps. If a step fails, nothing changes:
+//   1. Copy the state and edit the copy.
+//   2. Prepare everything for all components: the runs, and the plan and the memory for the weights to write.
+//   3. Write the weights while the gate keeps runs out.
+//   4. Publish one snapshot.
 #include <functional>
 #include <mutex>
 
@@ -20,49 +20,49 @@ struct AdapterSnapshot : Runs {
   AdapterState state;
 };
 
-// Any number of threads may use a registry at once. Changes happen one after the other. One that writes weights waits
-// for the runs that have begun, and those that come later wait for it (Gate).
+// Threads: any number may use a registry at the same time. Changes are serialised. A change that writes weights waits
+// for the runs that have begun, and later runs wait for the change (Gate).
 class AdapterRegistry final : public RunSource {
  public:
   struct Component {
     std::string name;
     std::shared_ptr<Parts> parts;
   };
-  // Becomes the source of these models' runs. Throws Error{conflict} where a model has another pipeline's already.
+  // Becomes the source of the runs of these models. Throws Error{conflict} if a model belongs to another pipeline.
   explicit AdapterRegistry(std::vector<Component> components);
-  // The models stay as they are, with what is fused; nothing applies to them any more.
+  // The models keep their weights, with fused adapters. Adapters that are not fused no longer apply.
   ~AdapterRegistry();
   AdapterRegistry(const AdapterRegistry&) = delete;
   AdapterRegistry& operator=(const AdapterRegistry&) = delete;
 
   const std::vector<Component>& components() const { return components_; }
-  // The number of a component. Throws Error{usage} with the names that there are.
+  // The index of a component. Throws Error{usage} that lists the names of the components.
   size_t index_of(const std::string& name) const;
 
   std::shared_ptr<const Runs> snapshot() const override { return current(); }
   std::shared_ptr<const AdapterSnapshot> current() const;
-  // The snapshot that a scope of this registry has pinned.
+  // The snapshot that a scope of a registry has pinned.
   static const AdapterSnapshot& of(const SnapshotScope& scope) {
     return static_cast<const AdapterSnapshot&>(*scope.snapshot());
   }
 
-  // Makes the state what `edit` makes of a copy of it. It may be asked twice: where weights change, the state may have
-  // changed before the gate is closed. With Results::finite, Error{unsupported} where a weight would hold NaN or
-  // infinity. Throws what `edit` throws, and Error{conflict} where weights would change inside a run of the same
-  // pipeline.
+  // Applies `edit` to a copy of the state, rebuilds the weights that change, then makes the copy the current state.
+  // `edit` may run twice, because another change may come first while this one waits for the gate. Throws what `edit`
+  // throws. Throws Error{conflict} if weights would change inside a run of the same pipeline. With Results::finite,
+  // throws Error{unsupported} if a weight would contain NaN or infinity.
   enum class Results { any, finite };
   void change(const std::function<void(AdapterState&)>& edit, Results results = Results::any);
 
-  // A site's weight and bias as the file has them, in the model's dtype, whatever is fused. Inside a SnapshotScope.
+  // The weight and bias of a site without fused adapters, in the dtype of the model. Call them inside a SnapshotScope.
   Tensor base(const Site& site) const { return base_.weight(site); }
-  Tensor base_bias(const Site& site) const { return base_.bias(site); }  // undefined where it has none
-  // The weights that a run inside a SnapshotScope with this state finds.
+  Tensor base_bias(const Site& site) const { return base_.bias(site); }  // undefined without a bias
+  // The weights that a run uses inside a SnapshotScope with this state.
   WeightsOfRun weights(const AdapterState& state, size_t component) const;
 
  private:
   std::vector<Component> components_;
-  std::mutex changing_;  // taken after the gate, never before it: a run's callback may change what no weight shows
-  BaseWeights base_;     // written behind the closed gate, read by runs
+  std::mutex changing_;  // locked after the gate, never before: callbacks in a run make changes too
+  BaseWeights base_;     // written only while the gate is closed; runs read it
   mutable std::mutex publishing_;
   std::shared_ptr<const AdapterSnapshot> current_;
 

@@ -16,19 +16,19 @@ namespace lora {
 
 namespace {
 
-// Rows of W that one core rebuilds at a time.
+// The elements of W in the rows that a core rebuilds at a time.
 constexpr int64_t kBlockElements = 1 << 18;
-// What effects that are whole weights may take while they wait to be written, in numbers of four bytes.
+// The largest number of elements, of four bytes each, in all dense effects of one wave.
 constexpr int64_t kWaveElements = 1 << 26;
 
 Tensor file_or_copy(const Tensor& now, const Tensor& source, const Tensor* copy) {
   if (!now.defined()) return now;
   if (source.defined()) return source;
   if (auto mapped = pristine(now); mapped.defined()) return mapped;
-  return copy && copy->defined() ? *copy : now;  // never written: it is its own base
+  return copy && copy->defined() ? *copy : now;  // never written, so it is the base
 }
 
-// As the file has it, in the file's dtype.
+// The base weight and bias in the dtype of the file.
 Tensor stored_weight(const Site& site, const BaseWeights& known) {
   auto copy = known.copies.find(&site);
   return file_or_copy(site.weight, site.weight_source, copy == known.copies.end() ? nullptr : &copy->second.first);
@@ -54,13 +54,13 @@ Tensor BaseWeights::bias(const Site& site) const {
   return bias.defined() ? bias.to(site.weight.device(), site.weight.scalar_type()) : bias;
 }
 
-// ---- What is to be written ------------------------------------------------------------------------------------------
+// ---- Planning -------------------------------------------------------------------------------------------------------
 
 // One site: weight ← from + sum. Matrices [out, columns].
 struct Rewrite::Target {
   Tensor weight, from;
   EffectSum sum;
-  Tensor bias;  // what the site's bias is to be, in its dtype; undefined where it stays as it is
+  Tensor bias;  // the new bias, in the dtype of the site's bias; undefined if it does not change
   Tensor own_bias;
   bool is_first_write = false;
 
@@ -70,7 +70,7 @@ struct Rewrite::Target {
   }
 };
 
-// Several sites, with all the memory that writing them takes.
+// Several sites, with all the memory that writing them needs.
 struct Rewrite::Batch {
   struct Task {
     const Target* target;
@@ -95,7 +95,7 @@ void Rewrite::Batch::plan() {
     if (needs_row_sums(t.sum, t.weight)) largest = std::max(largest, std::min(step, count) * columns);
   }
   if (targets.empty()) return;
-  // Sums are wider where any weight is: made for the widest, which the largest numbers of a block stand for.
+  // If one weight is float64, the sums of all sites have room for float64.
   bool wide =
       std::any_of(targets.begin(), targets.end(), [](auto& t) { return t.weight.scalar_type() == at::kDouble; });
   auto like = targets.front().weight.new_empty({0}, at::TensorOptions(wide ? at::kDouble : at::kFloat));
@@ -104,7 +104,7 @@ void Rewrite::Batch::plan() {
     for (auto& r : rows) r = RowSums::of(largest, like);
 }
 
-// Blocks are independent: each core takes the next one until none is left, and multiplies alone.
+// Blocks are independent. Each thread takes the next block until all are done, and computes on one core.
 template <class Work>
 void Rewrite::Batch::each(const Work& work) const {
   if (on_gpu()) {
@@ -133,7 +133,7 @@ Rewrite::Target Rewrite::target(const Site& site, const Tensor& base, const Reci
   return t;
 }
 
-// What brings back what the site holds now.
+// A target that restores the present weight of a site.
 Rewrite::Target Rewrite::as_it_is(const Site& site) const {
   return {.weight = as_matrix(site.weight), .from = as_matrix(site.weight).clone(), .own_bias = site.bias};
 }
@@ -154,7 +154,7 @@ std::unique_ptr<Rewrite::Batch> Rewrite::batch(size_t begin, size_t end) const {
 
 // ---- Preparing ------------------------------------------------------------------------------------------------------
 
-// The first of the work after `begin` that has to wait for the next wave.
+// The end of the wave that starts at `begin`.
 size_t Rewrite::end_of_wave(size_t begin) const {
   int64_t elements = 0;
   for (auto i = begin; i < work_.size(); ++i) {
@@ -261,7 +261,7 @@ std::vector<const Site*> Rewrite::non_finite() const {
 
 // ---- Writing --------------------------------------------------------------------------------------------------------
 
-// The first so many targets of a batch.
+// Writes the first `targets` targets of a batch.
 void Rewrite::write(const Batch& some, size_t targets) {
   auto* end = some.targets.data() + targets;
   some.each([&](const Batch::Task& task, const RowSums& rows) {
@@ -276,7 +276,7 @@ void Rewrite::write() {
   c10::NoGradGuard no_grad;
   size_t end = prepared_;
   try {
-    for (auto begin = prepared_; begin < work_.size(); begin = end) {  // what can still fail comes first
+    for (auto begin = prepared_; begin < work_.size(); begin = end) {  // the waves first, because they can still fail
       auto wave = batch(begin, end_of_wave(begin));
       end = begin + wave->targets.size();
       write(*wave, wave->targets.size());
@@ -293,13 +293,13 @@ void Rewrite::write() {
   }
 }
 
-// Brings back what was written, up to work_[end].
+// Restores the sites that were written, up to work_[end].
 void Rewrite::undo(size_t end) {
   try {
     write(*undo_, end - prepared_);
-  } catch (...) {  // a GPU without memory even for that
+  } catch (...) {  // a GPU without enough memory for the undo
     for (auto i = prepared_; i < end; ++i) known_.spoilt.insert(work_[i].site);
-    written_ = true;  // the copies are needed
+    written_ = true;  // keeps the copies, which the next change needs
   }
 }
 

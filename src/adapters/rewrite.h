@@ -1,6 +1,6 @@
 #pragma once
-// A weight is a function of what its file holds and of the list of what is fused into it, and of nothing else. It is
-// always made from these two, never by subtracting, so that undoing is exact in every dtype.
+// Builds weights with fused adapters. A weight depends only on the tensor of its file and on the list of fused
+// adapters. It is always built from these two, never by subtracting an adapter. So unfusing is exact in every dtype.
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -11,7 +11,7 @@
 
 namespace lora {
 
-// One delta to be fused and its strength (the adapter's weight × lora_scale).
+// One fused delta and its strength (the weight of the adapter × lora_scale).
 struct Ingredient {
   const Delta* delta;
   double strength;
@@ -23,31 +23,31 @@ using Recipe = std::vector<Ingredient>;  // empty: the base weight
 struct Rebuild {
   Site* site;
   Recipe was, wanted;
-  bool is_base = false;  // the site holds its base weight now: the file's need not be read again
+  bool is_base = false;  // the site has its base weight now, so the file is not read again
 };
 
-// What rewriting has to remember of a pipeline's weights.
+// What a Rewrite needs to know of the weights of a pipeline.
 struct BaseWeights {
-  // The base weight and bias of those that came from no file, from before they are first written until they are
-  // restored.
+  // Copies of the base weight and bias of sites that are not from a file. They exist from before the first write until
+  // the site is restored.
   std::unordered_map<const Site*, std::pair<Tensor, Tensor>> copies;
-  // Those that were ever written: pages of this process's own.
+  // The sites that were written at least once. Their pages belong to this process only.
   std::unordered_set<const Site*> written;
-  // Those that a failed write left in neither state, for which even the memory to undo it was missing. The next change
-  // makes them again.
+  // The sites whose write failed and could not be undone, because memory was missing. Their weights are undefined. The
+  // next change builds them again.
   std::unordered_set<Site*> spoilt;
 
-  // A site's weight and bias as the file has them, in the model's dtype and on its device, whatever is fused there now.
+  // The weight and bias of a site without fused adapters, in the dtype and on the device of the model.
   Tensor weight(const Site& site) const;
-  Tensor bias(const Site& site) const;  // undefined where it has none
+  Tensor bias(const Site& site) const;  // undefined without a bias
 };
 
-// The rewriting of some weights: W ← base + Σ strength · ΔW, rounded once to W's dtype, in one pass over W. Rows are
-// taken block by block, so that no temporary has W's size.
+// Rewrites some weights: W ← base + Σ strength · ΔW, rounded once to the dtype of W, in one pass over W. It works on
+// blocks of rows, so that temporaries are smaller than W.
 //
-// Making one does all that can fail: it computes the effects and reserves the memory for writing them. There are two
-// exceptions. Kinds whose effects are whole weights may take too much memory at once: write() computes those in waves.
-// And writing on a GPU takes memory there. For both, what undoing needs is reserved as well.
+// The constructor does everything that can fail: it computes the effects and allocates the memory for the writes. There
+// are two exceptions. Dense effects may need too much memory at once, so write() computes them in waves. On a GPU, the
+// writes themselves need memory. For both, the constructor also allocates what undo needs.
 class Rewrite {
  public:
   Rewrite(std::vector<Rebuild> work, BaseWeights& known);
@@ -56,26 +56,27 @@ class Rewrite {
   Rewrite& operator=(const Rewrite&) = delete;
 
   bool empty() const { return work_.empty(); }
-  // The weight and bias of a site as they will be, in memory of their own; undefined where they stay as they are.
+  // The weight and bias of a site after the rewrite, in new memory. Undefined if they do not change.
   Tensor weight(const Site& site) const;
   Tensor bias(const Site& site) const;
-  // The sites that would hold NaN or infinity.
+  // The sites whose weight or bias would contain NaN or infinity.
   std::vector<const Site*> non_finite() const;
 
-  // All or nothing: where it throws, every weight is as it was. The caller holds the gate closed.
+  // Writes all weights. If it throws, all weights are as before (but see BaseWeights::spoilt). The caller keeps the
+  // gate closed.
   void write();
 
  private:
   struct Target;
   struct Batch;
 
-  std::vector<Rebuild> work_;  // those that are prepared, then those that come in waves
+  std::vector<Rebuild> work_;  // first the prepared sites, then those for the waves
   size_t prepared_ = 0;
   BaseWeights& known_;
-  std::vector<const Site*> copied_;  // base weights that were copied for this
+  std::vector<const Site*> copied_;  // the sites whose base weights were copied for this rewrite
   bool written_ = false;
-  std::unique_ptr<Batch> ready_;  // of what is prepared
-  std::unique_ptr<Batch> undo_;   // of what comes in waves, as it is now
+  std::unique_ptr<Batch> ready_;  // for the prepared sites
+  std::unique_ptr<Batch> undo_;   // the present weights of the sites for the waves
 
   Target target(const Site& site, const Tensor& base, const Recipe& recipe) const;
   Target as_it_is(const Site& site) const;

@@ -35,7 +35,7 @@ const LoadedAdapter* AdapterState::find(const std::string& name) const {
 std::shared_ptr<const Adapter> AdapterState::part(const std::string& name, size_t component) const {
   auto* found = find(name);
   if (found && found->parts[component].adapter) return found->parts[component].adapter;
-  fail(ErrorKind::not_found, "no adapter \"{}\" is loaded; there are: {}", name, listing(names(component)));
+  fail(ErrorKind::not_found, "no adapter \"{}\" is loaded; loaded adapters: {}", name, listing(names(component)));
 }
 
 std::vector<std::string> AdapterState::names(size_t component) const {
@@ -99,9 +99,10 @@ std::string AdapterState::new_name(const std::string& wanted) {
     while (find(name));
     return name;
   }
-  check(!find(wanted), ErrorKind::conflict,
-        "an adapter \"{}\" is loaded already; give the new one another adapter_name, or delete the old one first",
-        wanted);
+  check(
+      !find(wanted), ErrorKind::conflict,
+      "an adapter \"{}\" is loaded already; give the new adapter another adapter_name, or delete the loaded one first",
+      wanted);
   return wanted;
 }
 
@@ -180,7 +181,7 @@ void AdapterState::remove(const std::vector<std::string>& names) {
     auto* adapter = find(name);
     if (!adapter) continue;
     for (auto& c : components) {
-      // One of the same name that was unloaded while it was fused has another id, and stays in the weights.
+      // A fused adapter that was unloaded may have the same name. It has another id and stays in the weights.
       std::erase_if(c.fused, has_id(adapter->id));
       std::erase(c.active, name);
     }
@@ -201,7 +202,8 @@ void AdapterState::fuse(const std::vector<std::string>& names, size_t component,
     if (!adapter || !adapter->parts[component].adapter) continue;
     const auto& [part, weights] = adapter->parts[component];
     check(!is_without_numbers(*part), ErrorKind::conflict,
-          "adapter \"{}\" was moved to meta, where its numbers are lost, and cannot be fused; load it again", name);
+          "adapter \"{}\" cannot be fused: it was moved to the device meta, which does not keep numbers; load it again",
+          name);
     std::erase_if(fused, has_id(adapter->id));
     fused.push_back({name, adapter->id, part, weights * lora_scale, lora_scale});
   }
@@ -217,7 +219,8 @@ void AdapterState::move(const std::string& name, Device device) {
   for (auto& [part, weights] : adapter.parts) {
     if (!part) continue;
     check(device.is_meta() || !is_without_numbers(*part), ErrorKind::conflict,
-          "adapter \"{}\" was moved to meta, where its numbers are lost; load it again", name);
+          "adapter \"{}\" cannot be moved: it was moved to the device meta, which does not keep numbers; load it again",
+          name);
     auto moved = std::make_shared<Adapter>(*part);
     for (auto& [site, delta] : moved->entries) delta = delta->to(device, site->weight.scalar_type());
     part = std::move(moved);

@@ -1,6 +1,6 @@
 #pragma once
-// All adapters of a pipeline, over all its components: what is loaded, what is active and how strongly, what is fused.
-// Plain data. A change is an edit of a copy, which AdapterRegistry then makes the pipeline's state.
+// The state of all adapters of a pipeline, for all its components: which are loaded, active and fused, and their
+// weights. This is plain data. A change edits a copy; AdapterRegistry then makes the copy the state of the pipeline.
 #include <map>
 #include <memory>
 #include <optional>
@@ -11,19 +11,19 @@
 
 namespace lora {
 
-// One adapter as it is loaded.
+// One loaded adapter.
 struct LoadedAdapter {
   struct Part {
-    std::shared_ptr<const Adapter> adapter;  // nullptr: nothing in this component
+    std::shared_ptr<const Adapter> adapter;  // nullptr if the adapter does not act on this component
     SiteWeights weights;
   };
   std::string name;
-  uint64_t id = 0;          // of its load: names can be used again
-  LoraScale scale = 1.0;    // as set_adapters was given it, for components that a hotswap adds
+  uint64_t id = 0;          // unique for each load, because names can be used again
+  LoraScale scale = 1.0;    // the argument of set_adapters, for components that a hotswap adds
   std::vector<Part> parts;  // by component
 };
 
-// One adapter in the weights of one component.
+// One adapter that is fused into the weights of one component.
 struct FusedAdapter {
   std::string name;
   uint64_t id = 0;
@@ -32,68 +32,70 @@ struct FusedAdapter {
   double lora_scale = 1;
 };
 
-// What a run applies of one adapter, and on what.
+// One adapter that a run applies, and where.
 struct ActingAdapter {
   std::string name;
   std::shared_ptr<const Adapter> adapter;
   SiteWeights weights;
-  std::vector<bool> images;  // which images of the batch take it; empty for all
-  Tensor mask;               // [H, W] over the latent image, float32; undefined for everywhere
+  std::vector<bool> images;  // which images of the batch take the adapter; empty for all
+  Tensor mask;               // [H, W] over the latent image, float32; undefined for the whole image
 };
 
-// An adapter's parts by component, as a load makes them; nullptr for none.
+// The parts of a loaded adapter, by component; nullptr for a component without a part.
 using AdapterParts = std::vector<std::shared_ptr<const Adapter>>;
 
 struct AdapterState {
   struct Component {
-    std::vector<std::string> active;  // as set, fused ones included
-    std::vector<FusedAdapter> fused;  // in the order of fusing
+    std::vector<std::string> active;  // as set_adapters set them, with fused ones
+    std::vector<FusedAdapter> fused;  // in the order in which they were fused
   };
   std::vector<std::shared_ptr<const LoadedAdapter>> loaded;  // in load order; states share the entries
   std::vector<Component> components;
-  bool enabled = true;  // disabled means the base model's output, fused or not
+  bool enabled = true;  // if false, the output is that of the base model
   int next_default = 0;
   uint64_t next_id = 0;
-  uint64_t parts_version = 0;  // counts the edits of what is loaded, beyond weights
+  uint64_t parts_version = 0;  // counts the changes of the loaded tensors
 
   // ---- Reading ----
 
-  const LoadedAdapter* find(const std::string& name) const;  // nullptr for none of that name
-  // An adapter's part of a component. Throws Error{not_found} with the names that the component has.
+  const LoadedAdapter* find(const std::string& name) const;  // nullptr if no adapter has that name
+  // The part of an adapter for a component. Throws Error{not_found} that lists the adapters of the component.
   std::shared_ptr<const Adapter> part(const std::string& name, size_t component) const;
   std::vector<std::string> names(size_t component) const;  // in load order
   bool is_active(const std::string& name) const;           // in any component
-  // At which lora_scale an adapter that is loaded is fused, in any component; nothing where it is not.
+  // The lora_scale of a loaded adapter that is fused into any component; otherwise nullopt.
   std::optional<double> fused_scale(const std::string& name) const;
-  // What a component's runs apply: the active adapters, without those that are fused; nothing while disabled.
+  // The adapters that runs of a component apply: the active ones that are not fused. Empty if disabled.
   std::vector<ActingAdapter> acting(size_t component) const;
-  // Whether an adapter that is loaded is in this component's weights now; while disabled, none is.
+  // Whether a loaded adapter is in the weights of this component now. Always false if disabled.
   bool is_fused(const LoadedAdapter& adapter, size_t component) const;
 
-  // ---- Edits. What they throw leaves the copy unusable, and the registry as it was ----
+  // ---- Edits. After an exception, the copy is not usable, and the registry has not changed ----
 
-  // The name for a new adapter: `wanted`, or the next default_{i} that is free. Throws Error{conflict} for one in use.
+  // The name for a new adapter: `wanted`, or the next free default_{i} if it is empty. Throws Error{conflict} if the
+  // name is in use.
   std::string new_name(const std::string& wanted);
-  // Adds an adapter, at weight 1, as the only active one of all components.
+  // Adds an adapter with weight 1. It becomes the only active adapter in all components.
   void add(const std::string& name, const AdapterParts& parts);
-  // Adds one component's part, of a new adapter or of one that is loaded, active there alone.
+  // Adds the part of a new or a loaded adapter for one component. It becomes the only active adapter there.
   void add_part(const std::string& name, size_t component, std::shared_ptr<const Adapter> part, double weight = 1);
-  // Puts other parts in the place of an adapter's. What it is (weights, active, fused) stays; a component that it gains
-  // takes `weights`, and the rest from the others. A component that it loses forgets it.
+  // Replaces the parts of an adapter. Weights, active and fused do not change. For a component that the adapter gains,
+  // `weights` are its weights, and the rest is as in the other components. A component that the adapter loses no longer
+  // has it.
   void replace(const std::string& name, const AdapterParts& parts, const std::vector<SiteWeights>& weights);
   void replace_part(const std::string& name, size_t component, std::shared_ptr<const Adapter> part);
-  // The names become the active ones of every component that has them; `weights` by name, then by component.
+  // Makes these adapters the active ones in all components that have them. `weights` is by name, then by component.
   void set(const std::vector<std::string>& names, const std::vector<LoraScale>& scales,
            const std::vector<std::vector<SiteWeights>>& weights);
-  // Forgets adapters. Where they are fused, they leave the weights.
+  // Removes adapters. If they are fused, they are also removed from the weights.
   void remove(const std::vector<std::string>& names);
-  // Forgets all adapters; what is fused stays in the weights.
+  // Removes all adapters. Fused adapters stay in the weights.
   void unload();
-  // Moves adapters into the weights; one that is fused already is fused anew at the new strength.
+  // Fuses adapters into the weights. An adapter that is already fused is fused again with the new strength.
   void fuse(const std::vector<std::string>& names, size_t component, double lora_scale);
-  // Takes fused adapters out again: the named ones, or all for an empty list.
+  // Removes the named adapters from the weights, or all fused adapters if the list is empty.
   void unfuse(const std::vector<std::string>& names, size_t component);
-  // Moves an adapter's tensors. What of it is fused stays what it is.
+  // Moves the tensors of an adapter. Its fused parts do not change.
   void move(const std::string& name, Device device);
 
  private:

@@ -13,7 +13,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Every name that the libraries have given to one kind of file, as writers of sharded variants did not agree.
+// All names that the libraries use for one kind of file. Sharded variants have different names in different versions.
 std::vector<std::string> spellings(const std::string& stem, const std::string& ending, const std::string& variant) {
   if (variant.empty()) return {stem + ending, stem + ending + ".index.json"};
   return {stem + "." + variant + ending, stem + "." + variant + ending + ".index.json",
@@ -34,7 +34,7 @@ std::vector<std::string> file_names(const fs::path& folder) {
   return names;
 }
 
-// The variants of which a folder has weights: "" for the plain one.
+// The variants whose weights a folder has. "" is the variant without a name.
 std::set<std::string> variants_among(const std::vector<std::string>& names, const WeightFiles& files) {
   std::set<std::string> variants;
   for (const auto& name : names)
@@ -61,17 +61,19 @@ std::string choose_weights(const std::vector<std::string>& names, const WeightFi
   auto has = [&](const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); };
   auto all = names.empty() ? "nothing" : listing(names);
   check(has("config.json"), ErrorKind::not_found,
-        "{}: no config.json; the folder has {}. Give the folder of one component, such as <model>/unet", label, all);
+        "{}: there is no config.json; the folder has {}. Give the folder of one component, such as <model>/unet", label,
+        all);
   auto wanted = spellings(files, variant);
   if (auto found = std::find_if(wanted.begin(), wanted.end(), has); found != wanted.end()) return *found;
 
   auto variants = variants_among(names, files);
-  check(!variants.empty(), ErrorKind::not_found, "{}: no weights; wanted {}, the folder has {}", label, wanted.front(),
-        all);
+  check(!variants.empty(), ErrorKind::not_found, "{}: there are no weights; expected {}, but the folder has {}", label,
+        wanted.front(), all);
   std::vector<std::string> named;
-  for (const auto& v : variants) named.push_back(v.empty() ? "the plain one" : "\"" + v + "\"");
-  fail(ErrorKind::not_found, "{}: no {}; the variants there: {}. Choose one of them as `variant`", label,
-       variant.empty() ? "weights without a variant" : "variant \"" + variant + "\"", join(named, ", "));
+  for (const auto& v : variants) named.push_back(v.empty() ? "the one without a name" : "\"" + v + "\"");
+  fail(ErrorKind::not_found,
+       "{}: there are no weights {}; the folder has these variants: {}. Give one of them as `variant`", label,
+       variant.empty() ? "without a variant" : "of variant \"" + variant + "\"", join(named, ", "));
 }
 
 Checkpoint open_component(const fs::path& folder, const WeightFiles& files, const std::string& variant) {

@@ -1,5 +1,5 @@
 #pragma once
-// Finding and opening the files of one component of a pipeline: its config and its weights.
+// Finds and opens the files of one component of a pipeline: its config and its weights.
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -8,14 +8,14 @@
 
 namespace lora {
 
-// A component as its files hold it.
+// The content of the files of one component.
 struct Checkpoint {
   std::string config;  // JSON text
   StateDict tensors;
-  std::string label;  // for messages: the folder or file
+  std::string label;  // the folder or file, for error messages
 };
 
-// The names, without their endings, that a library gives its weight files.
+// The names of the weight files of a library, without their endings.
 struct WeightFiles {
   const char* safetensors;
   const char* pickle;
@@ -27,8 +27,8 @@ inline constexpr WeightFiles kTransformersFiles{"model", "pytorch_model"};
 std::string library_of(const std::string& class_name);
 const WeightFiles& weight_files_of(const std::string& class_name);
 
-// The weights among the names of a component's files: safetensors before pickles, whole before sharded. Throws
-// Error{not_found} that says what there is instead, also where there is no config.json.
+// Chooses the weight file among the names of a component's files: safetensors before pickles, whole before sharded.
+// Throws Error{not_found} that lists the files if there are no such weights or no config.json.
 std::string choose_weights(const std::vector<std::string>& names, const WeightFiles& files, const std::string& variant,
                            const std::string& label);
 

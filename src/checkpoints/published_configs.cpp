@@ -24,14 +24,14 @@ std::vector<int64_t> dimensions(const StateDict& tensors, const std::string& pat
   return result;
 }
 
-// What has no positive size is caught when the model is made.
+// At least 1. The model reports sizes that are not valid.
 int64_t heads(int64_t channels) { return std::max<int64_t>(1, channels / 64); }
 
-// How many transformer blocks the attentions of each level have; one number where all that have any agree.
+// The number of transformer blocks in each attention, by level. One number if all levels with attention have the same.
 json transformer_layers(const StateDict& tensors, int64_t levels) {
   std::vector<int64_t> depths;
   for (int64_t i = 0; i < levels; ++i) {
-    // The last number is the middle's as well, and the last level may have no attention.
+    // The last number is also that of the middle. The last level may not have attention.
     auto block = i + 1 < levels ? "down_blocks." + std::to_string(i) : "mid_block";
     depths.push_back(count_blocks(tensors, block + ".attentions.0.transformer_blocks.{}.norm1.weight"));
   }
@@ -52,7 +52,7 @@ int64_t count_blocks(const StateDict& tensors, const std::string& pattern, int64
 
 int64_t dimension(const StateDict& tensors, const std::string& name, int64_t dim) {
   const auto& t = tensors.at(name);
-  check(t.dim() > dim, ErrorKind::bad_shape, "{} has shape {}, too few dimensions", name, c10::str(t.sizes()));
+  check(t.dim() > dim, ErrorKind::bad_shape, "{} has shape {}; it has too few dimensions", name, c10::str(t.sizes()));
   return t.size(dim);
 }
 
@@ -168,7 +168,7 @@ json sd3_config(const StateDict& tensors) {
   auto layers = count_blocks(tensors, "transformer_blocks.{}.norm1.linear.weight");
   const std::string kNorm = "transformer_blocks.0.attn.norm_q.weight";
   const bool normed = tensors.contains(kNorm);
-  // Where nothing tells the size of a head, it is the published one.
+  // Without such a tensor, the size of a head is that of the published models.
   auto head = std::max<int64_t>(1, normed ? dimension(tensors, kNorm, 0) : std::min<int64_t>(64, dim));
   auto dual = json::array();
   for (int64_t i = 0; i < layers; ++i)

@@ -1,5 +1,5 @@
 #pragma once
-// The configs that are published with Stable Diffusion's models, with the sizes of given tensors.
+// The configs of the published Stable Diffusion models, with sizes from given tensors.
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -8,24 +8,25 @@
 
 namespace lora {
 
-// `tensors` has diffusers' or transformers' names. Throws Error{bad_key} or Error{bad_shape} where a tensor that tells
-// a size is missing or has the wrong rank.
+// `tensors` has the names of diffusers or transformers. Throws Error{bad_key} or Error{bad_shape} if a tensor that
+// gives a size is missing or has too few dimensions.
 
-// Without attention_head_dim, which no tensor tells.
+// The config does not contain attention_head_dim, because no tensor gives it.
 nlohmann::json unet_config(const StateDict& tensors, int64_t sample_size);
-// A UNet's attention_head_dim where each head has 64 channels: which is the number of heads, in spite of its name.
+// The attention_head_dim of a UNet whose heads have 64 channels. In spite of its name, the field is the number of
+// heads.
 nlohmann::json heads_of_64(const StateDict& unet);
 nlohmann::json vae_config(const StateDict& tensors, int64_t sample_size, double scaling_factor);
-// `projection_dim` is for text encoders without a projection, whose configs state one nevertheless; others have theirs
-// from the tensor.
+// Give `projection_dim` for a text encoder without a projection, because its config has this field too. For the others,
+// the value comes from the tensor.
 nlohmann::json clip_config(const StateDict& tensors, const std::string& hidden_act,
                            std::optional<int64_t> projection_dim = {});
 nlohmann::json t5_config(const StateDict& tensors);
 nlohmann::json sd3_config(const StateDict& tensors);
 
-// The number of n = first, first + 1, … for which `pattern`, its {} filled with n, names a tensor.
+// Counts the consecutive n = first, first + 1, … for which `pattern`, with n instead of {}, is the name of a tensor.
 int64_t count_blocks(const StateDict& tensors, const std::string& pattern, int64_t first = 0);
-// One size of a tensor.
+// The size of dimension `dim` of a tensor.
 int64_t dimension(const StateDict& tensors, const std::string& name, int64_t dim);
 
 }  // namespace lora

@@ -1,24 +1,20 @@
 #include "checkpoints/single_file.h"
 
-#include "checkpoints/single_file_parts.h"
+#include "checkpoints/single_file_rules.h"
 #include "core/check.h"
 #include "core/text.h"
+#include "kinds/kinds.h"
 
 namespace lora {
 
 namespace {
 
-// Other kinds of file, told by a piece of a name that they all have and nothing before them in this list has.
+// Other kinds of files. Each is recognised by a piece of a tensor name, and the first match in this list counts.
 struct Sign {
   const char* piece;
   const char* kind;
 };
 constexpr Sign kSigns[] = {
-    {"_A.weight", "an adapter file; load it onto a pipeline instead"},
-    {"_down.weight", "an adapter file; load it onto a pipeline instead"},
-    {".down.weight", "an adapter file; load it onto a pipeline instead"},
-    {"hada_w1", "an adapter file; load it onto a pipeline instead"},
-    {"lokr_w", "an adapter file; load it onto a pipeline instead"},
     {"control_model.", "a ControlNet"},
     {"controlnet_", "a ControlNet"},
     {"motion_modules.", "an AnimateDiff motion module"},
@@ -35,6 +31,9 @@ constexpr Sign kSigns[] = {
 constexpr auto kWanted = "not a Stable Diffusion checkpoint (1.x, 2.x, XL or 3)";
 
 [[noreturn]] void reject(const StateDict& tensors) {
+  for (const auto& [name, t] : tensors)
+    check(!is_adapter_key(name) && !name.ends_with(".down.weight"), ErrorKind::unsupported,
+          "{}; it looks like an adapter file; load it onto a pipeline instead", kWanted);
   for (const auto& sign : kSigns)
     for (const auto& [name, t] : tensors)
       check(name.find(sign.piece) == std::string::npos, ErrorKind::unsupported, "{}; it looks like {}", kWanted,

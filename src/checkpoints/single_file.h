@@ -1,5 +1,5 @@
 #pragma once
-// Whole pipelines in one file, in the layouts of the models' first publishers: Stable Diffusion 1.x, 2.x, XL and 3.
+// Whole pipelines in one file, in the layouts of the original publishers: Stable Diffusion 1.x, 2.x, XL and 3.
 #include <filesystem>
 #include <map>
 #include <string>
@@ -10,20 +10,21 @@ namespace lora {
 
 struct SingleFile {
   std::string pipeline_class;  // diffusers' name
-  // By their names in the pipeline, under diffusers' and transformers' tensor names. Text encoders of Stable
-  // Diffusion 3 that the file does not have are not here.
+  // By the names of the components in the pipeline. Tensors have the names of diffusers and transformers. Text encoders
+  // of Stable Diffusion 3 that the file does not have are left out.
   std::map<std::string, Checkpoint> components;
   std::string scheduler_config;  // JSON text
 };
 
-// What the file does not say (heads, scheduler, prediction type) is as published with the model that it is a relative
-// of. Every tensor is a view of the file's, but for what Stable Diffusion 3 stores in another order (the modulation of
-// the last layers), which is copied. EMA weights and training buffers are passed over. Throws what load_state_dict()
-// does, Error{unsupported} that says what another kind of file looks like, Error{not_found} for a checkpoint that lacks
-// a part, and Error{bad_key} naming tensors that no model takes.
+// Opens a checkpoint and splits it into components. Settings that a file does not have (heads, scheduler, prediction
+// type) are those of the published model from which it is derived. Tensors are views of those of the file. Only the
+// modulation of the last layers of Stable Diffusion 3 is copied, because its order changes. EMA weights and training
+// buffers are ignored. Throws what load_state_dict() throws. Throws Error{unsupported} for another kind of file, and
+// names the kind. Throws Error{not_found} if a component is missing. Throws Error{bad_key} that lists tensors that no
+// model takes.
 SingleFile open_single_file(const std::filesystem::path& file);
 
-// The same from the tensors of such a file; `label` names it in messages.
+// The same for the tensors of such a file. `label` is the name of the file in error messages.
 SingleFile split_single_file(const StateDict& tensors, const std::string& label);
 
 }  // namespace lora

@@ -2,7 +2,7 @@
 #include <ATen/ATen.h>
 
 #include "checkpoints/published_configs.h"
-#include "checkpoints/single_file_parts.h"
+#include "checkpoints/single_file_rules.h"
 #include "names/ldm.h"
 
 namespace lora {
@@ -12,9 +12,9 @@ namespace {
 constexpr std::string_view kClipL = "text_encoders.clip_l.transformer.", kClipG = "text_encoders.clip_g.transformer.",
                            kT5 = "text_encoders.t5xxl.transformer.";
 
-std::string as_it_is(std::string_view name) { return std::string(name); }
+std::string unchanged(std::string_view name) { return std::string(name); }
 
-// A modulation without a gate has its shift before its scale here, diffusers the other way round.
+// A modulation without a gate has its shift before its scale here. diffusers has the scale first.
 void swap_halves(StateDict& transformer, const std::string& layer) {
   for (const auto& name : {layer + ".weight", layer + ".bias"})
     if (auto* t = transformer.find(name); t && t->dim() > 0) {
@@ -42,36 +42,36 @@ nlohmann::json sd3_vae_config(const StateDict& vae) {
 
 SingleFile split_stable_diffusion_3(const StateDict& tensors, const std::string& label) {
   require(tensors, "VAE", {kVae});
-  auto parts = split_parts(tensors,
-                           {{kDiffusionModel, "transformer", sd3_name_from_original},
-                            vae_part(tensors),
-                            {kClipL, "text_encoder", as_it_is},
-                            {kClipG, "text_encoder_2", as_it_is},
-                            {kT5, "text_encoder_3", as_it_is}},
-                           "Stable Diffusion 3");
-  auto& transformer = parts["transformer"];
+  auto components = split_by_prefix(tensors,
+                                    {{kDiffusionModel, "transformer", sd3_name_from_original},
+                                     vae_rule(tensors),
+                                     {kClipL, "text_encoder", unchanged},
+                                     {kClipG, "text_encoder_2", unchanged},
+                                     {kT5, "text_encoder_3", unchanged}},
+                                    "Stable Diffusion 3");
+  auto& transformer = components["transformer"];
   auto layers = count_blocks(transformer, "transformer_blocks.{}.norm1.linear.weight");
   swap_halves(transformer, "norm_out.linear");
   swap_halves(transformer, "transformer_blocks." + std::to_string(layers - 1) + ".norm1_context.linear");
 
   SingleFile file{
       .pipeline_class = "StableDiffusion3Pipeline",
-      .components = {{"transformer", {sd3_config(transformer).dump(2), transformer, label + " (transformer)"}},
-                     {"vae", {sd3_vae_config(parts["vae"]).dump(2), parts["vae"], label + " (VAE)"}}},
+      .components = {{"transformer", make_component(sd3_config(transformer), transformer, label, "transformer")},
+                     {"vae", make_component(sd3_vae_config(components["vae"]), components["vae"], label, "VAE")}},
       .scheduler_config = scheduler_config(),
   };
-  auto add = [&](const char* component, const char* shown, auto config) {
-    if (auto part = parts.find(component); part != parts.end())
-      file.components[component] = {config(part->second).dump(2), part->second, label + shown};
+  auto add = [&](const char* name, const char* what, auto config) {
+    if (auto found = components.find(name); found != components.end())
+      file.components[name] = make_component(config(found->second), found->second, label, what);
   };
-  if (auto clip = parts.find("text_encoder"); clip != parts.end()) {
+  if (auto clip = components.find("text_encoder"); clip != components.end()) {
     const std::string kTokens = "text_model.embeddings.token_embedding.weight";
     auto hidden = dimension(clip->second, kTokens, 1);
     clip->second.set("text_projection.weight", at::eye(hidden, clip->second.at(kTokens).options()));
   }
-  add("text_encoder", " (first text encoder)", [](auto& t) { return clip_config(t, "quick_gelu"); });
-  add("text_encoder_2", " (second text encoder)", [](auto& t) { return clip_config(t, "gelu"); });
-  add("text_encoder_3", " (third text encoder)", [](auto& t) { return t5_config(t); });
+  add("text_encoder", "first text encoder", [](auto& t) { return clip_config(t, "quick_gelu"); });
+  add("text_encoder_2", "second text encoder", [](auto& t) { return clip_config(t, "gelu"); });
+  add("text_encoder_3", "third text encoder", [](auto& t) { return t5_config(t); });
   return file;
 }
 

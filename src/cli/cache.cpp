@@ -1,13 +1,15 @@
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 
-#include "cli/common.h"
-#include "core/check.h"
-#include "core/text.h"
+#include "check.h"
+#include "progress.h"
+#include "verbs.h"
 
-namespace lora {
+namespace lora::cli {
 
 namespace {
 
@@ -38,28 +40,23 @@ void list(const Arguments& a) {
     fmt::print("{}  {}, {} files\n", label(repo), size_text(repo.size_on_disk), repo.nb_files);
     for (const auto& revision : repo.revisions)
       fmt::print("  {}  {:>9}  {}\n", revision.commit_hash, size_text(revision.size_on_disk),
-                 join(revision.refs, ", "));
-    if (repo.incomplete_size)
-      fmt::print("  not whole, {} of downloads that broke off\n", size_text(repo.incomplete_size));
+                 fmt::join(revision.refs, ", "));
+    if (repo.incomplete_size) fmt::print("  unfinished downloads: {}\n", size_text(repo.incomplete_size));
   }
   fmt::print("{} repositories, {} in {}\n", cache.repos.size(), size_text(cache.size_on_disk),
              cache.cache_dir.string());
   for (const auto& warning : cache.warnings) fmt::print(stderr, "{}\n", warning);
 }
 
-// Those that were named. Throws Error{not_found}, with the nearest name.
+template <class T>
+void append(std::vector<T>& to, const std::vector<T>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+// The repositories that the command line names.
 std::vector<const CachedRepo*> chosen(const CacheInfo& cache, const std::vector<std::string>& names) {
   std::vector<const CachedRepo*> repos;
-  std::vector<std::string> known;
-  for (const auto& repo : cache.repos) known.push_back(repo.repo_id);
-  for (const auto& name : names) {
-    size_t before = repos.size();
-    for (const auto& repo : cache.repos)
-      if (repo.repo_id == name) repos.push_back(&repo);
-    auto near = nearest(name, known);
-    check(repos.size() > before, ErrorKind::not_found, "{}: the cache ({}) has no such repository{}", name,
-          cache.cache_dir.string(), near.empty() ? "" : fmt::format("; did you mean \"{}\"?", near));
-  }
+  for (const auto& name : names) append(repos, cache.find(name));
   return repos;
 }
 
@@ -69,14 +66,11 @@ void verify(const Arguments& a) {
   if (a.repos.empty())
     for (const auto& repo : cache.repos) repos.push_back(&repo);
   CacheVerification all;
-  auto add = [](std::vector<std::string>& to, const std::vector<std::string>& from) {
-    to.insert(to.end(), from.begin(), from.end());
-  };
   for (const auto* repo : repos) {
     auto result = verify_cache(*repo, download_progress());
     all.files_checked += result.files_checked;
-    add(all.problems, result.problems);
-    add(all.unknown, result.unknown);
+    append(all.problems, result.problems);
+    append(all.unknown, result.unknown);
   }
   for (const auto& warning : cache.warnings)
     if (a.repos.empty() ||
@@ -90,18 +84,18 @@ void verify(const Arguments& a) {
               << "\n";
   } else {
     for (const auto& problem : all.problems) fmt::print("{}\n", problem);
-    for (const auto& file : all.unknown) fmt::print("{}: nothing says what digest it should have\n", file);
+    for (const auto& file : all.unknown) fmt::print("{}: no digest to compare with\n", file);
     fmt::print("{} files checked, {} problems\n", all.files_checked, all.problems.size());
   }
   check(all.problems.empty(), ErrorKind::bad_file,
-        "{} problems in the cache; `lora download --force REPO FILE` brings a file anew", all.problems.size());
+        "{} problems in the cache. `lora download --force REPO FILE` downloads a file again.", all.problems.size());
 }
 
 void remove(const Arguments& a) {
   auto cache = scan_cache_dir(a.cache_dir);
   auto repos = chosen(cache, a.repos);
-  check(a.revisions.empty() || repos.size() == 1, ErrorKind::usage, "--revision is of one repository; {} were named",
-        repos.size());
+  check(a.revisions.empty() || repos.size() == 1, ErrorKind::usage,
+        "--revision needs exactly one REPO, but there are {}", repos.size());
   uint64_t freed = 0;
   for (const auto* repo : repos) {
     std::vector<std::string> commits;
@@ -124,21 +118,23 @@ void remove(const Arguments& a) {
 void declare_cache(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   auto* command =
-      app.add_subcommand("cache", "What was downloaded from the Hugging Face Hub: lists, verifies, removes");
+      app.add_subcommand("cache", "Lists, verifies or removes what was downloaded from the Hugging Face Hub");
   auto add = [&](const char* name, const char* text, void (*run)(const Arguments&)) {
     auto* sub = command->add_subcommand(name, text);
-    sub->add_option("--cache-dir", a->cache_dir, "In place of HF_HUB_CACHE, or ~/.cache/huggingface/hub");
-    sub->add_flag("--json", a->json, "Reports as JSON");
+    sub->add_option("--cache-dir", a->cache_dir,
+                    "The cache folder. Default: HF_HUB_CACHE, else ~/.cache/huggingface/hub");
+    sub->add_flag("--json", a->json, "Prints JSON");
     sub->callback([a, run] { run(*a); });
     return sub;
   };
   command->require_subcommand(1);
-  add("list", "The repositories, their revisions and sizes", list);
-  add("verify", "Compares every file with the digest that the Hub gave for it", verify)
-      ->add_option("REPO", a->repos, "Only these");
-  auto* removal = add("remove", "Removes repositories, or revisions of one", remove);
-  removal->add_option("REPO", a->repos, "owner/name")->required();
-  removal->add_option("--revision", a->revisions, "Only these: branches, tags or commits")->take_all();
+  add("list", "Lists the repositories, their revisions and sizes", list);
+  add("verify", "Compares every file with the digest that the Hub states for it", verify)
+      ->add_option("REPO", a->repos, "The repositories to verify (owner/name). Default: all.");
+  auto* removal = add("remove", "Removes repositories, or revisions of one repository", remove);
+  removal->add_option("REPO", a->repos, "The repositories to remove (owner/name)")->required();
+  removal->add_option("--revision", a->revisions, "Removes only this branch, tag or commit. May be repeated.")
+      ->take_all();
 }
 
-}  // namespace lora
+}  // namespace lora::cli

@@ -1,11 +1,14 @@
-#include "files/convert.h"
-
 #include <fmt/format.h>
 
-#include "cli/common.h"
-#include "core/check.h"
+#include <memory>
 
-namespace lora {
+#include "check.h"
+#include "lora/files.h"
+#include "lora_argument.h"
+#include "progress.h"
+#include "verbs.h"
+
+namespace lora::cli {
 
 namespace {
 
@@ -16,33 +19,32 @@ struct Arguments {
 };
 
 void run(const Arguments& a) {
-  check(!a.approximate || a.rank > 0, ErrorKind::usage,
-        "--approximate needs --rank N, the rank of the factors that stand in");
+  check(!a.approximate || a.rank > 0, ErrorKind::usage, "--approximate needs --rank N, the rank of the new factors");
   check(a.approximate || a.rank == 0, ErrorKind::usage,
-        "--rank is for --approximate; without it factors keep the ranks that they have");
-  ConvertOptions options{.to = a.to};
+        "--rank needs --approximate. Without it, factors keep their ranks.");
+  LoraPlace place(a.file);
+  ConvertOptions options{.to = a.to, .read = place.read_options(), .progress = progress_after_a_second()};
   if (!a.dtype.empty()) options.dtype = parse_dtype(a.dtype);
   if (a.approximate) options.approximate = a.rank;
-  fmt::print("{}", convert_lora(a.file, a.out, options, progress_after_a_second()).text());
+  fmt::print("{}", convert_lora(place.source(), a.out, options).text());
 }
 
 }  // namespace
 
 void declare_convert(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
-  auto* command = app.add_subcommand("convert", "Writes a LoRA file as other programs spell it, its effect kept");
-  command->add_option("FILE", a->file, "A LoRA file, a folder that holds one, or a repository on the Hub (owner/name)")
-      ->required();
-  command->add_option("-o,--output", a->out, "The file to write; for peft a folder")->required();
-  command->add_option("--to", a->to, "diffusers, peft, kohya or comfy")
+  auto* command = app.add_subcommand("convert", "Writes a LoRA in another program's format, with the same effect");
+  command->add_option("FILE", a->file, kLoraForms)->required();
+  command->add_option("-o,--output", a->out, "The file to write. For peft: the folder.")->required();
+  command->add_option("--to", a->to, "The format to write")
       ->required()
       ->check(CLI::IsMember({"diffusers", "peft", "kohya", "comfy"}));
-  command->add_option("--dtype", a->dtype, "float32, float16 or bfloat16; as it is where not given")
+  command->add_option("--dtype", a->dtype, "The dtype to write. Default: the dtype of each tensor.")
       ->check(CLI::IsMember({"float32", "float16", "bfloat16"}));
   command->add_flag("--approximate", a->approximate,
-                    "Factors of --rank for what the target cannot say; tells how far they are off");
-  command->add_option("--rank", a->rank, "Of those factors")->check(CLI::PositiveNumber);
+                    "Replaces layers that the format cannot store by factors of --rank, and prints their error");
+  command->add_option("--rank", a->rank, "The rank of those factors")->check(CLI::PositiveNumber);
   command->callback([a] { run(*a); });
 }
 
-}  // namespace lora
+}  // namespace lora::cli

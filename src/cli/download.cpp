@@ -1,10 +1,12 @@
 #include <fmt/format.h>
 
-#include "cli/common.h"
-#include "core/check.h"
-#include "hub/snapshot.h"
+#include <memory>
 
-namespace lora {
+#include "check.h"
+#include "progress.h"
+#include "verbs.h"
+
+namespace lora::cli {
 
 namespace {
 
@@ -17,7 +19,7 @@ struct Arguments {
 
 void run(const Arguments& a) {
   check(a.files.empty() || (a.patterns.allow_patterns.empty() && a.patterns.ignore_patterns.empty()), ErrorKind::usage,
-        "--include and --exclude choose among all files; leave them out, or the names");
+        "--include and --exclude choose among all files. Give either them or FILE, not both.");
   HubOptions options{
       .cache_dir = a.cache_dir, .force_download = a.force, .revision = a.revision, .progress = download_progress()};
   if (a.files.empty()) {
@@ -25,7 +27,7 @@ void run(const Arguments& a) {
   } else if (a.files.size() == 1) {
     fmt::print("{}\n", hf_hub_download(a.repo, a.files.front(), options).string());
   } else {
-    auto folder = Snapshot(a.repo, options).fetch(a.files);
+    auto folder = hf_hub_download_files(a.repo, a.files, options);
     for (const auto& file : a.files) fmt::print("{}\n", (folder / file).string());
   }
 }
@@ -34,21 +36,24 @@ void run(const Arguments& a) {
 
 void declare_download(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
-  auto* command = app.add_subcommand(
-      "download", "Brings a repository of the Hugging Face Hub, or files of it, into the cache; prints where they are");
-  command->add_option("REPO", a->repo, "owner/name")->required();
-  command->add_option("FILE", a->files, "Files of it, such as unet/config.json; without one, all");
-  command->add_option("--revision", a->revision, "A branch, a tag or a commit; main without it");
-  command->add_option("--include", a->patterns.allow_patterns, "Only files that match, such as \"*.json\"")
+  auto* command =
+      app.add_subcommand("download", "Downloads a Hub repository, or files of it, into the cache and prints the paths");
+  command->add_option("REPO", a->repo, "The repository (owner/name)")->required();
+  command->add_option("FILE", a->files, "Files of the repository, such as unet/config.json. Default: all.");
+  command->add_option("--revision", a->revision, "A branch, a tag or a commit. Default: main.");
+  command
+      ->add_option("--include", a->patterns.allow_patterns,
+                   "Downloads only files that match, such as \"*.json\". May be repeated.")
       ->type_name("PATTERN")
       ->take_all();
-  command->add_option("--exclude", a->patterns.ignore_patterns, "No files that match")
+  command->add_option("--exclude", a->patterns.ignore_patterns, "Leaves out files that match. May be repeated.")
       ->type_name("PATTERN")
       ->take_all();
-  command->add_option("--cache-dir", a->cache_dir, "In place of HF_HUB_CACHE, or ~/.cache/huggingface/hub");
-  command->add_flag("--force", a->force, "Downloads again what the cache has");
-  command->footer("A private or gated repository needs a token: HF_TOKEN, or the login of `hf auth login`.");
+  command->add_option("--cache-dir", a->cache_dir,
+                      "The cache folder. Default: HF_HUB_CACHE, else ~/.cache/huggingface/hub");
+  command->add_flag("--force", a->force, "Downloads again what the cache already has");
+  command->footer("A private or gated repository needs a token. Set HF_TOKEN, or log in with `hf auth login`.");
   command->callback([a] { run(*a); });
 }
 
-}  // namespace lora
+}  // namespace lora::cli

@@ -1,12 +1,19 @@
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include "cli/common.h"
-#include "core/check.h"
-#include "core/text.h"
+#include <algorithm>
+#include <map>
+#include <memory>
 
-namespace lora {
+#include "check.h"
+#include "lora/autoencoders.h"
+#include "lora/denoisers.h"
+#include "lora/text_encoders.h"
+#include "model_arguments.h"
+#include "verbs.h"
+
+namespace lora::cli {
 
 namespace {
 
@@ -69,7 +76,7 @@ StateDict forward_t5(const Model& model, const StateDict& in) {
 StateDict forward_vqvae(const Model& model, const StateDict& in) {
   const auto& vqvae = static_cast<const VQModel&>(model);
   check(in.contains("x") || in.contains("tokens"), ErrorKind::bad_key,
-        "the VQ model takes x (pixels, to encode) or tokens (to decode)");
+        "the inputs have neither x nor tokens. A VQ model encodes x (pixels) or decodes tokens.");
   if (in.contains("tokens")) return {{"sample", vqvae.decode(input(in, "tokens", model))}};
   return {{"tokens", vqvae.encode(input(in, "x", model))}};
 }
@@ -78,7 +85,7 @@ StateDict forward_vqvae(const Model& model, const StateDict& in) {
 StateDict forward_vae(const Model& model, const StateDict& in) {
   const auto& vae = static_cast<const AutoencoderKL&>(model);
   check(in.contains("x") || in.contains("z"), ErrorKind::bad_key,
-        "the VAE takes x (pixels, to encode) or z (latents, to decode)");
+        "the inputs have neither x nor z. A VAE encodes x (pixels) or decodes z (latents).");
   if (in.contains("z")) return {{"sample", vae.decode(input(in, "z", vae))}};
   auto distribution = vae.encode(input(in, "x", vae));
   return {{"mean", distribution.mean}, {"logvar", distribution.logvar}};
@@ -107,7 +114,8 @@ void run(const Arguments& a) {
   auto it = std::find_if(components.begin(), components.end(), [&](auto& c) { return c.name == a.component; });
   std::vector<std::string> names;
   for (const auto& c : components) names.push_back(c.name);
-  check(it != components.end(), ErrorKind::usage, "--component {}: this model has {}", a.component, join(names, ", "));
+  check(it != components.end(), ErrorKind::usage, "--component {}: no such component. This model has: {}.", a.component,
+        fmt::join(names, ", "));
   auto out = kForward.at(it->model->class_name())(*it->model, in);
   save_safetensors(out, a.output);
   for (const auto& [name, tensor] : out)
@@ -118,23 +126,22 @@ void run(const Arguments& a) {
 
 void declare_forward(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
-  auto* command =
-      app.add_subcommand("forward", "Runs one component on tensors from a file, to compare with other implementations");
+  auto* command = app.add_subcommand("forward", "Runs one component of a model on tensors from a file");
   a->model.declare(*command);
   command
       ->add_option("--component", a->component,
-                   "unet or transformer, text_encoder, text_encoder_2, text_encoder_3, vae or vqvae")
+                   "unet, transformer, text_encoder, text_encoder_2, text_encoder_3, vae or vqvae")
       ->required();
   command
       ->add_option("--inputs", a->inputs,
-                   "A safetensors file of what the model takes, under its names. UNet: sample, timestep, "
-                   "encoder_hidden_states, text_embeds, time_ids; SD 3: hidden_states, encoder_hidden_states, "
-                   "pooled_projections, timestep; aMUSEd: input_ids, encoder_hidden_states, pooled_text_emb, "
-                   "micro_conds; text encoders: input_ids; vae: x or z; vqvae: x or tokens")
+                   "A safetensors file with the component's inputs, under their names. UNet: sample, timestep, "
+                   "encoder_hidden_states, text_embeds, time_ids. SD 3: hidden_states, encoder_hidden_states, "
+                   "pooled_projections, timestep. aMUSEd: input_ids, encoder_hidden_states, pooled_text_emb, "
+                   "micro_conds. Text encoders: input_ids. vae: x or z. vqvae: x or tokens.")
       ->required();
   command->add_option("-o,--output", a->output, "The safetensors file to write")->required();
-  command->add_flag("--fuse", a->fuse, "Fuses the LoRAs first");
+  command->add_flag("--fuse", a->fuse, "Fuses the LoRAs into the weights first");
   command->callback([a] { run(*a); });
 }
 
-}  // namespace lora
+}  // namespace lora::cli

@@ -1,9 +1,12 @@
 #include <fmt/format.h>
 
-#include "cli/common.h"
-#include "core/check.h"
+#include <memory>
 
-namespace lora {
+#include "check.h"
+#include "model_arguments.h"
+#include "verbs.h"
+
+namespace lora::cli {
 
 namespace {
 
@@ -15,9 +18,9 @@ struct Arguments {
 };
 
 void run(const Arguments& a) {
-  check(!a.model.loras.empty(), ErrorKind::usage, "give at least one --lora FILE[:WEIGHT] to fuse");
+  check(!a.model.loras.empty(), ErrorKind::usage, "nothing to fuse. Give at least one --lora FILE[:WEIGHT].");
   auto options = a.model.pipeline_options();
-  // What is written has the dtype of what was read, unless another was asked for.
+  // Without --dtype, the written model has the dtype of the one that was read.
   if (!options.dtype) options.dtype = stored_dtype(a.model.model, options);
   auto pipe = DiffusionPipeline::from_pretrained(a.model.model, options);
   for (const auto& report : load_loras(*pipe, a.model.lora_arguments())) fmt::print(stderr, "{}", report.text());
@@ -30,15 +33,16 @@ void run(const Arguments& a) {
 
 void declare_fuse(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
-  auto* command = app.add_subcommand("fuse", "Writes a model with LoRAs baked in");
+  auto* command = app.add_subcommand("fuse", "Writes a model with LoRAs fused into its weights");
   a->model.declare(*command);
+  command->get_option("--dtype")->description("float32, bfloat16 or float16 to write. Default: the dtype of MODEL.");
   command->add_option("-o,--output", a->output, "The diffusers folder to write")->required();
   command
       ->add_option("--components", a->components,
-                   "Fuses into these alone: unet, transformer, text_encoder, text_encoder_2, …")
+                   "Fuses only into these: unet, transformer, text_encoder, text_encoder_2, …")
       ->delimiter(',');
-  command->add_flag("--safe", a->safe, "Checks first that no weight becomes NaN or infinite");
+  command->add_flag("--safe", a->safe, "Checks first that no weight becomes NaN or infinite, and stops if one does");
   command->callback([a] { run(*a); });
 }
 
-}  // namespace lora
+}  // namespace lora::cli

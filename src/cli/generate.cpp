@@ -1,14 +1,21 @@
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <cstdio>
+#include <filesystem>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 
-#include "cli/common.h"
-#include "core/check.h"
-#include "core/text.h"
+#include "check.h"
+#include "lora/image.h"
+#include "lora/version.h"
+#include "model_arguments.h"
+#include "progress.h"
+#include "verbs.h"
 
-namespace lora {
+namespace lora::cli {
 
 namespace {
 
@@ -31,7 +38,7 @@ std::pair<int, int> parse_size(const std::string& text) {
   int width = 0, height = 0;
   char end = 0;
   check(std::sscanf(text.c_str(), "%dx%d%c", &width, &height, &end) == 2 && width > 0 && height > 0, ErrorKind::usage,
-        "--size {}: WIDTHxHEIGHT is wanted, such as 512x768", text);
+        "--size {}: the form is WIDTHxHEIGHT, such as 512x768", text);
   return {width, height};
 }
 
@@ -42,34 +49,33 @@ std::string file_name(const std::filesystem::path& output, int index, int count)
   return (output.parent_path() / name).string();
 }
 
-// A picture that cannot be written should be told before the work, not after it.
+// Before the work: a picture that cannot be written afterwards would be lost.
 void check_writable(const std::filesystem::path& output) {
   auto folder = output.has_parent_path() ? output.parent_path() : std::filesystem::path(".");
-  check(std::filesystem::is_directory(folder), ErrorKind::io, "{}: there is no such folder to write to",
-        folder.string());
+  check(std::filesystem::is_directory(folder), ErrorKind::io, "--output: {}: no such folder", folder.string());
   check(output.extension() == ".png", ErrorKind::usage,
-        "--output {}: PNG is what can be written; give a name that ends in .png", output.string());
+        "--output {}: pictures are written as PNG. Give a name that ends in .png.", output.string());
 }
 
 CallOptions call_options(const Arguments& a, uint64_t seed) {
   auto [width, height] = parse_size(a.size);
   CallOptions call{.height = height,
                    .width = width,
+                   .strength = a.strength,
                    .num_inference_steps = a.steps,
                    .guidance_scale = a.cfg,
                    .num_images_per_prompt = a.count,
-                   .clip_skip = a.clip_skip,
-                   .strength = a.strength};
+                   .clip_skip = a.clip_skip};
   if (a.prompt_2) call.prompt_2 = *a.prompt_2;
   if (a.prompt_3) call.prompt_3 = *a.prompt_3;
   if (a.negative) call.negative_prompt = *a.negative;
-  if (!a.image.empty()) call.image = {Image::load(a.image)};
-  if (!a.mask.empty()) call.mask_image = {Image::load(a.mask)};
+  if (!a.image.empty()) call.image = Image::load(a.image);
+  if (!a.mask.empty()) call.mask_image = Image::load(a.mask);
   for (int i = 0; i < a.count; ++i) call.seed.push_back(seed + uint64_t(i));
   return call;
 }
 
-// The base model to --refiner-start, the refiner from there.
+// The base model draws up to --refiner-start, the refiner draws the rest.
 std::vector<Image> refined(const DiffusionPipeline& pipe, const Arguments& a, const std::string& prompt,
                            CallOptions call) {
   auto options = a.model.pipeline_options();
@@ -85,7 +91,7 @@ std::vector<Image> refined(const DiffusionPipeline& pipe, const Arguments& a, co
 }
 
 void run(const Arguments& a) {
-  check(a.count >= 1, ErrorKind::usage, "--count {}: at least 1 picture is wanted", a.count);
+  check(a.count >= 1, ErrorKind::usage, "--count {}: must be at least 1", a.count);
   check_writable(a.output);
   auto [prompt, tagged] = take_lora_tags(a.prompt, a.lora_dir);
   auto loras = a.model.lora_arguments();
@@ -119,10 +125,10 @@ void run(const Arguments& a) {
                   {"negative_prompt", a.negative.value_or("")},
                   {"seed", std::to_string(seed + uint64_t(i))},
                   {"model", a.model.model},
-                  {"adapters", join(adapters, ", ")},
+                  {"adapters", fmt::format("{}", fmt::join(adapters, ", "))},
                   {"steps", std::to_string(a.steps.value_or(steps))},
                   {"scheduler", pipe->scheduler->class_name()},
-                  {"software", "lora.cpp " LORA_VERSION}};
+                  {"software", std::string("lora.cpp ") + version()}};
     if (a.cfg) image.text["cfg"] = fmt::format("{:g}", *a.cfg);
     auto file = file_name(a.output, i, a.count);
     image.save(file);
@@ -147,31 +153,38 @@ void declare_generate(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   auto* command = app.add_subcommand("generate", "Draws a picture of a prompt");
   a->model.declare(*command);
-  command->add_option("-p,--prompt", a->prompt, "What to draw; <lora:NAME:WEIGHT> in it loads a LoRA from --lora-dir")
+  command
+      ->add_option("-p,--prompt", a->prompt,
+                   "What to draw. <lora:NAME:WEIGHT> in the text loads a LoRA from --lora-dir.")
       ->required();
-  command->add_option("--prompt-2", a->prompt_2, "For the second text encoder (SDXL, SD 3); the prompt without it");
-  command->add_option("--prompt-3", a->prompt_3, "For the third text encoder (SD 3); the prompt without it");
-  command->add_option("-n,--negative", a->negative, "What to keep away from");
-  command->add_option("-o,--output", a->output, "The PNG file; numbered where --count is more than 1")
+  command->add_option("--prompt-2", a->prompt_2,
+                      "The text for the second text encoder (SDXL, SD 3). Default: --prompt.");
+  command->add_option("--prompt-3", a->prompt_3, "The text for the third text encoder (SD 3). Default: --prompt.");
+  command->add_option("-n,--negative", a->negative, "What not to draw");
+  command
+      ->add_option("-o,--output", a->output,
+                   "The PNG file to write. Where --count is more than 1, numbers are added to its name.")
       ->capture_default_str();
-  command->add_option("--steps", a->steps, "Denoising steps; without it 50, SD 3 28, aMUSEd 12");
-  command->add_option("--cfg", a->cfg, "Guidance scale, 1 is none; without it SD 7.5, SDXL 5, SD 3 7, aMUSEd 10");
+  command->add_option("--steps", a->steps, "Denoising steps. Default: 50, SD 3 28, aMUSEd 12.");
+  command->add_option("--cfg", a->cfg, "Guidance scale; 1 is no guidance. Default: SD 7.5, SDXL 5, SD 3 7, aMUSEd 10.");
   command->add_option("--seed", a->seed,
-                      "Of the first picture; each further one takes the next number. Random without it");
-  command->add_option("--size", a->size, "WIDTHxHEIGHT in pixels; without it the image's, or the model's own");
-  command->add_option("--count", a->count, "Pictures to draw")->capture_default_str();
-  command->add_option("--image", a->image, "A PNG to start from");
-  command->add_option("--strength", a->strength, "How much of the run the image goes through, more than 0, at most 1");
-  command->add_option("--mask", a->mask, "A PNG: where it is white, the image is drawn anew");
+                      "The seed of the first picture. Each further picture takes the next number. Default: random.");
+  command->add_option("--size", a->size, "WIDTHxHEIGHT in pixels. Default: the size of --image, else the model's own.");
+  command->add_option("--count", a->count, "How many pictures to draw")->capture_default_str();
+  command->add_option("--image", a->image, "A PNG file to start from");
+  command->add_option("--strength", a->strength, "How much of the run the image goes through: more than 0, at most 1");
+  command->add_option("--mask", a->mask, "A PNG file. Where it is white, the image is drawn again.");
   command->add_option("--refiner", a->refiner, "An SDXL refiner that draws the end of the run");
-  command->add_option("--refiner-start", a->refiner_start, "From which fraction of the run on")->capture_default_str();
+  command->add_option("--refiner-start", a->refiner_start, "The fraction of the run at which the refiner takes over")
+      ->capture_default_str();
   command->add_option("--scheduler", a->scheduler,
-                      fmt::format("{}; the model's own without it", join(Scheduler::names(), ", ")));
-  command->add_option("--clip-skip", a->clip_skip, "How many of the text encoder's last layers to leave out");
-  command->add_option("--lora-dir", a->lora_dir, "Where <lora:NAME:WEIGHT> looks for NAME.safetensors");
+                      fmt::format("{}. Default: the model's own.", fmt::join(Scheduler::names(), ", ")));
+  command->add_option("--clip-skip", a->clip_skip, "How many of the last layers of the text encoder to leave out");
+  command->add_option("--lora-dir", a->lora_dir,
+                      "The folder in which <lora:NAME:WEIGHT> looks for NAME.safetensors, at any depth");
   command->add_flag("--fuse", a->fuse, "Fuses the LoRAs into the weights before drawing");
-  command->add_flag("--json", a->json, "Reports as JSON");
+  command->add_flag("--json", a->json, "Prints JSON");
   command->callback([a] { run(*a); });
 }
 
-}  // namespace lora
+}  // namespace lora::cli

@@ -1,15 +1,18 @@
-#include "files/inspect.h"
-
 #include <fmt/format.h>
 
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
-#include "cli/common.h"
-#include "core/check.h"
-#include "files/compare.h"
+#include "check.h"
+#include "lora/files.h"
+#include "lora/pipeline.h"
+#include "lora_argument.h"
+#include "progress.h"
+#include "verbs.h"
 
-namespace lora {
+namespace lora::cli {
 
 namespace {
 
@@ -19,17 +22,22 @@ struct Arguments {
 };
 
 void compare(const Arguments& a) {
-  check(a.model.empty(), ErrorKind::usage, "--model is for one file; two are compared with each other");
-  auto comparison = compare_loras(a.file, a.other, progress_after_a_second());
+  check(a.model.empty(), ErrorKind::usage, "--model works for one file only, not for two that are compared");
+  LoraPlace first(a.file), second(a.other);
+  auto comparison = compare_loras(
+      first.source(), second.source(),
+      {.read_a = first.read_options(), .read_b = second.read_options(), .progress = progress_after_a_second()});
   fmt::print("{}", a.json ? comparison.json() + "\n" : comparison.text());
 }
 
 void run(const Arguments& a) {
   if (!a.other.empty()) return compare(a);
-  auto inspection = inspect_lora(a.file, progress_after_a_second());
+  LoraPlace place(a.file);
+  auto inspection = inspect_lora(place.source(), {.read = place.read_options(), .progress = progress_after_a_second()});
   std::optional<LoadReport> match;
   if (!a.model.empty())
-    match = DiffusionPipeline::from_pretrained(a.model, {.hub = {.progress = download_progress()}})->match_lora(a.file);
+    match = DiffusionPipeline::from_pretrained(a.model, {.hub = {.progress = download_progress()}})
+                ->match_lora(place.source(), {.weight_name = place.weight_name()});
   if (a.json) {
     auto all = nlohmann::json::parse(inspection.json());
     if (match) all["match"] = nlohmann::json::parse(match->json());
@@ -49,13 +57,13 @@ void run(const Arguments& a) {
 void declare_inspect(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   auto* command = app.add_subcommand(
-      "inspect", "Says what a LoRA file is, what it is for and whether it is sound; or how alike two are");
-  command->add_option("FILE", a->file, "A LoRA file, a folder that holds one, or a repository on the Hub (owner/name)")
-      ->required();
-  command->add_option("OTHER", a->other, "A second one: says layer by layer how alike the two are");
-  command->add_option("--model", a->model, "Says too what would match in this model, and what not");
-  command->add_flag("--json", a->json, "Reports as JSON");
+      "inspect", "Says what a LoRA is, what it is for and whether it is sound. With OTHER: how alike two LoRAs are.");
+  command->add_option("FILE", a->file, kLoraForms)->required();
+  command->add_option("OTHER", a->other, "A second LoRA to compare with, layer by layer");
+  command->add_option("--model", a->model,
+                      "A model. Also prints which layers of it the LoRA matches, and which keys match none.");
+  command->add_flag("--json", a->json, "Prints JSON");
   command->callback([a] { run(*a); });
 }
 
-}  // namespace lora
+}  // namespace lora::cli

@@ -1,20 +1,22 @@
-// The command: a table of verbs. Results go to stdout, progress and errors to stderr; exit code 0, 1 for a failure, 2
-// for usage.
+// The command `lora`. Results go to stdout, progress and errors to stderr. The exit code is 0 for success, 1 for a
+// failure, and 2 for a wrong command line.
 #include <fmt/format.h>
 
-#include "cli/common.h"
+#include "lora/error.h"
+#include "lora/version.h"
+#include "verbs.h"
 
 int main(int argc, char** argv) {
   CLI::App app{"lora.cpp: LoRA adapters for diffusion models", "lora"};
   app.require_subcommand(1);
-  app.set_version_flag("--version", LORA_VERSION);
-  lora::declare_generate(app);
-  lora::declare_inspect(app);
-  lora::declare_convert(app);
-  lora::declare_fuse(app);
-  lora::declare_forward(app);
-  lora::declare_download(app);
-  lora::declare_cache(app);
+  app.set_version_flag("--version", lora::version(), "Print the version and exit");
+  lora::cli::declare_generate(app);
+  lora::cli::declare_inspect(app);
+  lora::cli::declare_convert(app);
+  lora::cli::declare_fuse(app);
+  lora::cli::declare_forward(app);
+  lora::cli::declare_download(app);
+  lora::cli::declare_cache(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,5 +1,5 @@
 #pragma once
-// One line a check. Message form: where: what is, what was wanted, what to do.
+// Checks in one line. A message says where, then what is there, what was wanted and what to do.
 #include <fmt/format.h>
 
 #include "lora/error.h"

@@ -10,7 +10,7 @@ namespace lora {
 
 namespace {
 
-// libtorch has one exception type for most things, and says in words that memory is missing.
+// libtorch has one exception type for most errors. Only the message says that memory is missing.
 bool is_about_memory(std::string_view what) {
   for (std::string_view sign : {"can't allocate memory", "not enough memory", "out of memory"})
     if (what.find(sign) != what.npos) return true;
@@ -38,7 +38,7 @@ void rethrow_as_error() {
     std::rethrow_exception(e.thrown);
   } catch (const std::bad_alloc&) {
     throw Error(ErrorKind::out_of_memory, "there is not enough memory for this call; nothing was changed");
-  } catch (const std::system_error& e) {  // std::filesystem::filesystem_error too
+  } catch (const std::system_error& e) {  // also std::filesystem::filesystem_error
     throw Error(ErrorKind::io, e.what());
   } catch (const std::exception& e) {
     throw Error(is_out_of_memory(e) ? ErrorKind::out_of_memory : ErrorKind::usage, message_of(e));

@@ -1,5 +1,5 @@
 #pragma once
-// The edge of the library: whatever goes wrong inside leaves it as an Error.
+// The edge of the library: every exception from inside leaves the library as an Error.
 #include <exception>
 #include <string>
 #include <utility>
@@ -8,15 +8,16 @@
 
 namespace lora {
 
-// Throws the exception that is being handled as an Error: missing memory as out_of_memory, the operating system's
-// refusals as io, libtorch's as usage. What a caller's own function threw passes as it is.
+// Rethrows the exception that is being handled as an Error: missing memory as out_of_memory, errors of the operating
+// system as io, others (libtorch's) as usage. An exception from a caller's own function passes unchanged.
 [[noreturn]] void rethrow_as_error();
 
-// For those who translate an exception themselves: whether it says that memory is missing, and its message without
-// libtorch's list of C++ frames.
+// Whether the exception says that memory is missing.
 bool is_out_of_memory(const std::exception& error);
+// The exception's message without libtorch's list of C++ frames.
 std::string message_of(const std::exception& error);
 
+// Calls `f`. Rethrows its exceptions by rethrow_as_error().
 template <class F>
 decltype(auto) edge(F&& f) {
   try {
@@ -26,17 +27,17 @@ decltype(auto) edge(F&& f) {
   }
 }
 
-// Carries what a caller's function threw through the library.
+// Carries an exception of a caller's function through the library.
 struct CallersException {
   std::exception_ptr thrown;
 };
 
-// Calls a function that the library was given, such as a step's callback.
+// Calls a function that the caller passed to the library, such as a step's callback.
 template <class F>
 decltype(auto) callers(F&& f) {
   try {
     return std::forward<F>(f)();
-  } catch (const CallersException&) {  // of a call inside that function
+  } catch (const CallersException&) {  // from a call of the library inside that function
     throw;
   } catch (...) {
     throw CallersException{std::current_exception()};

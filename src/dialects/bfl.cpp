@@ -5,15 +5,14 @@
 
 namespace lora {
 
-std::optional<CanonicalKey> read_bfl(std::string_view key) {
-  auto suffix = take_peft_suffix(key);
-  if (!suffix) suffix = take_kohya_suffix(key);
-  if (!suffix || !(is_flux_native(key) || key.starts_with("final_layer."))) return std::nullopt;
-  return CanonicalKey{"transformer", std::string(key), *suffix};
+std::optional<LayerKey> read_bfl(std::string_view key) {
+  auto suffix = take_known_end(key);
+  if (suffix.empty() || !(is_flux_native(key) || key.starts_with("final_layer."))) return std::nullopt;
+  return LayerKey{"transformer", std::string(key), suffix};
 }
 
-std::optional<CanonicalKey> read_xlabs(std::string_view key) {
-  static constexpr Row kSuffixes[] = {{".down.weight", "lora_A.weight"}, {".up.weight", "lora_B.weight"}};
+std::optional<LayerKey> read_xlabs(std::string_view key) {
+  static constexpr Row kSuffixes[] = {{".down.weight", kDown}, {".up.weight", kUp}};
   // 1 is the picture's, 2 the text's. A single block's has the rows of q, k and v alone.
   static constexpr Row kLayers[] = {
       {".processor.qkv_lora1", ".img_attn.qkv"},   {".processor.qkv_lora2", ".txt_attn.qkv"},
@@ -25,7 +24,7 @@ std::optional<CanonicalKey> read_xlabs(std::string_view key) {
   auto suffix = take_suffix(key, kSuffixes);
   auto layer = suffix ? take_suffix(key, kLayers) : std::nullopt;
   if (!layer || !(key.starts_with("double_blocks.") || key.starts_with("single_blocks."))) return std::nullopt;
-  return CanonicalKey{"transformer", std::string(key) + *layer, *suffix};
+  return LayerKey{"transformer", std::string(key) + std::string(*layer), *suffix};
 }
 
 }  // namespace lora

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "kinds/lora.h"
 
 namespace lora {
 
@@ -38,8 +39,8 @@ Pairs listed(const StateDict& file, const std::string& component) {
 }
 
 void put(StateDict& named, const std::string& module, const Pair& pair) {
-  named.set(module + ".lora_A.weight", pair.down);
-  named.set(module + ".lora_B.weight", pair.up);
+  named.set(fmt::format("{}.{}", module, kDown), pair.down);
+  named.set(fmt::format("{}.{}", module, kUp), pair.up);
 }
 
 // diffusers' UNet registers its middle last. Only transformer blocks were trained: both attentions and the first layer
@@ -52,10 +53,11 @@ void name_unet(StateDict& named, const Pairs& pairs, const std::string& label) {
     for (int i = 0; i < 3; ++i) blocks.push_back(fmt::format("up_blocks.{}.attentions.{}", level, i));
   blocks.push_back("mid_block.attentions.0");
   constexpr size_t kLayers = 9;
-  check(
-      pairs.size() == blocks.size() * kLayers, ErrorKind::unsupported,
-      "{}: cloneofsimo's files name no layers; {} pairs are known, those of Stable Diffusion 1 and 2, and this has {}",
-      label, blocks.size() * kLayers, pairs.size());
+  check(pairs.size() == blocks.size() * kLayers, ErrorKind::unsupported,
+        "{}: cloneofsimo's files do not name their layers. Only files for Stable Diffusion 1 and 2, with {} pairs, can "
+        "be "
+        "read; this one has {}",
+        label, blocks.size() * kLayers, pairs.size());
   for (size_t b = 0; b < blocks.size(); ++b) {
     const auto* pair = &pairs[b * kLayers];
     auto block = "unet." + blocks[b] + ".transformer_blocks.0.";

@@ -4,22 +4,27 @@
 
 namespace lora {
 
-std::optional<std::string> take_prefix(std::string_view& key, std::span<const Row> rows) {
+std::optional<std::string_view> take_prefix(std::string_view& key, std::span<const Row> rows) {
   for (auto [theirs, ours] : rows)
     if (key.starts_with(theirs)) {
       key.remove_prefix(theirs.size());
-      return std::string(ours);
+      return ours;
     }
   return std::nullopt;
 }
 
-std::optional<std::string> take_suffix(std::string_view& key, std::span<const Row> rows) {
+std::optional<std::string_view> take_suffix(std::string_view& key, std::span<const Row> rows) {
   for (auto [theirs, ours] : rows)
     if (key.ends_with(theirs)) {
       key.remove_suffix(theirs.size());
-      return std::string(ours);
+      return ours;
     }
   return std::nullopt;
+}
+
+std::string_view take_known_end(std::string_view& key) {
+  auto suffix = take_peft_end(key);
+  return suffix.empty() ? take_kohya_end(key) : suffix;
 }
 
 const std::vector<Dialect>& dialects() {

@@ -1,5 +1,7 @@
 // diffusers, from the oldest files to today's. A component's name, then the module's path, then one of three spellings
 // of the factors.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "core/text.h"
@@ -22,22 +24,26 @@ constexpr Row kComponents[] = {
 // Files from before components were named hold the UNet alone.
 constexpr std::string_view kUNetStarts[] = {"down_blocks.", "mid_block.", "up_blocks."};
 
+std::optional<std::string> named_component(std::string_view& key) {
+  auto found = take_prefix(key, kComponents);
+  if (!found) return std::nullopt;
+  std::string component(*found);
+  while (key.starts_with(component + ".")) key.remove_prefix(component.size() + 1);  // "unet.unet."
+  return component;
+}
+
 std::optional<std::string> component_of(std::string_view& key) {
-  auto component = take_prefix(key, kComponents);
-  if (component) {
-    while (key.starts_with(*component + ".")) key.remove_prefix(component->size() + 1);  // "unet.unet."
-    return component;
-  }
+  if (auto component = named_component(key)) return component;
   for (auto start : kUNetStarts)
     if (key.starts_with(start)) return "";
   return std::nullopt;
 }
 
-std::optional<CanonicalKey> canonical(std::string_view key, std::span<const Row> suffixes) {
+std::optional<LayerKey> canonical(std::string_view key, std::span<const Row> suffixes) {
   auto component = component_of(key);
   auto suffix = take_suffix(key, suffixes);
   if (!component || !suffix) return std::nullopt;
-  return CanonicalKey{*component, modern_path(std::string(key), component->starts_with("text_encoder")), *suffix};
+  return LayerKey{*component, modern_path(std::string(key), component->starts_with("text_encoder")), *suffix};
 }
 
 // "…attn1.processor.to_q_lora" is "…attn1.to_q"; a text encoder's "…self_attn.to_q_lora" is "…self_attn.q_proj".
@@ -57,43 +63,40 @@ constexpr Row kTextLeaves[] = {
 }  // namespace
 
 // Today: PEFT's factors under the component's name; and those of other trainers there.
-std::optional<CanonicalKey> read_diffusers(std::string_view key) {
-  auto component = take_prefix(key, kComponents);
+std::optional<LayerKey> read_diffusers(std::string_view key) {
+  auto component = named_component(key);
   if (!component) return std::nullopt;
-  while (key.starts_with(*component + ".")) key.remove_prefix(component->size() + 1);  // "unet.unet."
-  auto suffix = take_peft_suffix(key);
-  if (!suffix) suffix = take_kohya_suffix(key);
-  if (!suffix || is_native(key)) return std::nullopt;  // native names below a component's are OMI's
-  return CanonicalKey{*component, modern_path(std::string(key), component->starts_with("text_encoder")), *suffix};
+  auto suffix = take_known_end(key);
+  if (suffix.empty() || is_native(key)) return std::nullopt;  // native names below a component's are OMI's
+  return LayerKey{*component, modern_path(std::string(key), component->starts_with("text_encoder")), suffix};
 }
 
 // The same without a component's name: a denoiser's own state dict.
-std::optional<CanonicalKey> read_bare(std::string_view key) {
+std::optional<LayerKey> read_bare(std::string_view key) {
   static constexpr std::string_view kStarts[] = {
       "down_blocks.",       "mid_block.", "up_blocks.", "transformer_blocks.", "single_transformer_blocks.",
       "transformer_layers."};
   if (std::none_of(std::begin(kStarts), std::end(kStarts), [&](auto start) { return key.starts_with(start); }))
     return std::nullopt;
-  auto suffix = take_peft_suffix(key);
-  if (!suffix) suffix = take_kohya_suffix(key);
-  if (!suffix) return std::nullopt;
-  return CanonicalKey{"", modern_path(std::string(key), false), *suffix};
+  auto suffix = take_known_end(key);
+  if (suffix.empty()) return std::nullopt;
+  return LayerKey{"", modern_path(std::string(key), false), suffix};
 }
 
 // 2023: factors inside layers, `lora` in a UNet, `lora_linear_layer` in a text encoder.
-std::optional<CanonicalKey> read_diffusers_layers(std::string_view key) {
+std::optional<LayerKey> read_diffusers_layers(std::string_view key) {
   static constexpr Row kSuffixes[] = {
-      {".lora.down.weight", "lora_A.weight"},
-      {".lora.up.weight", "lora_B.weight"},
-      {".lora_linear_layer.down.weight", "lora_A.weight"},
-      {".lora_linear_layer.up.weight", "lora_B.weight"},
+      {".lora.down.weight", kDown},
+      {".lora.up.weight", kUp},
+      {".lora_linear_layer.down.weight", kDown},
+      {".lora_linear_layer.up.weight", kUp},
   };
   return canonical(key, kSuffixes);
 }
 
 // The oldest: attention processors with one set of factors a projection.
-std::optional<CanonicalKey> read_attention_processors(std::string_view key) {
-  static constexpr Row kSuffixes[] = {{".down.weight", "lora_A.weight"}, {".up.weight", "lora_B.weight"}};
+std::optional<LayerKey> read_attention_processors(std::string_view key) {
+  static constexpr Row kSuffixes[] = {{".down.weight", kDown}, {".up.weight", kUp}};
   auto component = component_of(key);
   auto suffix = take_suffix(key, kSuffixes);
   if (!component || !suffix) return std::nullopt;
@@ -102,10 +105,10 @@ std::optional<CanonicalKey> read_attention_processors(std::string_view key) {
   if (!leaf || !key.ends_with(".")) return std::nullopt;
   // Some releases put all four below each of a text encoder's projections; the one that belongs there counts.
   if (text && key.ends_with("_proj.")) {
-    if (!key.ends_with("." + *leaf + ".")) return std::nullopt;
+    if (!key.ends_with(fmt::format(".{}.", *leaf))) return std::nullopt;
     key.remove_suffix(leaf->size() + 1);
   }
-  return CanonicalKey{*component, modern_path(std::string(key) + *leaf, text), *suffix};
+  return LayerKey{*component, modern_path(std::string(key) + std::string(*leaf), text), *suffix};
 }
 
 }  // namespace lora

@@ -8,23 +8,22 @@ namespace lora {
 
 namespace {
 
-std::optional<CanonicalKey> read_flat(std::string_view key, std::span<const Row> components) {
+std::optional<LayerKey> read_flat(std::string_view key, std::span<const Row> components) {
   auto component = take_prefix(key, components);
   if (!component) return std::nullopt;
-  auto suffix = take_kohya_suffix(key);
-  if (!suffix) suffix = take_peft_suffix(key);
-  if (!suffix) return std::nullopt;
+  auto suffix = take_known_end(key);
+  if (suffix.empty()) return std::nullopt;
   // Files that were converted from diffusers may have kept dots in the flat part.
   auto path = unflatten(replace_all(std::string(key), ".", "_"));
   if (!path) return std::nullopt;
   // What OneTrainer calls the second text encoder may be Flux' T5.
   if (component == "text_encoder_2" && path->starts_with("encoder.block.")) component = "text_encoder_3";
-  return CanonicalKey{*component, modern_path(*path, component->starts_with("text_encoder")), *suffix};
+  return LayerKey{std::string(*component), modern_path(*path, component->starts_with("text_encoder")), suffix};
 }
 
 }  // namespace
 
-std::optional<CanonicalKey> read_kohya(std::string_view key) {
+std::optional<LayerKey> read_kohya(std::string_view key) {
   static constexpr Row kComponents[] = {
       {"lora_unet__", ""},  // whatever denoiser the pipeline has
       {"lora_unet_", ""},
@@ -38,13 +37,13 @@ std::optional<CanonicalKey> read_kohya(std::string_view key) {
 }
 
 // OneTrainer's own names for transformers; its other files are kohya's, OMI's or ComfyUI's.
-std::optional<CanonicalKey> read_onetrainer(std::string_view key) {
+std::optional<LayerKey> read_onetrainer(std::string_view key) {
   static constexpr Row kComponents[] = {{"lora_transformer_", "transformer"}, {"transformer_", "transformer"}};
   return read_flat(key, kComponents);
 }
 
 // LyCORIS around a diffusers model, as SimpleTuner uses it.
-std::optional<CanonicalKey> read_lycoris(std::string_view key) {
+std::optional<LayerKey> read_lycoris(std::string_view key) {
   static constexpr Row kComponents[] = {{"lycoris_", ""}};
   return read_flat(key, kComponents);
 }

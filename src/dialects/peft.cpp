@@ -4,7 +4,7 @@
 
 namespace lora {
 
-std::optional<CanonicalKey> read_peft(std::string_view key) {
+std::optional<LayerKey> read_peft(std::string_view key) {
   static constexpr Row kComponents[] = {
       {"unet.base_model.model.", "unet"},
       {"transformer.base_model.model.", "transformer"},
@@ -14,12 +14,13 @@ std::optional<CanonicalKey> read_peft(std::string_view key) {
       {"base_model.model.", ""},
   };
   auto component = take_prefix(key, kComponents);
-  auto suffix = take_peft_suffix(key);
-  if (!component || !suffix) return std::nullopt;
+  auto suffix = take_peft_end(key);
+  if (!component || suffix.empty()) return std::nullopt;
   bool clip = key.starts_with("text_model.") || key.starts_with("encoder.layers.");
   if (component->empty() && clip) component = "text_encoder";
   if (component->empty() && key.starts_with("encoder.block.")) component = "text_encoder_3";
-  return CanonicalKey{*component, modern_path(std::string(key), component->starts_with("text_encoder")), *suffix};
+  return LayerKey{std::string(*component), modern_path(std::string(key), component->starts_with("text_encoder")),
+                  suffix};
 }
 
 }  // namespace lora

@@ -4,302 +4,192 @@
 
 #include <algorithm>
 
-#include "adapters/make_delta.h"
 #include "core/check.h"
 #include "core/text.h"
-#include "dialects/fused.h"
-#include "dialects/tables.h"
+#include "kinds/kinds.h"
+#include "names/base_model.h"
+#include "names/native.h"
 
 namespace lora {
 
-std::vector<NamedModule> modules_of(const StateDict& canonical) {
-  std::vector<NamedModule> modules;
-  std::unordered_map<std::string, size_t> where;
-  for (const auto& [key, tensor] : canonical) {
-    constexpr std::string_view kAlpha = "alpha";  // which the algorithms never see among their tensors
-    bool is_alpha = key.ends_with(".alpha");
-    auto [module, suffix] =
-        is_alpha ? std::pair(key.substr(0, key.size() - kAlpha.size() - 1), kAlpha) : split_key(key);
-    check(!suffix.empty(), ErrorKind::bad_key, "\"{}\" is no canonical tensor of an adapter", key);
-    auto [it, fresh] = where.emplace(module, modules.size());
-    auto dot = module.find('.');
-    if (fresh) modules.push_back({module.substr(0, dot), module.substr(dot + 1), {}});
-    modules[it->second].tensors.emplace(suffix, tensor);
-  }
-  return modules;
-}
-
 namespace {
 
-double number(const Tensor& t) { return t.to(at::kDouble).item<double>(); }
-
-double scale_of(const Module& m) {
-  if (auto scale = m.find("scale"); scale != m.end()) return number(scale->second);
-  auto alpha = m.find("alpha");
-  auto A = m.find("lora_A.weight");
-  return alpha == m.end() || A == m.end() ? 1.0 : number(alpha->second) / double(A->second.size(0));
-}
-
-// ---- The forms in which kohya's family and PEFT's hold the same thing -----------------------------------------------
-
-bool is_norm(const Module& m) {
-  auto diff = m.find("diff"), bias = m.find("diff_b");
-  return diff != m.end() ? diff->second.dim() == 1 : m.size() == 1 && bias != m.end();
-}
-
-// Where a convolution's magnitudes stand.
-std::vector<int64_t> column(const Tensor& magnitude, const Module& m) {
-  std::vector<int64_t> shape{magnitude.numel(), 1};
-  if (auto A = m.find("lora_A.weight"); A != m.end() && A->second.dim() == 4) shape.insert(shape.end(), {1, 1});
-  return shape;
-}
-
-// With what PEFT has in another form as LyCORIS has it.
-Module as_lycoris(Module m) {
-  if (auto bias = m.find("lora_B.bias"); bias != m.end()) {
-    m["diff_b"] = (bias->second.to(at::kFloat) * scale_of(m)).to(bias->second.scalar_type());
-    m.erase("lora_B.bias");
-  }
-  if (auto magnitude = m.find("lora_magnitude_vector"); magnitude != m.end()) {
-    m["dora_scale"] = magnitude->second.reshape(column(magnitude->second, m));
-    m.erase("lora_magnitude_vector");
-  }
-  if (auto factor = m.find("ia3_l"); factor != m.end()) {
-    check(factor->second.dim() == 2, ErrorKind::unsupported, "PEFT's IA3 on a convolution, which does not say of what");
-    m["on_input"] = at::scalar_tensor(factor->second.size(0) == 1, at::kBool);
-    m["weight"] = factor->second.flatten() - 1;
-    m.erase("ia3_l");
-  }
-  auto A = m.find("lora_A.weight");
-  if (auto scale = m.find("scale"); scale != m.end() && A != m.end()) {
-    m["alpha"] = at::scalar_tensor(number(scale->second) * double(A->second.size(0)));
-    m.erase("scale");
-  }
-  if (A != m.end() && !m.contains("alpha")) m["alpha"] = at::scalar_tensor(double(A->second.size(0)));
-  return m;
-}
-
-// With what LyCORIS has in another form as PEFT has it.
-Module as_peft(Module m) {
-  bool factors = m.contains("lora_B.weight");
-  if (auto bias = m.find("diff_b"); factors && bias != m.end()) {
-    m["lora_B.bias"] = (bias->second.to(at::kFloat) / scale_of(m)).to(bias->second.scalar_type());
-    m.erase("diff_b");
-  }
-  if (auto m2 = m.find("dora_scale"); factors && m2 != m.end() && m2->second.size(0) == m2->second.numel()) {
-    auto out = m2->second.numel();
-    bool conv = m.at("lora_A.weight").dim() == 4;
-    m["lora_magnitude_vector"] = m2->second.reshape(conv ? std::vector<int64_t>{1, out, 1, 1} : std::vector{out});
-    m.erase("dora_scale");
-  }
-  m.erase("alpha");
-  m.erase("scale");
-  return m;
-}
-
-// ---- Names
-// ------------------------------------------------------------------------------------------------------------
-
-std::string flat(const std::string& path) { return replace_all(path, ".", "_"); }
-
-struct TextName {
-  std::string_view family, component, kohya, comfy;
-};
-// "" for every family that has no row of its own.
-constexpr TextName kTextNames[] = {
-    {"SD 1.x", "text_encoder", "lora_te_", "clip_l"}, {"SD 2.x", "text_encoder", "lora_te_", "clip_h"},
-    {"Flux", "text_encoder_2", "lora_te3_", "t5xxl"}, {"", "text_encoder", "lora_te1_", "clip_l"},
-    {"", "text_encoder_2", "lora_te2_", "clip_g"},    {"", "text_encoder_3", "lora_te3_", "t5xxl"},
-};
-
-// A file for nothing known has numbers in its text encoders' names where there are several.
-std::string family_of_texts(const std::vector<NamedModule>& modules, const std::string& family) {
-  bool several = std::any_of(modules.begin(), modules.end(), [](auto& m) { return m.component == "text_encoder_2"; });
-  return family.empty() && !several ? "SD 1.x" : family;
-}
-
-const TextName& text_name(const std::string& component, const std::string& family) {
-  for (const auto& row : kTextNames)
-    if (row.component == component && (row.family.empty() || row.family == family)) return row;
-  fail(ErrorKind::unsupported, "{}: no file of another program has a component of that name", component);
-}
+constexpr std::pair<Target, const char*> kTargets[] = {
+    {Target::diffusers, "diffusers"}, {Target::peft, "peft"}, {Target::kohya, "kohya"}, {Target::comfy, "comfy"}};
 
 // What cannot be said, by reason, with the layers that it is about.
 class Refused {
  public:
   void add(const std::string& reason, const std::string& layer) { layers_[reason].push_back(layer); }
-  void tell(const std::string& target) const {
+  void tell(Target target) const {
     std::vector<std::string> all;
     for (const auto& [reason, layers] : layers_)
       all.push_back(fmt::format("{} ({} layers: {})", reason, layers.size(), listing(layers, 3)));
-    check(all.empty(), ErrorKind::unsupported, "{} cannot say all that this file does: {}", target, join(all, "; "));
+    check(all.empty(), ErrorKind::unsupported, "the format {} cannot store everything in this file: {}",
+          to_string(target), join(all, "; "));
   }
 
  private:
   std::map<std::string, std::vector<std::string>> layers_;
 };
 
-// One tensor, made by `module` when it is asked for.
-Spelled spelled(const NamedModule& of, std::string key, const std::string& suffix, const Tensor& like,
-                std::function<Module()> module) {
-  return {of.component, std::move(key), like.scalar_type(), like.sizes().vec(),
-          [suffix, module = std::move(module)] { return module().at(suffix); }};
+// One tensor, made by `layer` when it is asked for.
+Spelled spelled(const std::string& component, std::string key, const std::string& suffix, const Tensor& like,
+                std::function<LoraLayer()> layer) {
+  return {component,
+          std::move(key),
+          suffix,
+          like.scalar_type(),
+          like.sizes().vec(),
+          [suffix, layer = std::move(layer)] { return get(layer().tensors, suffix); }};
 }
 
-// ---- kohya and ComfyUI
-// ------------------------------------------------------------------------------------------------
+Spelled spelled_number(const std::string& component, const std::string& layer, std::string_view name, double value) {
+  auto tensor = at::scalar_tensor(value);
+  return {component, fmt::format("{}.{}", layer, name), std::string(name), tensor.scalar_type(),
+          {},        [tensor] { return tensor; }};
+}
 
-// One layer of the target's, with what goes into it.
+bool is_text_encoder(const std::string& component) { return component.starts_with("text_encoder"); }
+
+// ---- kohya and ComfyUI: native names --------------------------------------------------------------------------------
+
+// One layer of the target's, with the layers that go into it.
 struct Place {
   std::string component, path;
   Halves halves = Halves::as_they_are;
-  std::vector<std::pair<Share, Module>> parts;
+  std::vector<SlicedLayer> parts;
   bool swaps = false;
+
+  std::string name() const { return component + "." + path; }
 };
 
 // How wide Stable Diffusion 3's blocks are, as far as the file tells; 0 where it does not.
-int64_t block_width(const std::vector<NamedModule>& modules) {
-  for (const auto& m : modules)
-    if (m.path.starts_with("transformer_blocks.") && !m.path.ends_with(".net.2"))
-      if (auto columns = columns_of(m.tensors)) return columns;
+int64_t block_width(const std::vector<LoraLayer>& layers) {
+  for (const auto& layer : layers)
+    if (layer.path.starts_with("transformer_blocks.") && !layer.path.ends_with(".net.2"))
+      if (auto columns = size_of(layer.tensors).columns) return columns;
   return 0;
 }
 
 // Only the last block's modulation, of two rows a column, has its halves the other way round.
 bool swaps_halves(const Place& place, int64_t width) {
-  auto rows = rows_of(place.parts.front().second);
+  auto rows = size_of(place.parts.front().layer.tensors).rows;
   if (place.halves != Halves::swapped_if_two || rows == 0) return place.halves == Halves::swapped;
-  check(width > 0, ErrorKind::unsupported, "{} does not tell whether it is the last block's", place.path);
+  check(width > 0, ErrorKind::unsupported, "nothing tells whether {} is the layer of the last block", place.path);
   return rows == 2 * width;
 }
 
-std::vector<Place> places(const std::vector<NamedModule>& modules, const std::string& target, const std::string& family,
-                          Refused& refused) {
-  bool diffusers_names = target == "kohya" && (family.empty() || family == "SD 1.x" || family == "SD 2.x");
+// The row whose names a file gets. kohya's names for a UNet that nobody published are those of Stable Diffusion 1,
+// with numbers in its text encoders' names where there are several.
+const BaseModelRow& naming_row(const std::vector<LoraLayer>& layers, Target target, BaseModel base_model) {
+  if (auto* row = row_of(base_model)) {
+    check(!row->components.front().kohya.empty(), ErrorKind::unsupported,
+          "{} does not have names for {}; diffusers and peft do", to_string(target), row->label);
+    return *row;
+  }
+  auto any = [&](const char* component) {
+    return std::any_of(layers.begin(), layers.end(), [&](auto& layer) { return layer.component == component; });
+  };
+  check(target == Target::kohya && !any("transformer"), ErrorKind::unsupported,
+        "the names of the format {} depend on the base model, which this file does not tell", to_string(target));
+  return *row_of(any("text_encoder_2") ? BaseModel::sd3 : BaseModel::sd1);
+}
+
+std::vector<Place> places(const std::vector<LoraLayer>& layers, Target target, const BaseModelRow& row,
+                          bool diffusers_names, Refused& refused) {
   std::vector<Place> all;
   std::unordered_map<std::string, size_t> where;
-  for (const auto& m : modules) {
-    std::optional<NativePlace> native;
-    if (m.component.starts_with("text_encoder") || diffusers_names)
-      native = NativePlace{m.path};
-    else
-      native = native_place(m.path, family);
+  for (const auto& layer : layers) {
+    bool as_is = is_text_encoder(layer.component) || (target == Target::kohya && diffusers_names);
+    auto native = as_is ? NativePlace{layer.path} : native_place(layer.path, row);
     if (!native) {
-      refused.add("the model's own code has no such layer", m.component + "." + m.path);
+      refused.add("there is no such layer in the model's own code", layer.name());
       continue;
     }
-    auto [it, fresh] = where.emplace(m.component + "." + native->path, all.size());
-    if (fresh) all.push_back({m.component, native->path, native->halves, {}});
-    all[it->second].parts.emplace_back(native->share, m.tensors);
+    auto [it, fresh] = where.emplace(layer.component + "." + native->path, all.size());
+    if (fresh) all.push_back({layer.component, native->path, native->halves, {}});
+    all[it->second].parts.push_back({native->rows, layer});
   }
-  auto width = block_width(modules);
+  auto width = block_width(layers);
   for (auto& place : all) {
     place.swaps = swaps_halves(place, width);
-    std::sort(place.parts.begin(), place.parts.end(), [](auto& a, auto& b) { return a.first.begin < b.first.begin; });
+    std::sort(place.parts.begin(), place.parts.end(), [](auto& a, auto& b) { return a.rows.begin < b.rows.begin; });
   }
   return all;
 }
 
-// The place's adapter as the target has it. Asked once with tensors without data for the sizes, and again for each
-// tensor.
-Module made(const Place& place, bool same, const std::string& label) {
+// The place's adapter as the target has it. Asked once for the sizes, and again for each tensor.
+LoraLayer made(const Place& place) {
   auto parts = place.parts;
-  for (auto& [share, module] : parts) module = as_lycoris(std::move(module));
-  auto module = parts.size() == 1 && parts.front().first.whole() ? parts.front().second : joined(parts, same, label);
-  return place.swaps ? with_halves_swapped(module, label) : module;
+  for (auto& part : parts) part.layer = as_kohya(std::move(part.layer));
+  bool whole = parts.size() == 1 && parts.front().rows.whole();
+  auto layer = whole ? parts.front().layer : join(parts, place.name());
+  return place.swaps ? with_halves_swapped(layer, place.name()) : layer;
 }
 
-std::string key_of(const Place& place, const std::string& target, const std::string& family) {
-  bool text = place.component.starts_with("text_encoder");
-  if (target == "kohya")
-    return (text ? std::string(text_name(place.component, family).kohya) : "lora_unet_") + flat(place.path);
-  if (!text) return "diffusion_model." + place.path;
-  return fmt::format("text_encoders.{}.transformer.{}", text_name(place.component, family).comfy, place.path);
+std::string key_of(const Place& place, Target target, const BaseModelRow& row) {
+  auto* names =
+      row.component(place.component == "unet" || place.component == "transformer" ? row.denoiser() : place.component);
+  check(names && !names->kohya.empty(), ErrorKind::unsupported, "the format does not have a name for the component {}",
+        place.component);
+  if (target == Target::kohya) return std::string(names->kohya) + replace_all(place.path, ".", "_");
+  if (!is_text_encoder(place.component)) return fmt::format("{}.{}", names->comfy, place.path);
+  return fmt::format("text_encoders.{}.transformer.{}", names->comfy, place.path);
 }
 
-std::vector<Spelled> spell_native(const std::vector<NamedModule>& modules, const std::string& target,
-                                  const std::string& family) {
-  check(family != "aMUSEd", ErrorKind::unsupported, "{} has no names for aMUSEd; diffusers and peft have", target);
-  bool transformer = std::any_of(modules.begin(), modules.end(), [](auto& m) { return m.component == "transformer"; });
-  // kohya's names for a UNet that nobody published are diffusers', as for Stable Diffusion 1.
-  check(!family.empty() || (target == "kohya" && !transformer), ErrorKind::unsupported,
-        "the file does not tell its base model, on which the names of {} depend", target);
+std::vector<Spelled> spell_native(const std::vector<LoraLayer>& layers, Target target, BaseModel base_model) {
+  const auto& row = naming_row(layers, target, base_model);
+  bool diffusers_names = base_model == BaseModel::unknown || !row.kohya_has_native_names;
   Refused refused;
   std::vector<Spelled> all;
-  auto texts = family_of_texts(modules, family);
-  for (const auto& found : places(modules, target, family, refused)) {
+  for (const auto& found : places(layers, target, row, diffusers_names, refused)) {
     auto place = std::make_shared<const Place>(found);
-    auto key = key_of(*place, target, texts), label = place->component + "." + place->path;
+    auto key = key_of(*place, target, row);
     try {
-      std::vector<Module> inputs;
-      for (const auto& [share, module] : place->parts) inputs.push_back(as_lycoris(module));
-      bool same = same_inputs(inputs);
-      auto module = made(*place, same, label);
-      bool norm = is_norm(module);
-      for (const auto& [suffix, tensor] : module) {
-        auto theirs = norm ? (suffix == "diff" ? ".w_norm" : ".b_norm") : kohya_suffix(suffix);
-        check(!theirs.empty(), ErrorKind::unsupported, "{} has no place there", suffix);
-        all.push_back(spelled({place->component, place->path, {}}, key + std::string(theirs), suffix, tensor,
-                              [place, same, label] { return made(*place, same, label); }));
+      auto layer = made(*place);
+      for (const auto& [suffix, tensor] : layer.tensors) {
+        auto end = family_of(suffix)->kohya_end(layer.tensors, suffix);
+        check(!end.empty(), ErrorKind::unsupported, "the format cannot store {}", suffix);
+        all.push_back(
+            spelled(place->component, key + std::string(end), suffix, tensor, [place] { return made(*place); }));
       }
+      bool says_alpha = layer.alpha && (!layer.scale || layer.keys.contains(kAlpha));
+      if (says_alpha) all.push_back(spelled_number(place->component, key, kAlpha, *layer.alpha));
+      if (layer.scale) all.push_back(spelled_number(place->component, key, kScale, *layer.scale));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::unsupported) throw;
-      refused.add(replace_all(error.what(), label + ": ", ""), label);
+      refused.add(replace_all(error.what(), place->name() + ": ", ""), place->name());
     }
   }
   refused.tell(target);
   return all;
 }
 
-// ---- diffusers and PEFT
-// -----------------------------------------------------------------------------------------------
-
-bool is_plain(std::string_view suffix) {
-  for (auto known : {"lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector"})
-    if (suffix == known) return true;
-  return false;
-}
-
-std::string what_is(std::string_view suffix) {
-  if (suffix.starts_with("hada_")) return "LoHa";
-  if (suffix.starts_with("lokr_")) return "LoKr";
-  if (suffix.starts_with("oft_") || suffix == "rescale") return "OFT";
-  if (suffix == "lora_mid.weight") return "LoCon with a tucker core";
-  if (suffix == "dora_scale") return "DoRA with a magnitude for each input, or on another kind than LoRA";
-  if (suffix == "diff" || suffix == "diff_b") return "full differences";
-  if (suffix == "weight" || suffix == "on_input" || suffix == "ia3_l") return "IA3";
-  return "GLoRA";
-}
-
-// PEFT puts a word's embedding the other way round, and says so.
-std::string peft_suffix(const std::string& path, const std::string& suffix) {
-  bool embedding = path.ends_with("token_embedding") || path.ends_with("position_embedding") || path == "shared";
-  if (embedding && suffix == "lora_A.weight") return "lora_embedding_A";
-  if (embedding && suffix == "lora_B.weight") return "lora_embedding_B";
-  return suffix;
-}
+// ---- diffusers and PEFT: dotted names -------------------------------------------------------------------------------
 
 // transformers 5 has CLIPTextModel's layers without a level above them; with a projection it kept the level.
-std::string peft_path(const NamedModule& m, const std::string& family) {
-  bool plain_clip = m.component == "text_encoder" && family != "SD 3" && family != "aMUSEd";
+std::string peft_path(const LoraLayer& layer, BaseModel base_model) {
   constexpr std::string_view kLevel = "text_model.";
-  return plain_clip && m.path.starts_with(kLevel) ? m.path.substr(kLevel.size()) : m.path;
+  auto* row = row_of(base_model);
+  auto* component = row ? row->component(layer.component) : nullptr;
+  bool drops = row ? component && component->drops_text_model : layer.component == "text_encoder";
+  return drops && layer.path.starts_with(kLevel) ? layer.path.substr(kLevel.size()) : layer.path;
 }
 
-std::vector<Spelled> spell_dotted(const std::vector<NamedModule>& modules, const std::string& target,
-                                  const std::string& family) {
+std::vector<Spelled> spell_dotted(const std::vector<LoraLayer>& layers, Target target, BaseModel base_model) {
   Refused refused;
   std::vector<Spelled> all;
-  for (const auto& m : modules) {
-    auto module = as_peft(m.tensors);
-    for (const auto& [suffix, tensor] : module) {
-      if (!is_plain(suffix)) {
-        refused.add(what_is(suffix), m.component + "." + m.path);
+  for (const auto& layer : layers) {
+    auto there = as_peft(layer);
+    auto prefix = target == Target::peft ? "base_model.model." + peft_path(layer, base_model) : layer.name();
+    for (const auto& [suffix, tensor] : there.tensors) {
+      if (!name_row(suffix)->in_lora_files) {
+        refused.add(std::string(family_of(suffix)->spoken(suffix)), layer.name());
         break;
       }
-      auto prefix = target == "peft" ? "base_model.model." + peft_path(m, family) : m.component + "." + m.path;
-      all.push_back(spelled(m, prefix + "." + peft_suffix(m.path, suffix), suffix, tensor,
-                            [tensors = m.tensors] { return as_peft(tensors); }));
+      all.push_back(spelled(layer.component, prefix + "." + peft_end(layer.path, suffix), suffix, tensor,
+                            [layer] { return as_peft(layer); }));
     }
   }
   refused.tell(target);
@@ -308,12 +198,23 @@ std::vector<Spelled> spell_dotted(const std::vector<NamedModule>& modules, const
 
 }  // namespace
 
-std::vector<Spelled> spell(const StateDict& canonical, const std::string& target, const std::string& family) {
-  auto modules = modules_of(canonical);
-  if (target == "kohya" || target == "comfy") return spell_native(modules, target, family);
-  check(target == "diffusers" || target == "peft", ErrorKind::usage,
-        "\"{}\" is no format that can be written; there are: diffusers, peft, kohya, comfy", target);
-  return spell_dotted(modules, target, family);
+const char* to_string(Target target) {
+  for (auto [known, name] : kTargets)
+    if (known == target) return name;
+  return "";
+}
+
+Target parse_target(const std::string& name) {
+  std::vector<std::string> names;
+  for (auto [target, known] : kTargets) {
+    if (name == known) return target;
+    names.push_back(known);
+  }
+  fail(ErrorKind::usage, "\"{}\" is no format that can be written; there are: {}", name, join(names, ", "));
+}
+
+std::vector<Spelled> spell(const std::vector<LoraLayer>& layers, Target target, BaseModel base_model) {
+  return is_dotted(target) ? spell_dotted(layers, target, base_model) : spell_native(layers, target, base_model);
 }
 
 }  // namespace lora

@@ -1,22 +1,20 @@
-#include "files/compare.h"
-
 #include <ATen/ATen.h>
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "core/check.h"
 #include "core/text.h"
-#include "files/layers.h"
+#include "files/change.h"
+#include "files/progress.h"
+#include "io/public_call.h"
 
 namespace lora {
 
 namespace {
 
 // ⟨a, b⟩, ⟨a, a⟩ and ⟨b, b⟩.
-struct Products {
+struct DotProducts {
   double ab = 0, aa = 0, bb = 0;
 
   double cosine() const {
@@ -24,27 +22,22 @@ struct Products {
     return ab / std::sqrt(aa) / std::sqrt(bb);
   }
   double ratio() const { return aa == bb ? 1 : std::sqrt(bb / aa); }
-  void operator+=(const Products& other) {
+  void operator+=(const DotProducts& other) {
     ab += other.ab;
     aa += other.aa;
     bb += other.bb;
   }
 };
 
-std::vector<int64_t> size_of(const LayerChange& change) {
-  if (!change.A.defined()) return change.weight.sizes().vec();
-  return {change.B.size(0), change.A.size(1)};
-}
-
-std::string shape_of(const LayerChange& change) { return c10::str(at::IntArrayRef(size_of(change))); }
+std::string shape_text(const Effect& change) { return c10::str(at::IntArrayRef(shape_of(change))); }
 
 struct Compared {
-  Products products;
+  DotProducts products;
   std::string note;
   bool has_numbers = true;
 };
 
-Compared by_tensors(const NamedModule& a, const NamedModule& b) {
+Compared by_tensors(const LoraLayer& a, const LoraLayer& b) {
   Compared result{.products = {}, .note = "by its tensors: what it changes depends on the base model"};
   for (const auto& [suffix, tensor] : a.tensors) {
     auto other = b.tensors.find(suffix);
@@ -56,34 +49,26 @@ Compared by_tensors(const NamedModule& a, const NamedModule& b) {
   return result;
 }
 
-Compared compared(const NamedModule& a, const NamedModule& b) {
-  auto kind_a = kind_of(a), kind_b = kind_of(b);
-  if (depends_on_base(kind_a) || depends_on_base(kind_b)) {
-    if (kind_a == kind_b) return by_tensors(a, b);
-    return {{}, fmt::format("{} and {}, which depend on the base model", kind_a, kind_b), false};
+Compared compared(const LoraLayer& a, const LoraLayer& b) {
+  if (depends_on_base(a.tensors) || depends_on_base(b.tensors)) {
+    if (a.kind == b.kind) return by_tensors(a, b);
+    return {{}, fmt::format("{} and {}, which depend on the base model", a.kind, b.kind), false};
   }
   auto x = change_of(a), y = change_of(b);
-  if (x.empty() || y.empty()) return {{}, "half a pair of factors", false};
-  if (size_of(x) != size_of(y))
-    return {{}, fmt::format("of different sizes: {} and {}", shape_of(x), shape_of(y)), false};
-  return {{x.dot(y), x.dot(x), y.dot(y)}, "", true};
+  if (is_nothing(x) || is_nothing(y)) return {{}, "half a pair of factors", false};
+  if (shape_of(x) != shape_of(y))
+    return {{}, fmt::format("of different sizes: {} and {}", shape_text(x), shape_text(y)), false};
+  return {{dot(x, y), dot(x, x), dot(y, y)}, "", true};
 }
 
-std::string label(const NamedModule& layer) { return layer.component + "." + layer.path; }
-
-nlohmann::json finite(double x) { return std::isfinite(x) ? nlohmann::json(x) : nlohmann::json(nullptr); }
-
-}  // namespace
-
-Comparison compare_loras(const std::filesystem::path& a, const std::filesystem::path& b, const ToolProgress& progress) {
-  auto first = read_layers(a), second = read_layers(b);
-  Comparison result{.a = first.file.source, .b = second.file.source};
-  std::map<std::string, const NamedModule*> others;
-  for (const auto& layer : second.layers) others[label(layer)] = &layer;
-  Products all;
+Comparison compare(const LoraFile& first, const LoraFile& second, const ToolProgress& progress) {
+  Comparison result{.a = first.source, .b = second.source};
+  std::map<std::string, const LoraLayer*> others;
+  for (const auto& layer : second.layers) others[layer.name()] = &layer;
+  DotProducts all;
   int done = 0;
   for (const auto& layer : first.layers) {
-    auto name = label(layer);
+    auto name = layer.name();
     auto other = others.find(name);
     if (other == others.end()) {
       result.only_in_a.push_back(name);
@@ -98,51 +83,18 @@ Comparison compare_loras(const std::filesystem::path& a, const std::filesystem::
     if (progress) progress(++done, int(first.layers.size()));
   }
   for (const auto& layer : second.layers)
-    if (others.contains(label(layer))) result.only_in_b.push_back(label(layer));
+    if (others.contains(layer.name())) result.only_in_b.push_back(layer.name());
   result.cosine = all.cosine();
   result.ratio = all.ratio();
   return result;
 }
 
-std::string Comparison::summary() const {
-  if (rows.empty())
-    return fmt::format("no layer in common: {} in the first alone, {} in the second alone", only_in_a.size(),
-                       only_in_b.size());
-  std::vector<double> cosines;
-  for (const auto& row : rows)
-    if (!std::isnan(row.cosine)) cosines.push_back(row.cosine);
-  if (cosines.empty()) return fmt::format("{} layers in common, none of which can be compared", rows.size());
-  auto [low, high] = std::minmax_element(cosines.begin(), cosines.end());
-  return fmt::format(
-      "{} layers in common: cosine {:.6f} together ({:.6f} to {:.6f} by layer), norm ratio {:.6f}; {} in the first "
-      "alone, {} in the second alone",
-      rows.size(), cosine, *low, *high, ratio, only_in_a.size(), only_in_b.size());
-}
+}  // namespace
 
-std::string Comparison::text() const {
-  auto text = fmt::format("{}\n  first:  {}\n  second: {}\n", summary(), a, b);
-  if (!rows.empty()) text += "    cosine     ratio\n";
-  for (const auto& [layer, c, r, note] : rows)
-    text += std::isnan(c)
-                ? fmt::format("         –         –  {} ({})\n", layer, note)
-                : fmt::format("  {:8.6f}  {:8.5g}  {}{}\n", c, r, layer, note.empty() ? "" : " (" + note + ")");
-  for (const auto& layer : only_in_a) text += fmt::format("  only in the first:  {}\n", layer);
-  for (const auto& layer : only_in_b) text += fmt::format("  only in the second: {}\n", layer);
-  return text;
-}
-
-std::string Comparison::json() const {
-  nlohmann::json all{{"a", a},
-                     {"b", b},
-                     {"summary", summary()},
-                     {"cosine", finite(cosine)},
-                     {"ratio", finite(ratio)},
-                     {"only_in_a", only_in_a},
-                     {"only_in_b", only_in_b},
-                     {"layers", nlohmann::json::array()}};
-  for (const auto& [layer, c, r, note] : rows)
-    all["layers"].push_back({{"layer", layer}, {"cosine", finite(c)}, {"ratio", finite(r)}, {"note", note}});
-  return all.dump(2);
+Comparison compare_loras(const LoraSource& a, const LoraSource& b, const CompareOptions& options) {
+  return public_call([&] {
+    return compare(read_lora(a, options.read_a), read_lora(b, options.read_b), as_callers(options.progress));
+  });
 }
 
 }  // namespace lora

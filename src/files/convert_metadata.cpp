@@ -5,7 +5,11 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "kinds/builtin.h"
+#include "kinds/kinds.h"
+#include "loaders/adapter_fields.h"
 #include "loaders/metadata.h"
+#include "names/base_model.h"
 
 namespace lora {
 
@@ -16,40 +20,18 @@ namespace {
 using Metadata = std::map<std::string, std::string>;
 
 // Without what is about the old file's form or bytes.
-Metadata kept(const LoraStateDict& source) {
-  auto metadata = source.state_dict.metadata;
+Metadata kept(const LoraFile& source) {
+  auto metadata = source.metadata;
   for (const char* gone : {kAdapterMetadata, "format", "sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256"})
     metadata.erase(gone);
   return metadata;
 }
 
-double alpha_of(const NamedModule& layer, double rank) {
-  auto value = [&](const char* suffix) { return layer.tensors.at(suffix).to(at::kDouble).item<double>(); };
-  if (layer.tensors.contains("scale")) return value("scale") * rank;
-  return layer.tensors.contains("alpha") ? value("alpha") : rank;
-}
-
-// `<path>.lora_A.weight` and so on with `<path>.alpha`, by component.
-std::map<std::string, StateDict> by_component(const std::vector<NamedModule>& layers) {
-  std::map<std::string, StateDict> components;
-  for (const auto& layer : layers) {
-    auto& tensors = components[layer.component];
-    for (const auto& [suffix, tensor] : layer.tensors) {
-      bool magnitude = suffix == "dora_scale", bias = suffix == "diff_b";
-      if (suffix == "alpha" || suffix == "scale") continue;
-      tensors.set(layer.path + "." + (magnitude ? "lora_magnitude_vector" : bias ? "lora_B.bias" : suffix), tensor);
-    }
-    if (auto A = layer.tensors.find("lora_A.weight"); A != layer.tensors.end())
-      tensors.set(layer.path + ".alpha", at::scalar_tensor(alpha_of(layer, double(A->second.size(0))), at::kDouble));
-  }
-  return components;
-}
-
 // The source's fields of one component, as far as they say nothing of strengths.
-json fields_of_source(const std::string& component, const LoraStateDict& source) {
+json fields_of_source(const std::string& component, const LoraFile& source) {
   json fields = json::object();
-  auto entry = source.state_dict.metadata.find(kAdapterMetadata);
-  if (entry == source.state_dict.metadata.end()) return fields;
+  auto entry = source.metadata.find(kAdapterMetadata);
+  if (entry == source.metadata.end()) return fields;
   auto all = json::parse(entry->second, nullptr, /*allow_exceptions=*/false);
   auto prefix = component + ".";
   for (const auto& [key, value] : all.items())
@@ -66,44 +48,38 @@ Value most_common(const std::vector<Value>& values) {
   return std::max_element(counts.begin(), counts.end(), [](auto& a, auto& b) { return a.second < b.second; })->first;
 }
 
-std::string network_module(const std::vector<NamedModule>& layers, const std::string& family) {
-  bool plain = std::all_of(layers.begin(), layers.end(), [](auto& layer) { return kind_of(layer) == "LoRA"; });
-  if (!plain) return "lycoris.kohya";
-  return family == "SD 3" ? "networks.lora_sd3" : family == "Flux" ? "networks.lora_flux" : "networks.lora";
-}
-
-std::string base_model_version(const std::string& family) {
-  if (family == "SD 1.x") return "sd_v1";
-  if (family == "SD 2.x") return "sd_v2";
-  if (family == "SDXL") return "sdxl_base_v1-0";
-  return family == "Flux" ? "flux1" : "";
+// LyCORIS' module for all but plain LoRA.
+std::string_view network_module(const LoraFile& file) {
+  bool plain = std::all_of(file.layers.begin(), file.layers.end(), [](auto& layer) {
+    return kind_of(layer.tensors) == &lora_kind() && layer.kind == lora_kind().name();
+  });
+  auto* row = row_of(file.base_model);
+  return !plain ? "lycoris.kohya" : row ? row->network_module : "networks.lora";
 }
 
 }  // namespace
 
-std::map<std::string, std::string> adapter_fields_of(const std::vector<NamedModule>& layers,
-                                                     const LoraStateDict& source) {
+std::map<std::string, std::string> adapter_fields_of(const std::vector<LoraLayer>& layers, const LoraFile& source) {
+  std::map<std::string, std::vector<LoraLayer>> components;
+  for (const auto& layer : layers) components[layer.component].push_back(layer);
   std::map<std::string, std::string> fields;
-  for (const auto& [component, tensors] : by_component(layers)) {
+  for (const auto& [component, own] : components) {
     auto all = fields_of_source(component, source);
-    all.update(json::parse(adapter_fields(component, tensors)));
+    all.update(json::parse(adapter_fields(component, own)));
     fields[component] = all.dump(2);
   }
   return fields;
 }
 
-Metadata diffusers_metadata(const LoraStateDict& source, const std::vector<NamedModule>& layers,
+Metadata diffusers_metadata(const LoraFile& source, const std::vector<LoraLayer>& layers,
                             const std::map<std::string, std::string>& fields) {
   auto metadata = kept(source);
   metadata["format"] = "pt";
   // Alpha = rank is what readers assume. Otherwise every component needs its fields: a reader that finds some of them
   // infers nothing for the rest.
-  bool says_alphas = source.state_dict.metadata.contains(kAdapterMetadata) ||
-                     std::any_of(layers.begin(), layers.end(), [](auto& layer) {
-                       auto A = layer.tensors.find("lora_A.weight");
-                       auto rank = A == layer.tensors.end() ? 0.0 : double(A->second.size(0));
-                       return alpha_of(layer, rank) != rank;
-                     });
+  bool says_alphas = source.metadata.contains(kAdapterMetadata) ||
+                     std::any_of(layers.begin(), layers.end(),
+                                 [](auto& layer) { return alpha_of(layer) != double(rank_of(layer.tensors)); });
   if (!says_alphas) return metadata;
   json all = json::object();
   for (const auto& [component, text] : fields) all.update(json::parse(prefixed_metadata(text, component)));
@@ -111,23 +87,23 @@ Metadata diffusers_metadata(const LoraStateDict& source, const std::vector<Named
   return metadata;
 }
 
-Metadata kohya_metadata(const LoraLayers& read) {
-  auto metadata = kept(read.file);
-  const auto& family = read.file.architecture;
+Metadata kohya_metadata(const LoraFile& file) {
+  auto metadata = kept(file);
   std::vector<int64_t> ranks;
   std::vector<double> alphas;
-  for (const auto& layer : read.layers)
-    if (auto A = layer.tensors.find("lora_A.weight"); A != layer.tensors.end()) {
-      ranks.push_back(A->second.size(0));
-      alphas.push_back(alpha_of(layer, double(ranks.back())));
+  for (const auto& layer : file.layers)
+    if (kind_of(layer.tensors) == &lora_kind()) {
+      ranks.push_back(rank_of(layer.tensors));
+      alphas.push_back(alpha_of(layer));
     }
-  metadata.emplace("ss_network_module", network_module(read.layers, family));
+  auto* row = row_of(file.base_model);
+  metadata.emplace("ss_network_module", network_module(file));
   if (!ranks.empty()) {
     metadata.emplace("ss_network_dim", std::to_string(most_common(ranks)));
     metadata.emplace("ss_network_alpha", fmt::format("{:g}", most_common(alphas)));
   }
-  if (auto version = base_model_version(family); !version.empty()) metadata.emplace("ss_base_model_version", version);
-  metadata.emplace("ss_v2", family == "SD 2.x" ? "True" : "False");
+  if (row && !row->version.empty()) metadata.emplace("ss_base_model_version", row->version);
+  metadata.emplace("ss_v2", row && row->is_v2 ? "True" : "False");
   return metadata;
 }
 

@@ -1,11 +1,10 @@
-#include "files/hashes.h"
-
 #include <algorithm>
 #include <future>
 
-#include "core/check.h"
+#include "core/edge.h"
 #include "io/digest.h"
 #include "io/safetensors.h"
+#include "lora/files.h"
 
 namespace lora {
 
@@ -19,7 +18,7 @@ std::string sha256(std::string_view bytes) {
   return hash.digits();
 }
 
-// OneTrainer's: of the tensors one after the other, by name.
+// The digest that OneTrainer writes: of the tensors in the order of their names.
 std::string sha256_by_name(std::string_view data, std::vector<SafetensorsEntry> entries) {
   std::sort(entries.begin(), entries.end(), [](auto& a, auto& b) { return a.name < b.name; });
   Sha256 hash;
@@ -41,13 +40,14 @@ std::map<std::string, std::string> claims(const SafetensorsHeader& header, std::
   };
   if (auto hash = told("sshs_model_hash"); hash.starts_with("0x"))
     // LyCORIS hashes the tensors in the order that they had when it trained.
-    result["sshs_model_hash"] = hash.substr(2) == data_hash || hash.substr(2) == sha256_by_name(data, header.entries)
-                                    ? kMatches
-                                    : "cannot be checked: LyCORIS' own, over tensors in an order that the file lacks";
+    result["sshs_model_hash"] =
+        hash.substr(2) == data_hash || hash.substr(2) == sha256_by_name(data, header.entries)
+            ? kMatches
+            : "cannot be checked: LyCORIS hashes the tensors in an order that the file does not keep";
   else if (!hash.empty())
     result["sshs_model_hash"] = hash == data_hash ? kMatches : kDiffers;
   if (told("sshs_legacy_hash") != "")
-    result["sshs_legacy_hash"] = "cannot be checked: it is of the file as it was before its metadata was whole";
+    result["sshs_legacy_hash"] = "cannot be checked: it was computed before the metadata was complete";
   if (auto hash = told("modelspec.hash_sha256"); !hash.empty()) {
     auto digits = hash.starts_with("0x") ? hash.substr(2) : hash;
     result["modelspec.hash_sha256"] =
@@ -56,13 +56,7 @@ std::map<std::string, std::string> claims(const SafetensorsHeader& header, std::
   return result;
 }
 
-}  // namespace
-
-bool FileHashes::changed() const {
-  return std::any_of(claims.begin(), claims.end(), [](auto& claim) { return claim.second == kDiffers; });
-}
-
-FileHashes hash_file(const std::filesystem::path& file) {
+FileHashes hash(const std::filesystem::path& file) {
   auto mapped = MappedFile::open(file);
   auto bytes = mapped->bytes();
   auto whole = std::async(std::launch::async, [&] { return sha256(bytes); });
@@ -79,6 +73,16 @@ FileHashes hash_file(const std::filesystem::path& file) {
   }
   hashes.file = whole.get();
   return hashes;
+}
+
+}  // namespace
+
+bool FileHashes::changed() const {
+  return std::any_of(claims.begin(), claims.end(), [](auto& claim) { return claim.second == kDiffers; });
+}
+
+FileHashes hash_file(const std::filesystem::path& file) {
+  return edge([&] { return hash(file); });
 }
 
 }  // namespace lora

@@ -1,5 +1,3 @@
-#include "files/inspect.h"
-
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -9,10 +7,15 @@
 #include <future>
 #include <mutex>
 
+#include "adapters/finite.h"
 #include "core/check.h"
 #include "core/text.h"
+#include "files/change.h"
 #include "files/inspect_checks.h"
-#include "files/layers.h"
+#include "files/progress.h"
+#include "io/public_call.h"
+#include "loaders/adapter_fields.h"
+#include "names/base_model.h"
 
 namespace lora {
 
@@ -21,47 +24,39 @@ namespace {
 using Component = Inspection::Component;
 using Facts = Inspection::Layer;
 
-bool all_finite(const Module& module) {
-  return std::all_of(module.begin(), module.end(), [](auto& entry) {
-    return !entry.second.is_floating_point() || at::isfinite(entry.second.to(at::kFloat)).all().template item<bool>();
-  });
+bool is_finite(const LoraLayer& layer) {
+  return std::all_of(layer.tensors.begin(), layer.tensors.end(), [](auto& entry) { return all_finite(entry.second); });
 }
 
-Facts examined(const NamedModule& module) {
-  Facts layer{.component = module.component, .path = module.path, .kind = kind_of(module)};
-  // Of plain factors the norm tells; what applies the others passes them over.
-  if (layer.kind != "LoRA" && !all_finite(module.tensors)) {
-    layer.norm = NAN;
-    return layer;
-  }
+Facts examined(const LoraLayer& layer) {
+  Facts facts{.component = layer.component, .path = layer.path, .kind = layer.kind};
+  facts.incomplete = !missing_of(layer.tensors).empty();
+  facts.depends_on_base = depends_on_base(layer.tensors);
   try {
-    auto change = change_of(module);
-    layer.rank = change.rank;
-    layer.alpha = change.alpha;
-    layer.rows = rows_of(module.tensors);
-    layer.columns = columns_of(module.tensors);
-    if (auto rows = module.tensors.find("lokr_rows"); rows != module.tensors.end())
-      layer.rows = (rows->second[1] - rows->second[0]).item<int64_t>();
-    layer.norm = change.norm();
+    auto size = size_of(layer.tensors);
+    facts.rank = rank_of(layer.tensors);
+    facts.alpha = facts.rank > 0 ? alpha_of(layer) : strength_of(layer, 0).alpha;
+    facts.rows = size.rows;
+    facts.columns = size.columns;
+    facts.convolution = !size.kernel.empty();
+    facts.norm = is_finite(layer) ? norm(change_of(layer)) : NAN;
   } catch (const Error& error) {
-    layer.error = error.what();
+    facts.error = error.what();
   }
-  for (const char* suffix : {"lora_A.weight", "diff"})
-    if (auto it = module.tensors.find(suffix); it != module.tensors.end()) layer.convolution = it->second.dim() == 4;
-  return layer;
+  return facts;
 }
 
-std::vector<Facts> examine(const std::vector<NamedModule>& modules, const ToolProgress& progress) {
-  std::vector<Facts> layers(modules.size());
+std::vector<Facts> examine(const std::vector<LoraLayer>& given, const ToolProgress& progress) {
+  std::vector<Facts> layers(given.size());
   std::atomic<int> done = 0;
   std::mutex telling;
-  at::parallel_for(0, int64_t(modules.size()), 1, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, int64_t(given.size()), 1, [&](int64_t begin, int64_t end) {
     for (auto i = begin; i < end; ++i) {
-      layers[i] = examined(modules[i]);
+      layers[i] = examined(given[i]);
       auto now = ++done;
       if (!progress) continue;
       std::lock_guard lock(telling);
-      progress(now, int(modules.size()));
+      progress(now, int(given.size()));
     }
   });
   return layers;
@@ -121,16 +116,16 @@ std::string algorithm_of(const std::vector<Facts>& layers) {
   return join(kinds, " + ");
 }
 
-std::string known_by(const LoraStateDict& lora) {
-  if (lora.architecture.empty()) return "";
-  if (lora.cross_attention != 0) return fmt::format("its cross-attention takes text of width {}", lora.cross_attention);
-  // Names tell all others from these two, which have the same.
-  bool told = lora.architecture == "SD 1.x" || lora.architecture == "SD 2.x";
-  return told ? "its metadata says so" : "the names of its layers";
+std::string known_by(const LoraFile& file) {
+  auto* row = row_of(file.base_model);
+  if (!row) return "";
+  if (file.cross_attention != 0) return fmt::format("its cross-attention takes text of width {}", file.cross_attention);
+  bool has_names_of_its_own = !row->marks.empty() || !row->unet_marks.empty();
+  return has_names_of_its_own ? "the names of its layers" : "its metadata says so";
 }
 
-std::string trainer_of(const LoraStateDict& lora) {
-  const auto& metadata = lora.state_dict.metadata;
+std::string trainer_of(const LoraFile& file) {
+  const auto& metadata = file.metadata;
   auto value = [&](const char* key) {
     auto it = metadata.find(key);
     return it == metadata.end() ? std::string() : it->second;
@@ -144,40 +139,40 @@ std::string trainer_of(const LoraStateDict& lora) {
   if (auto implementation = value("modelspec.implementation"); !implementation.empty()) return implementation;
   if (!software.empty()) return software.substr(0, 100);
   if (metadata.contains("lora_adapter_metadata")) return "PEFT";
-  if (lora.dialect == "cloneofsimo") return "cloneofsimo's lora";
-  if (lora.dialect.starts_with("xlabs")) return "XLabs";
-  if (lora.dialect.starts_with("lycoris")) return "LyCORIS around diffusers (SimpleTuner)";
+  if (file.dialect == "cloneofsimo") return "cloneofsimo's lora";
+  if (file.dialect.starts_with("xlabs")) return "XLabs";
+  if (file.dialect.starts_with("lycoris")) return "LyCORIS around diffusers (SimpleTuner)";
   return "";
 }
 
-}  // namespace
-
-Inspection inspect_lora(const std::filesystem::path& source, const ToolProgress& progress) {
-  auto [lora, modules] = read_layers(source);
-  auto hashing = std::async(std::launch::async, [file = lora.path] {
-    return std::filesystem::is_directory(file) ? FileHashes() : hash_file(file);  // PEFT's folders: files of their own
+Inspection inspect(const LoraFile& file, const ToolProgress& progress) {
+  auto hashing = std::async(std::launch::async, [path = file.path] {
+    // PEFT's folders have several files, tensors in memory have none.
+    return std::filesystem::is_regular_file(path) ? hash_file(path) : FileHashes();
   });
-  Inspection inspection{.file = lora.source, .dialect = lora.dialect};
-  inspection.trainer = trainer_of(lora);
-  inspection.architecture = lora.architecture;
-  inspection.known_by = known_by(lora);
-  inspection.tensors = lora.state_dict.size() + lora.network_alphas.size();
-  inspection.metadata = lora.state_dict.metadata;
-  inspection.unmatched = lora.unmatched;
-  inspection.notes = lora.notes;
-  for (const auto& [key, tensor] : lora.state_dict) {
-    ++inspection.dtypes[to_string(tensor.scalar_type())];
-    inspection.bytes += tensor.nbytes();
+  Inspection inspection{.file = file.source, .dialect = file.dialect};
+  inspection.trainer = trainer_of(file);
+  inspection.architecture = to_string(file.base_model);
+  inspection.known_by = known_by(file);
+  inspection.metadata = file.metadata;
+  inspection.unmatched = file.unmatched;
+  inspection.notes = file.notes;
+  for (const auto& layer : file.layers) {
+    inspection.tensors += layer.tensors.size() + layer.keys.contains(kAlpha) + layer.keys.contains(kScale);
+    for (const auto& [suffix, tensor] : layer.tensors) {
+      ++inspection.dtypes[to_string(tensor.scalar_type())];
+      inspection.bytes += tensor.nbytes();
+    }
   }
-  for (const auto& embedding : lora.embeddings) inspection.words[embedding.word].push_back(embedding.component);
+  for (const auto& embedding : file.embeddings) inspection.words[embedding.word].push_back(embedding.component);
 
-  inspection.layers = examine(modules, progress);
+  inspection.layers = examine(file.layers, progress);
   inspection.algorithm = algorithm_of(inspection.layers);
   std::map<std::string, PublishedComponent> published;
   for (const auto& layer : inspection.layers) {
     auto known = [&](auto& component) { return component.name == layer.component; };
     if (std::any_of(inspection.components.begin(), inspection.components.end(), known)) continue;
-    auto candidates = published_components(lora.architecture, layer.component);
+    auto candidates = published_components(file.base_model, layer.component);
     if (!candidates.empty())
       published[layer.component] = best_fit(std::move(candidates), inspection.layers, layer.component);
     auto model = published.find(layer.component);
@@ -197,8 +192,10 @@ Inspection inspect_lora(const std::filesystem::path& source, const ToolProgress&
   return inspection;
 }
 
-size_t Inspection::problems() const {
-  return static_cast<size_t>(std::count_if(findings.begin(), findings.end(), [](auto& f) { return f.problem; }));
+}  // namespace
+
+Inspection inspect_lora(const LoraSource& source, const InspectOptions& options) {
+  return public_call([&] { return inspect(read_lora(source, options.read), as_callers(options.progress)); });
 }
 
 }  // namespace lora

@@ -5,7 +5,6 @@
 #include <set>
 
 #include "core/text.h"
-#include "files/layers.h"
 
 namespace lora {
 
@@ -29,7 +28,7 @@ void find(std::vector<Finding>& findings, bool problem, const std::string& what,
 }
 
 bool is_zero(const Facts& layer) {
-  return layer.norm == 0 && layer.error.empty() && layer.kind != "half a pair" && !depends_on_base(layer.kind);
+  return layer.norm == 0 && layer.error.empty() && !layer.incomplete && !layer.depends_on_base;
 }
 
 // Layers whose change is out of all proportion, by the root mean square of its numbers: robust against the sizes of
@@ -120,7 +119,7 @@ std::vector<Finding> check_layers(const std::vector<Facts>& layers,
   find(findings, true, "layers have NaN or infinite numbers",
        names_where(layers, [](auto& layer) { return !std::isfinite(layer.norm); }));
   find(findings, true, "layers have one half of a pair of factors",
-       names_where(layers, [](auto& layer) { return layer.kind == "half a pair"; }));
+       names_where(layers, [](auto& layer) { return layer.incomplete; }));
   for (const auto& layer : layers)
     if (!layer.error.empty()) findings.push_back({true, layer.error, {name_of(layer)}});
   auto alpha_0 = [](const Facts& layer) { return layer.rank > 0 && layer.alpha == 0; };
@@ -129,7 +128,7 @@ std::vector<Finding> check_layers(const std::vector<Facts>& layers,
   auto zero = names_where(layers, [&](auto& layer) { return is_zero(layer) && !alpha_0(layer); });
   bool all = zero.size() == layers.size();
   find(findings, all,
-       all ? "layers, which are all, change nothing" : "layers change nothing: zeros, as before training",
+       all ? "layers change nothing, and the file has no others" : "layers change nothing: zeros, as before training",
        std::move(zero));
   find(findings, true,
        fmt::format("layers change their weights more than {} times as much as the median layer does (root mean square)",
@@ -137,15 +136,15 @@ std::vector<Finding> check_layers(const std::vector<Facts>& layers,
        huge(layers));
   for (const auto& [component, model] : published) {
     auto mine = [&](const Facts& layer) { return layer.component == component; };
-    find(findings, true, fmt::format("layers are none that {} has", model.model),
+    find(findings, true, fmt::format("layers do not exist in {}", model.model),
          names_where(layers, [&](auto& layer) { return mine(layer) && !model.layers.contains(layer.path); }));
-    find(findings, true, fmt::format("layers are of other sizes than {}'s", model.model),
+    find(findings, true, fmt::format("layers have other sizes than in {}", model.model),
          names_where(layers, [&](auto& layer) {
            auto it = model.layers.find(layer.path);
            return mine(layer) && it != model.layers.end() && !fits(layer, it->second);
          }));
   }
-  find(findings, true, "layers are missing that most blocks like theirs have", gaps(layers, published));
+  find(findings, true, "layers are missing that most blocks of their kind have", gaps(layers, published));
   return findings;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 // What is odd about the layers of a LoRA.
-#include "files/inspect.h"
 #include "files/published_models.h"
+#include "lora/files.h"
 
 namespace lora {
 

@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "lora/base_model.h"
 #include "nn/site.h"
 
 namespace lora {
@@ -21,8 +22,7 @@ struct PublishedComponent {
   size_t trainable() const;  // linear layers and convolutions
 };
 
-// What `component` is in the models of a family (as architecture_of names it): several where they differ in it, none
-// where it is not known.
-std::vector<PublishedComponent> published_components(const std::string& family, const std::string& component);
+// What `component` is in the models of that name: several where they differ in it, none where it is not known.
+std::vector<PublishedComponent> published_components(BaseModel base_model, const std::string& component);
 
 }  // namespace lora

@@ -1,4 +1,4 @@
-// scan_cache_dir: what a cache holds.
+// scan_cache_dir and CacheInfo: lists a cache.
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -21,7 +21,7 @@ namespace {
 const std::map<std::string, std::string> kTypes = {
     {"models", "model"}, {"datasets", "dataset"}, {"spaces", "space"}, {"kernels", "kernel"}};
 
-// What is in a cache's folder and is no repository: locks, the tag, blobs that repositories share, a desktop's files.
+// Entries of a cache's folder that are not repositories: locks, the tag, shared blobs, a desktop's files.
 bool is_other(const std::string& name) {
   return name == ".locks" || name == "CACHEDIR.TAG" || name == "blobs" || name == ".DS_Store";
 }
@@ -34,7 +34,7 @@ uint64_t sum(const Sizes& sizes) {
   return total;
 }
 
-// Where the first link leads: further ones are of blobs that repositories share.
+// The target of the first link only. Further links lead to blobs that repositories share.
 fs::path blob_of(const fs::path& path) {
   if (!fs::is_symlink(path)) return path;
   return (path.parent_path() / fs::read_symlink(path)).lexically_normal();
@@ -63,7 +63,7 @@ CachedRevision scan_revision(const fs::path& folder, Sizes& of_repo, std::vector
     std::error_code error;
     auto size = fs::file_size(blob, error);
     if (error) {
-      warnings.push_back(fmt::format("{}: {} leads to {}, which is not there", folder.string(), name, blob.string()));
+      warnings.push_back(fmt::format("{}: {} links to {}, which does not exist", folder.string(), name, blob.string()));
       continue;
     }
     sizes[blob] = of_repo[blob] = size;
@@ -88,8 +88,8 @@ CachedRepo scan_repo(const fs::path& folder, const std::string& type, const std:
   std::sort(repo.revisions.begin(), repo.revisions.end(),
             [](auto& a, auto& b) { return a.commit_hash < b.commit_hash; });
   for (const auto& [commit, names] : refs)
-    warnings.push_back(
-        fmt::format("{}: {} is at {}, of which nothing is in the cache", folder.string(), join(names, ", "), commit));
+    warnings.push_back(fmt::format("{}: {} points to {}, but the cache has no files of it", folder.string(),
+                                   join(names, ", "), commit));
   for (const auto& entry : fs::directory_iterator(folder / "blobs", error))
     if (entry.path().extension() == ".incomplete") repo.incomplete_size += entry.file_size(error);
   repo.size_on_disk = sum(sizes);
@@ -103,17 +103,17 @@ CacheInfo scan_cache_dir(const fs::path& cache_dir) {
   return edge([&] {
     CacheInfo info{.cache_dir = hub_cache(cache_dir)};
     check(fs::is_directory(info.cache_dir), ErrorKind::not_found,
-          "{}: there is no such cache; HF_HUB_CACHE or cache_dir names another, and a download makes one",
-          info.cache_dir.string());
-    Sizes physical;  // blobs that repositories share count once
+          "{}: no such cache; a download creates it; HF_HUB_CACHE or cache_dir names another", info.cache_dir.string());
+    Sizes physical;  // counts a blob once if several repositories share it
     for (const auto& entry : fs::directory_iterator(info.cache_dir)) {
       auto name = entry.path().filename().string();
       if (is_other(name)) continue;
       auto dashes = name.find("--");
       auto type = dashes == name.npos ? kTypes.end() : kTypes.find(name.substr(0, dashes));
       if (!entry.is_directory() || type == kTypes.end() || !fs::is_directory(entry.path() / "snapshots")) {
-        // A repository of which only refs or the absence of files is noted holds nothing.
-        if (type == kTypes.end()) info.warnings.push_back(fmt::format("{}: is no repository", entry.path().string()));
+        // A repository without snapshots has only refs or notes about missing files: nothing to list.
+        if (type == kTypes.end())
+          info.warnings.push_back(fmt::format("{}: is not a repository", entry.path().string()));
         continue;
       }
       Sizes sizes;
@@ -130,6 +130,19 @@ CacheInfo scan_cache_dir(const fs::path& cache_dir) {
     info.size_on_disk = sum(physical);
     return info;
   });
+}
+
+std::vector<const CachedRepo*> CacheInfo::find(const std::string& repo_id) const {
+  std::vector<const CachedRepo*> found;
+  std::vector<std::string> known;
+  for (const auto& repo : repos) {
+    if (repo.repo_id == repo_id) found.push_back(&repo);
+    known.push_back(repo.repo_id);
+  }
+  auto near = nearest(repo_id, known);
+  check(!found.empty(), ErrorKind::not_found, "{}: no such repository in the cache {}{}", repo_id, cache_dir.string(),
+        near.empty() ? "" : fmt::format("; did you mean \"{}\"?", near));
+  return found;
 }
 
 std::string CacheInfo::json() const {

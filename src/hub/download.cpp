@@ -1,4 +1,4 @@
-// hf_hub_download and snapshot_download.
+// hf_hub_download, hf_hub_download_files and snapshot_download.
 #include <fnmatch.h>
 
 #include <algorithm>
@@ -16,7 +16,7 @@ namespace {
 
 bool matches(const std::string& file, const std::vector<std::string>& patterns) {
   return std::any_of(patterns.begin(), patterns.end(), [&](std::string pattern) {
-    std::replace(pattern.begin(), pattern.end(), '\\', '/');  // as Windows' users write them
+    std::replace(pattern.begin(), pattern.end(), '\\', '/');  // Windows users write these
     if (pattern.ends_with('/')) pattern += '*';
     return ::fnmatch(pattern.c_str(), file.c_str(), FNM_NOESCAPE) == 0;
   });
@@ -55,12 +55,17 @@ fs::path hf_hub_download(const std::string& repo_id, const std::string& filename
     try {
       cache.note_commit(settings.revision, metadata.commit);
     } catch (const Error&) {
-      if (!path) throw;  // with the file there, a cache that cannot be written will do
+      if (!path) throw;  // if the file is there, the cache need not be writable
     }
     if (path) return *path;
     meter.expect_files(1);
     return bring(client, meter, cache, settings, {{repo_id, metadata.commit, filename}, metadata.etag, metadata.size});
   });
+}
+
+fs::path hf_hub_download_files(const std::string& repo_id, const std::vector<std::string>& filenames,
+                               const HubOptions& options) {
+  return edge([&] { return Snapshot(repo_id, options).fetch(filenames); });
 }
 
 fs::path snapshot_download(const std::string& repo_id, const FilePatterns& patterns, const HubOptions& options) {
@@ -71,7 +76,7 @@ fs::path snapshot_download(const std::string& repo_id, const FilePatterns& patte
     auto files = snapshot.files();
     for (const auto& file : files)
       if ((allowed.empty() || matches(file, allowed)) && !matches(file, ignored)) wanted.push_back(file);
-    check(!wanted.empty(), ErrorKind::not_found, "{}: none of its {} files is wanted; there are: {}", repo_id,
+    check(!wanted.empty(), ErrorKind::not_found, "{}: the patterns match none of its {} files: {}", repo_id,
           files.size(), listing(files));
     return snapshot.fetch(wanted);
   });

@@ -1,10 +1,10 @@
 #include "hub/environment.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstdlib>
 
 #include "core/check.h"
+#include "core/text.h"
 #include "io/json_file.h"
 
 namespace lora {
@@ -32,16 +32,14 @@ bool is_true(std::string value) {
 int seconds(const char* name, int fallback) {
   auto text = variable(name);
   if (text.empty()) return fallback;
-  int value = 0;
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  check(error == std::errc() && end == text.data() + text.size() && value >= 0, ErrorKind::usage,
-        "the environment's {}={}: a number of seconds was expected", name, text);
+  auto value = parse_integer<int>(text).value_or(-1);
+  check(value >= 0, ErrorKind::usage, "{}={} in the environment: a number of seconds was expected", name, text);
   return value ? value : fallback;
 }
 
 bool is_of_a_name(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 
-// "~" at the beginning, and $NAME or ${NAME} of variables that there are.
+// Expands "~" at the beginning, and $NAME or ${NAME} of variables that exist.
 fs::path expanded(const std::string& text) {
   std::string path;
   size_t at = 0;
@@ -68,30 +66,24 @@ fs::path home() {
   return expanded((cache.empty() ? "~/.cache" : cache) + "/huggingface");
 }
 
-std::string trimmed(const std::string& text) {
-  constexpr auto kSpace = " \t\r\n";
-  auto begin = text.find_first_not_of(kSpace);
-  return begin == text.npos ? "" : text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
-}
-
 std::string stored_login() {
-  if (auto token = trimmed(first_of({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})); !token.empty()) return token;
+  auto given = first_of({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"});
+  if (auto token = trimmed(given); !token.empty()) return std::string(token);
   auto place = variable("HF_TOKEN_PATH");
   auto file = place.empty() ? home() / "token" : expanded(place);
-  return fs::is_regular_file(file) ? trimmed(read_text(file)) : "";
+  return fs::is_regular_file(file) ? std::string(trimmed(read_text(file))) : "";
 }
 
 std::string chosen(const HubToken& token) {
   switch (token.use()) {
-    case HubToken::Use::given: return trimmed(token.text());
+    case HubToken::Use::given: return std::string(trimmed(token.text()));
     case HubToken::Use::none: return "";
     case HubToken::Use::if_any: return is_true(variable("HF_HUB_DISABLE_IMPLICIT_TOKEN")) ? "" : stored_login();
     case HubToken::Use::stored: break;
   }
   auto login = stored_login();
-  check(
-      !login.empty(), ErrorKind::forbidden,
-      "the stored login is asked for (token = true), and there is none: set HF_TOKEN, or log in with `hf auth login`");
+  check(!login.empty(), ErrorKind::forbidden,
+        "token is true, but there is no stored login: set HF_TOKEN, or log in with `hf auth login`");
   return login;
 }
 
@@ -102,7 +94,7 @@ std::string hub_endpoint() {
   if (endpoint.empty()) return "https://huggingface.co";
   while (endpoint.ends_with('/')) endpoint.pop_back();
   check(endpoint.starts_with("https://") || endpoint.starts_with("http://"), ErrorKind::usage,
-        "the environment's HF_ENDPOINT={}: an address that begins with https:// was expected", endpoint);
+        "HF_ENDPOINT={} in the environment: an address that begins with https:// was expected", endpoint);
   return endpoint;
 }
 
@@ -122,17 +114,17 @@ int hub_download_timeout() { return seconds("HF_HUB_DOWNLOAD_TIMEOUT", 10); }
 
 std::string hub_token(const HubToken& token) {
   auto text = chosen(token);
-  // It becomes part of a header.
+  // The token becomes part of an HTTP header.
   bool plain = std::all_of(text.begin(), text.end(), [](unsigned char c) { return c > ' ' && c < 0x7f; });
-  check(plain, ErrorKind::usage, "the Hub's token holds characters that no token has; look at HF_TOKEN or the login");
+  check(plain, ErrorKind::usage,
+        "the token has characters that are not allowed in a token; check HF_TOKEN or the stored login");
   return text;
 }
 
 std::string hub_certificates() {
   auto file = first_of({"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"});
   check(file.empty() || fs::exists(file), ErrorKind::not_found,
-        "{}: there is no such file of certificates; SSL_CERT_FILE, REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names it",
-        file);
+        "{}: no such file of certificates; SSL_CERT_FILE, REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names it", file);
   return file;
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-// What huggingface_hub's environment variables say, read at every call.
+// The environment variables of huggingface_hub. Every call reads them again.
 #include <filesystem>
 #include <string>
 
@@ -7,18 +7,19 @@
 
 namespace lora {
 
-std::string hub_endpoint();                                   // without a slash at its end
-std::filesystem::path hub_cache(const std::filesystem::path&  // HubOptions::cache_dir
-                                    cache_dir);               // absolute
+// The Hub's address, without a slash at its end. Throws Error{usage} if it does not begin with http:// or https://.
+std::string hub_endpoint();
+// The absolute path of the cache: HubOptions::cache_dir, or the environment's if that is empty.
+std::filesystem::path hub_cache(const std::filesystem::path& cache_dir);
 bool hub_offline();
 bool hub_without_symlinks();
-// Seconds.
+// Seconds. Throw Error{usage} if the variable is not a number.
 int hub_etag_timeout();
 int hub_download_timeout();
-// "" for none. Throws Error{forbidden} where one is asked for and there is none, Error{usage} for what cannot be a
-// token.
+// The token to send, or "". Throws Error{forbidden} if the call wants the stored login and there is none, Error{usage}
+// if the text cannot be a token.
 std::string hub_token(const HubToken& token);
-// A file of certificates or a folder of them, or "".
+// A file or a folder of certificates, or "". Throws Error{not_found} if it does not exist.
 std::string hub_certificates();
 
 }  // namespace lora

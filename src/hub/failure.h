@@ -1,5 +1,5 @@
 #pragma once
-// What goes wrong between here and the Hub, as the code that decides what to do about it wants to know it.
+// A failed request to the Hub, with the reason. The reason decides whether a retry or the cache can help.
 #include "core/check.h"
 
 namespace lora {
@@ -7,22 +7,23 @@ namespace lora {
 class HubFailure : public Error {
  public:
   enum class Reason {
-    connection,  // no server, or not the right one
+    connection,  // no server found, no answer, or an untrusted certificate
     broken,      // the connection broke off, or no byte came for too long
-    busy,        // the server asks to come again: 408, 429, 5xx
-    refused,     // it wants another token
-    repository,
-    revision,
-    entry,   // no such repository, revision or file there
-    answer,  // what came is no answer of the Hub
+    busy,        // the server asks to retry later: 408, 429, 5xx
+    refused,     // the server wants a token, or a different one
+    repository,  // the Hub has no such repository, or hides it
+    revision,    // the repository has no such revision
+    entry,       // the revision has no such file
+    answer,      // the answer does not come from the Hub, or is malformed
   };
   HubFailure(Reason reason, const std::string& message, double wait = -1)
       : Error(kind_of(reason), message), reason_(reason), wait_(wait) {}
 
   Reason reason() const { return reason_; }
-  double wait() const { return wait_; }  // seconds that the server asks for; negative where it does not
-  // Whether what the cache has of the repository may be used in its place: where the Hub is not there, or does not know
-  // us, but not where it says that there is no such thing.
+  // The seconds to wait that the server asks for. Negative if it does not ask.
+  double wait() const { return wait_; }
+  // Whether the call may use the cache in place of the Hub. False if the Hub answered that the revision or file does
+  // not exist. True for all other reasons: the Hub is unreachable, rejects the token, …
   bool cache_will_do() const { return reason_ != Reason::revision && reason_ != Reason::entry; }
 
  private:
@@ -44,7 +45,7 @@ class HubFailure : public Error {
   double wait_;
 };
 
-// No such file at the commit, which the Hub tells.
+// The Hub answered that the commit has no such file.
 class HubMissing : public HubFailure {
  public:
   HubMissing(const HubFailure& failure, std::string commit) : HubFailure(failure), commit_(std::move(commit)) {}

@@ -15,7 +15,7 @@ namespace lora {
 
 namespace {
 
-// For all who share a cache, whatever the creator's umask: others must be able to wait.
+// Everybody who shares the cache must be able to wait for the lock, whatever the creator's umask.
 constexpr mode_t kMode = 0664;
 
 int open_lock(const std::filesystem::path& path) {

@@ -1,5 +1,5 @@
 #pragma once
-// The locks of huggingface_hub (filelock's): flock on a file that stays.
+// The same locks as in huggingface_hub (package filelock): flock on a file that is never deleted.
 #include <filesystem>
 #include <functional>
 
@@ -7,13 +7,13 @@ namespace lora {
 
 class FileLock {
  public:
-  // Waits until it has the lock; `waiting` is called now and then, and may throw. Throws Error{io}.
+  // Waits for the lock. Calls `waiting` repeatedly in the meantime; it must sleep, and may throw. Throws Error{io}.
   FileLock(const std::filesystem::path& path, const std::function<void()>& waiting);
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
 
-  // False on a file system without flock: others may be at the same work.
+  // False if the file system does not have flock. Other processes may then do the same work at the same time.
   bool held() const { return held_; }
 
  private:

@@ -12,7 +12,7 @@ namespace lora {
 
 namespace {
 
-constexpr size_t kPiece = 128 << 10;  // stays in the second-level cache
+constexpr size_t kPiece = 128 << 10;  // fits into the second-level cache
 
 }  // namespace
 
@@ -40,7 +40,7 @@ void FollowingHash::grown(uint64_t size) {
 std::string FollowingHash::digits() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return failed_ || (done_ == size_ && !restart_); });
-  check(!failed_, ErrorKind::io, "what was downloaded cannot be read again");
+  check(!failed_, ErrorKind::io, "the downloaded bytes cannot be read back");
   if (size_ == 0) digest_->add(prefix_.data(), prefix_.size());
   return digest_->digits();
 }
@@ -66,7 +66,7 @@ void FollowingHash::follow() {
       digest_->add(bytes.data(), size_t(read));
     }
     lock.lock();
-    if (read <= 0) failed_ = !restart_;  // cut in the meantime, it begins anew
+    if (read <= 0) failed_ = !restart_;  // if the file was cut in the meantime, the digest restarts
     if (read > 0 && !restart_) done_ = at + uint64_t(read);
     changed_.notify_all();
     if (failed_) return;

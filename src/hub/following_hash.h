@@ -1,5 +1,5 @@
 #pragma once
-// The digest of a file while it grows, on a thread of its own: SHA-256 takes longer than all else of a download.
+// Computes the digest of a file while the file grows, on its own thread. SHA-256 is the slowest part of a download.
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -12,15 +12,15 @@ namespace lora {
 
 class FollowingHash {
  public:
-  // Reads `fd` from its beginning; `prefix` comes before the file's bytes.
+  // Reads `fd` from its beginning. The digest is of `prefix` and then the file's bytes.
   FollowingHash(int fd, std::unique_ptr<Digest> digest, std::string prefix = "");
   ~FollowingHash();
   FollowingHash(const FollowingHash&) = delete;
   FollowingHash& operator=(const FollowingHash&) = delete;
 
-  // The file has so many bytes now. Fewer than before: it begins anew.
+  // Tells the size of the file. If it is smaller than before, the digest restarts.
   void grown(uint64_t size);
-  // Of all of them. Throws Error{io} where the file cannot be read.
+  // The digest of all bytes; waits for them. Throws Error{io} if the file cannot be read.
   std::string digits();
 
  private:

@@ -7,13 +7,15 @@
 #include <mutex>
 #include <utility>
 
+#include "core/text.h"
 #include "hub/failure.h"
+#include "lora/version.h"
 
 namespace lora {
 
 namespace {
 
-constexpr size_t kMostBody = 64 << 20;  // of answers that are not files
+constexpr size_t kMostBody = 64 << 20;  // bytes of an answer that is not a file
 constexpr size_t kMostHeaders = 256 << 10;
 constexpr long kBuffer = 512 << 10;
 constexpr int kMostRedirects = 20;
@@ -49,7 +51,7 @@ std::string lower(std::string_view text) {
   return result;
 }
 
-// The proxies given for an address, most special first, as requests' `proxies`.
+// The proxy for an address, or "". The most specific key counts, as in the Python package requests.
 std::string proxy_for(const std::string& text, const std::map<std::string, std::string>& proxies) {
   auto url = parsed(text);
   auto scheme = part(url.get(), CURLUPART_SCHEME), host = part(url.get(), CURLUPART_HOST);
@@ -58,7 +60,7 @@ std::string proxy_for(const std::string& text, const std::map<std::string, std::
   return "";
 }
 
-// What became of a transfer, in words.
+// The failure of a transfer, with a message for the caller.
 HubFailure failure_of(CURLcode code, const HttpRequest& request, const std::string& url) {
   auto host = host_of(url);
   auto failure = [&](HubFailure::Reason reason, const std::string& text) {
@@ -68,23 +70,22 @@ HubFailure failure_of(CURLcode code, const HttpRequest& request, const std::stri
   switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
       return failure(kConnection, fmt::format("{} cannot be found: is there a network? (HF_ENDPOINT names the server; "
-                                              "HF_HUB_OFFLINE=1 uses the cache alone)",
+                                              "HF_HUB_OFFLINE=1 uses only the cache)",
                                               host));
     case CURLE_COULDNT_RESOLVE_PROXY:
-      return failure(kConnection, "the proxy cannot be found; look at HTTPS_PROXY or the proxies given");
+      return failure(kConnection, "the proxy cannot be found; check HTTPS_PROXY or `proxies`");
     case CURLE_COULDNT_CONNECT:
-      return failure(kConnection,
-                     fmt::format("{}, or the proxy before it, does not answer: is there a network?", host));
+      return failure(kConnection, fmt::format("{} or the proxy does not answer: is there a network?", host));
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_SSL_ISSUER_ERROR:
       return failure(kConnection,
-                     fmt::format("the certificate of {} is not trusted ({}); where a company's proxy stands between, "
-                                 "SSL_CERT_FILE is to name its certificates",
+                     fmt::format("the certificate of {} is not trusted ({}); if a company's proxy is in between, set "
+                                 "SSL_CERT_FILE to its certificates",
                                  host, curl_easy_strerror(code)));
     case CURLE_OPERATION_TIMEDOUT:
-      return failure(kBroken, fmt::format("nothing came from {} for {} s", host, request.timeout));
+      return failure(kBroken, fmt::format("{} sent no byte for {} s", host, request.timeout));
     default:
       return failure(kBroken, fmt::format("the connection to {} broke off ({})", host, curl_easy_strerror(code)));
   }
@@ -99,7 +100,7 @@ std::string HttpAnswer::header(const std::string& name) const {
 
 std::string shown_url(const std::string& url) {
   auto at = parsed(url);
-  if (!at) return "an address that is none";
+  if (!at) return "an invalid address";
   for (auto what : {CURLUPART_QUERY, CURLUPART_FRAGMENT, CURLUPART_USER, CURLUPART_PASSWORD})
     curl_url_set(at.get(), what, nullptr, 0);
   return part(at.get(), CURLUPART_URL);
@@ -121,7 +122,7 @@ bool same_origin(const std::string& a, const std::string& b) {
   return is_same(CURLUPART_SCHEME) && is_same(CURLUPART_HOST) && is_same(CURLUPART_PORT, CURLU_DEFAULT_PORT);
 }
 
-// One exchange, as curl's callbacks see it. What they throw waits in `error` until curl has returned.
+// One request and its answer, for curl's callbacks. An exception in a callback waits in `error` until curl returns.
 struct Http::Transfer {
   CURL* curl;
   HttpAnswer& answer;
@@ -161,16 +162,13 @@ struct Http::Transfer {
   void take_header(std::string_view line) {
     header_bytes += line.size();
     if (header_bytes > kMostHeaders)
-      throw HubFailure(HubFailure::Reason::answer,
-                       fmt::format("{}: {} sends headers without end", request.label, host_of(answer.url)));
-    if (line.starts_with("HTTP/")) answer.headers.clear();  // an interim answer, or a proxy's, came before
+      throw HubFailure(HubFailure::Reason::answer, fmt::format("{}: {} sends more than {} bytes of headers",
+                                                               request.label, host_of(answer.url), kMostHeaders));
+    if (line.starts_with("HTTP/"))
+      answer.headers.clear();  // the headers before were of an interim answer or of a proxy
     auto colon = line.find(':');
     if (colon == line.npos) return;
-    auto value = line.substr(colon + 1);
-    constexpr auto kSpace = " \t\r\n";
-    auto first = value.find_first_not_of(kSpace);
-    value = first == value.npos ? "" : value.substr(first, value.find_last_not_of(kSpace) - first + 1);
-    answer.headers[lower(line.substr(0, colon))] = value;
+    answer.headers[lower(line.substr(0, colon))] = trimmed(line.substr(colon + 1));
   }
 
   void begin_body() {
@@ -183,8 +181,8 @@ struct Http::Transfer {
     begin_body();
     if (sink) return sink(bytes);
     if (answer.body.size() + bytes.size() > kMostBody)
-      throw HubFailure(HubFailure::Reason::answer,
-                       fmt::format("{}: {} sends an answer without end", request.label, host_of(answer.url)));
+      throw HubFailure(HubFailure::Reason::answer, fmt::format("{}: {} sends an answer of more than {} bytes",
+                                                               request.label, host_of(answer.url), kMostBody));
     answer.body += bytes;
   }
 };
@@ -193,7 +191,7 @@ Http::Http(const HubSettings& settings) : settings_(settings) {
   static std::once_flag once;
   std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
   curl_ = curl_easy_init();
-  check(curl_, ErrorKind::io, "libcurl cannot be started: too little memory?");
+  check(curl_, ErrorKind::io, "libcurl cannot start; is there enough memory?");
 }
 
 Http::~Http() { curl_easy_cleanup(curl_); }
@@ -214,14 +212,14 @@ HttpAnswer Http::follow(const HttpRequest& request, bool head, const Begin& begi
     if (target.empty() || (url.starts_with("https:") && !target.starts_with("https:")))
       throw HubFailure(HubFailure::Reason::answer,
                        fmt::format("{}: {} redirects to an address that is not safe to follow: {}", request.label,
-                                   shown_url(url), target.empty() ? "no web address" : shown_url(target)));
+                                   shown_url(url), target.empty() ? "not a web address" : shown_url(target)));
     bool leaves = !is_hub(target);
     if (head && leaves) return answer;
     if (leaves) token.clear();
     url = target;
   }
-  throw HubFailure(HubFailure::Reason::answer,
-                   fmt::format("{}: {} redirects without end", request.label, shown_url(request.url)));
+  throw HubFailure(HubFailure::Reason::answer, fmt::format("{}: {} redirects more than {} times", request.label,
+                                                           shown_url(request.url), kMostRedirects));
 }
 
 HttpAnswer Http::once(const HttpRequest& request, const std::string& url, const std::string& token, bool head,
@@ -231,7 +229,7 @@ HttpAnswer Http::once(const HttpRequest& request, const std::string& url, const 
   curl_easy_reset(curl_);
   auto set = [this](CURLoption option, auto value) { curl_easy_setopt(curl_, option, value); };
 
-  // "identity": sizes are those of the files, and ranges count their bytes.
+  // "identity": sizes and ranges must count the bytes of the files, not of a compressed form.
   std::unique_ptr<curl_slist, Deleter> headers(curl_slist_append(nullptr, "Accept-Encoding: identity"));
   auto add_header = [&](const std::string& text) { headers.reset(curl_slist_append(headers.release(), text.c_str())); };
   if (!token.empty()) add_header("Authorization: Bearer " + token);
@@ -264,8 +262,7 @@ HttpAnswer Http::once(const HttpRequest& request, const std::string& url, const 
   curl_easy_getinfo(curl_, CURLINFO_RESPONSE_CODE, &answer.status);
   if (transfer.error) std::rethrow_exception(transfer.error);
   if (code == CURLE_ABORTED_BY_CALLBACK)
-    fail(ErrorKind::cancelled, "{}: the download was stopped; what came is kept, and the next call goes on",
-         request.label);
+    fail(ErrorKind::cancelled, "{}: the download was stopped; the next call continues it", request.label);
   if (code != CURLE_OK) throw failure_of(code, request, url);
   if (!head) transfer.begin_body();  // an empty body
   return answer;

@@ -42,8 +42,7 @@ void Meter::report(bool always) {
 }
 
 void Meter::check_stop() {
-  check(!stop_, ErrorKind::cancelled, "{}: the download was stopped; what came is kept, and the next call goes on",
-        now_.repo_id);
+  check(!stop_, ErrorKind::cancelled, "{}: the download was stopped; the next call continues it", now_.repo_id);
 }
 
 void Meter::wait(double seconds) {
@@ -52,7 +51,7 @@ void Meter::wait(double seconds) {
     std::this_thread::sleep_for(50ms);
     {
       std::lock_guard lock(mutex_);
-      report(/*always=*/false);  // so that it can stop us
+      report(/*always=*/false);  // the callback may ask to stop
     }
     check_stop();
   }

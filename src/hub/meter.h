@@ -1,5 +1,5 @@
 #pragma once
-// How far a call is, for all of its threads, and whether it is to stop.
+// The progress of a call, over all its threads, and whether the call must stop.
 #include <atomic>
 #include <chrono>
 #include <mutex>
@@ -16,14 +16,14 @@ class Meter {
 
   void expect_files(size_t files);
   void expect_bytes(uint64_t bytes);
-  // `bytes` may take back what must come again.
+  // `bytes` is negative if bytes must be downloaded again.
   void add(const std::string& file, int64_t bytes);
   void file_done(const std::string& file);
-  // Throws Error{cancelled} once the call is to stop.
+  // Throws Error{cancelled} if the call must stop.
   void check_stop();
   void stop() { stop_ = true; }
   bool stopped() const { return stop_; }
-  // Waits; throws as check_stop() does.
+  // Waits. Throws as check_stop() does.
   void wait(double seconds);
 
  private:

@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "core/utf8.h"
 #include "lora/hub.h"
 
 namespace lora {
@@ -27,31 +28,25 @@ bool has_controls(std::string_view text) {
   return std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < ' ' || c == 0x7f; });
 }
 
-// Printable, whatever it holds.
-std::string shown(const std::string& name) {
-  std::string text;
-  for (char c : name) text += has_controls({&c, 1}) ? '?' : c;
-  return text.substr(0, 200);
-}
-
 }  // namespace
 
-bool is_repo_id(const std::string& text) {
+bool is_repo_id(std::string_view text) {
   auto parts = split(text, '/');
   return parts.size() == 2 && is_repo_name(parts[0]) && is_repo_name(parts[1]) && !text.ends_with(".git");
 }
 
 void check_repo_id(const std::string& repo_id) {
   check(is_repo_id(repo_id) || (is_repo_name(repo_id) && !repo_id.ends_with(".git")), ErrorKind::usage,
-        "\"{}\" is no repository's id; \"owner/name\" was expected, of letters, digits, \"-\", \"_\" and \".\"",
-        shown(repo_id));
+        "\"{}\" is not a repository id; \"owner/name\" was expected, of letters, digits, \"-\", \"_\" and \".\"",
+        printable(repo_id));
 }
 
 void check_revision(const std::string& revision) {
   bool inside = !revision.empty() && revision.front() != '/' && revision.back() != '/' && !has_controls(revision) &&
                 revision.find('\\') == revision.npos;
   for (const auto& part : split(revision, '/')) inside = inside && !part.empty() && part != "." && part != "..";
-  check(inside, ErrorKind::usage, "\"{}\" is no revision; a branch, a tag or a commit was expected", shown(revision));
+  check(inside, ErrorKind::usage, "\"{}\" is not a revision; a branch, a tag or a commit was expected",
+        printable(revision));
 }
 
 void check_file_name(const std::string& name, const std::string& label) {
@@ -61,8 +56,8 @@ void check_file_name(const std::string& name, const std::string& label) {
     inside = inside && !part.empty() && part != "." && part != ".." && !drive && part.size() <= 255;
   }
   check(inside, ErrorKind::bad_file,
-        "{}: a file is named \"{}\", which would lie outside of the repository or cannot be a file; it was refused",
-        label, shown(name));
+        "{}: \"{}\" is not a valid file name: it leads out of the repository, or no file can have it", label,
+        printable(name));
 }
 
 bool is_commit(std::string_view revision) { return is_hexadecimal(revision, 40); }

@@ -1,6 +1,6 @@
 #include "hub/protocol.h"
 
-#include <charconv>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/text.h"
@@ -14,41 +14,35 @@ using Reason = HubFailure::Reason;
 namespace {
 
 constexpr int kAttempts = 6;
-constexpr int kAttemptsToConnect = 2;  // a network that is not there does not come back within seconds
+constexpr int kAttemptsToConnect = 2;  // a missing network does not come back within seconds
 constexpr double kFirstWait = 1, kLongestWait = 8;
 constexpr double kMostAskedWait = 60;
 
-std::optional<uint64_t> number(const std::string& text) {
-  uint64_t value = 0;
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return {};
-  return value;
-}
-
-// How long the server asks to wait: Retry-After, or when its limits are to be renewed (`"api";r=0;t=55`).
+// The seconds that the server asks to wait, or -1: Retry-After, or the end of its rate limit (`"api";r=0;t=55`).
 double asked_wait(const HttpAnswer& answer) {
   auto limits = answer.header("ratelimit");
   if (auto at = limits.find(";t="); at != limits.npos && limits.find(";r=0;") != limits.npos)
-    if (auto seconds = number(limits.substr(at + 3))) return double(*seconds) + 1;
-  if (auto seconds = number(answer.header("retry-after"))) return double(*seconds);
+    if (auto seconds = parse_integer<uint64_t>(limits.substr(at + 3))) return double(*seconds) + 1;
+  if (auto seconds = parse_integer<uint64_t>(answer.header("retry-after"))) return double(*seconds);
   return -1;
 }
 
-// An ETag header's text: quotes off, and the mark of weak ones.
+// The text of an ETag header, without the quotes and the mark of weak ETags.
 std::string etag_of(std::string text) {
   if (text.starts_with("W/")) text.erase(0, 2);
   if (text.size() >= 2 && text.front() == '"' && text.back() == '"') text = text.substr(1, text.size() - 2);
   return text;
 }
 
-// It becomes a file's name in the cache.
+// Whether an ETag can be the name of a file in the cache.
 bool is_blob_name(const std::string& etag) {
   return !etag.empty() && etag.size() <= 128 && etag.front() != '.' &&
          std::all_of(etag.begin(), etag.end(),
                      [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_' || c == '.'; });
 }
 
-// The address of the next page: `<https://…>; rel="next"`. What a mirror passes on of the Hub's own, it has too.
+// The address of the next page, from `<https://…>; rel="next"`, or "". A mirror passes on the Hub's own address: that
+// becomes the mirror's.
 std::string next_page(const HttpAnswer& answer, const std::string& endpoint) {
   constexpr std::string_view kHub = "https://huggingface.co/";
   for (const auto& link : split(answer.header("link"), ',')) {
@@ -69,8 +63,7 @@ HubFile file_of(const json& entry, const std::string& label) {
   check_file_name(file.name, label);
   bool named = is_sha1(file.blob_id) && (file.lfs_sha256.empty() || is_sha256(file.lfs_sha256)) &&
                (file.xet_hash.empty() || is_sha256(file.xet_hash));
-  if (!named)
-    throw HubFailure(Reason::answer, fmt::format("{}: the Hub lists {} without its digest", label, file.name));
+  if (!named) throw HubFailure(Reason::answer, fmt::format("{}: the Hub lists {} without a digest", label, file.name));
   return file;
 }
 
@@ -89,8 +82,9 @@ void HubClient::check_answer(const HttpAnswer& answer, const HubPlace& place) co
   auto code = answer.header("x-error-code"), message = answer.header("x-error-message");
   auto page = fmt::format("{}/{}", settings_.endpoint, place.repo_id);
   const bool sent_token = !settings_.token.empty();
-  const char* token_hint = sent_token ? "the token that was sent (the stored login, or the one given) may not see it"
-                                      : "no token was sent: log in with `hf auth login`, or set HF_TOKEN";
+  const char* token_hint = sent_token
+                               ? "the token that was sent (the stored login, or the given one) does not give access"
+                               : "no token was sent: log in with `hf auth login`, or set HF_TOKEN";
   if (code == "RevisionNotFound")
     fail_with(Reason::revision, fmt::format("the Hub has no such revision of this repository; {}/tree/main lists its "
                                             "branches and tags",
@@ -99,21 +93,21 @@ void HubClient::check_answer(const HttpAnswer& answer, const HubPlace& place) co
     fail_with(Reason::entry, fmt::format("the repository has no such file; {}/tree/{} lists what it has", page,
                                          url_quoted(place.revision)));
   if (code == "GatedRepo")
-    fail_with(Reason::refused, fmt::format("its owner gives it to those who accept conditions: accept them at {}; {}",
-                                           page, token_hint));
+    fail_with(Reason::refused,
+              fmt::format("the repository is gated: accept its conditions at {}; {}", page, token_hint));
   if (code == "RepoNotFound" || (answer.status == 401 && message != "Invalid credentials in Authorization header"))
-    fail_with(Reason::repository, fmt::format("the Hub has no such repository, or a private one; {}", token_hint));
+    fail_with(Reason::repository, fmt::format("the Hub has no such repository, or it is private; {}", token_hint));
   if (answer.status == 401)
-    fail_with(Reason::refused, "the Hub does not know the token that was sent; look at HF_TOKEN or the stored login");
+    fail_with(Reason::refused, "the Hub does not know the token that was sent; check HF_TOKEN or the stored login");
   if (answer.status == 403)
-    fail_with(Reason::refused, fmt::format("{} refuses it ({}); {}", shown_url(answer.url),
+    fail_with(Reason::refused, fmt::format("{} refuses access ({}); {}", shown_url(answer.url),
                                            message.empty() ? "403" : message, token_hint));
   auto wait = asked_wait(answer);
   if (answer.status == 429)
     fail_with(Reason::busy,
-              wait > 0 ? fmt::format("the Hub limits requests, and asks to come again in {:.0f} s{}", wait,
-                                     sent_token ? "" : "; with a token it allows more")
-                       : "the Hub limits requests; come again later",
+              wait > 0 ? fmt::format("too many requests: the Hub asks to retry in {:.0f} s{}", wait,
+                                     sent_token ? "" : "; with a token, the Hub allows more requests")
+                       : "too many requests: retry later",
               wait);
   if (answer.status == 408 || answer.status >= 500)
     fail_with(Reason::busy, fmt::format("{} cannot answer now ({})", shown_url(answer.url), answer.status), wait);
@@ -165,8 +159,8 @@ std::string HubClient::commit_of(const HubPlace& place, bool patient) {
   auto sha = info.is_object() ? info.value("sha", json()) : json();
   if (!sha.is_string() || !is_commit(sha.get<std::string>()))
     throw HubFailure(Reason::answer,
-                     fmt::format("{}: {} answers, but not as the Hub does; is HF_ENDPOINT right, or does "
-                                 "a network want a login first?",
+                     fmt::format("{}: the answer of {} is not one of the Hub; is HF_ENDPOINT right, or does "
+                                 "the network require a login?",
                                  place.label(), shown_url(answer.url)));
   return sha;
 }
@@ -183,14 +177,14 @@ std::vector<HubFile> HubClient::list(const HubPlace& place, bool patient) {
       for (const auto& entry : entries)
         if (entry.at("type") == "file") files.push_back(file_of(entry, place.label()));
     } catch (const json::exception&) {
-      throw HubFailure(Reason::answer, fmt::format("{}: {} answers with something that is no list of files",
-                                                   place.label(), shown_url(answer.url)));
+      throw HubFailure(Reason::answer, fmt::format("{}: the answer of {} is not a list of files", place.label(),
+                                                   shown_url(answer.url)));
     }
     auto next = next_page(answer, settings_.endpoint);
     auto target = next.empty() ? "" : joined_url(url, next);
     if (!next.empty() && (!same_origin(target, url) || target == url || entries.empty()))
       throw HubFailure(Reason::answer,
-                       fmt::format("{}: the list of files goes on at another place than the Hub's", place.label()));
+                       fmt::format("{}: the list of files continues at another server than the Hub", place.label()));
     url = target;
   }
   return files;
@@ -211,15 +205,14 @@ HubMetadata HubClient::metadata(const HubPlace& place, bool patient) {
     auto linked = answer.header("x-linked-etag"), length = answer.header("x-linked-size");
     if (length.empty() && answer.status / 100 == 2) length = answer.header("content-length");
     metadata = {etag_of(linked.empty() ? answer.header("etag") : linked), answer.header("x-repo-commit"),
-                number(length)};
+                parse_integer<uint64_t>(length)};
     if (!is_commit(metadata.commit))
-      throw HubFailure(Reason::answer, fmt::format("{}: {} answers, but not as the Hub does (no X-Repo-Commit); is "
-                                                   "HF_ENDPOINT right, or does a network want a login first?",
+      throw HubFailure(Reason::answer, fmt::format("{}: the answer of {} is not one of the Hub (no X-Repo-Commit); is "
+                                                   "HF_ENDPOINT right, or does the network require a login?",
                                                    place.label(), shown_url(answer.url)));
     if (!is_blob_name(metadata.etag))
-      throw HubFailure(
-          Reason::answer,
-          fmt::format("{}: the Hub gives no ETag for it that could name a file in the cache", place.label()));
+      throw HubFailure(Reason::answer,
+                       fmt::format("{}: the Hub gives no ETag that can name a file in the cache", place.label()));
   });
   return metadata;
 }

@@ -1,4 +1,4 @@
-// remove_from_cache: repositories, or single revisions of them.
+// remove_from_cache: removes a repository, or single revisions of it.
 #include <algorithm>
 #include <set>
 
@@ -19,7 +19,7 @@ void take_away(const fs::path& path) {
   check(!error, ErrorKind::io, "{}: cannot be removed: {}", path.string(), error.message());
 }
 
-// Bytes on disk of one blob: nothing of what is only a link to one that repositories share.
+// The bytes on disk of one blob. 0 for a link to a blob that repositories share.
 uint64_t own_size(const fs::path& blob) {
   std::error_code error;
   return fs::is_symlink(blob) ? 0 : fs::file_size(blob, error);
@@ -50,7 +50,7 @@ uint64_t remove_from_cache(const CacheInfo& cache, const CachedRepo& repo,
       for (const auto& revision : repo.revisions) there.push_back(revision.commit_hash);
       fail(ErrorKind::not_found, "{}: the cache has no such revision; it has {}", repo.repo_id, listing(there));
     }
-    // Links before what they lead to, so that a removal that stops half-way leaves nothing broken.
+    // Removes links before their targets. So a removal that stops half-way leaves no broken link.
     if (wanted.empty() || found == repo.revisions.size()) {
       auto freed = size_of_tree(repo.path);
       for (const char* part : {"refs", "snapshots"}) take_away(repo.path / part);

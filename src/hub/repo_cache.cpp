@@ -19,7 +19,7 @@ namespace {
 
 constexpr int kListFormat = 1;
 
-// What backup programs look for; https://bford.info/cachedir/.
+// Backup programs look for this; https://bford.info/cachedir/.
 constexpr auto kCacheDirTag =
     "Signature: 8a477f597d28d172789f06886806bc55\n"
     "# This file is a cache directory tag created by huggingface_hub.\n"
@@ -29,7 +29,7 @@ constexpr auto kCacheDirTag =
 void make_folders(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
-  check(!error, ErrorKind::io, "{}: the folder cannot be made: {}; HF_HUB_CACHE or cache_dir names another place",
+  check(!error, ErrorKind::io, "{}: the folder cannot be created: {}; HF_HUB_CACHE or cache_dir can name another one",
         folder.string(), error.message());
 }
 
@@ -48,14 +48,18 @@ bool is_same_file(const fs::path& a, const fs::path& b) {
   return fs::equivalent(a, b, error);
 }
 
+// After a failure to write `path`: removes `temporary` and throws.
+void check_written(const std::error_code& error, const fs::path& temporary, const fs::path& path) {
+  if (!error) return;
+  std::error_code ignored;
+  fs::remove(temporary, ignored);
+  fail(ErrorKind::io, "{}: cannot be put into the cache: {}", path.string(), error.message());
+}
+
 void rename_onto(const fs::path& from, const fs::path& to) {
   std::error_code error;
   fs::rename(from, to, error);
-  if (error) {
-    std::error_code ignored;
-    fs::remove(from, ignored);
-    fail(ErrorKind::io, "{}: cannot be put into the cache: {}", to.string(), error.message());
-  }
+  check_written(error, from, to);
 }
 
 nlohmann::ordered_json to_json(const HubFile& file) {
@@ -76,7 +80,8 @@ HubFile from_json(const std::string& name, const nlohmann::json& json) {
   }
   if (auto hash = json.find("xet_hash"); hash != json.end() && hash->is_string()) file.xet_hash = *hash;
   check_file_name(name, "the cache");
-  check(is_sha1(file.etag()) || is_sha256(file.etag()), ErrorKind::bad_file, "no digest");
+  check(is_sha1(file.etag()) || is_sha256(file.etag()), ErrorKind::bad_file, "{}: the cache lists it without a digest",
+        name);
   return file;
 }
 
@@ -128,7 +133,7 @@ std::optional<std::vector<HubFile>> RepoCache::list(const std::string& commit) c
     for (const auto& [name, file] : json.at("files").items()) files.push_back(from_json(name, file));
     return files;
   } catch (const std::exception&) {
-    return {};  // it is asked for anew
+    return {};  // the caller asks the Hub again
   }
 }
 
@@ -166,11 +171,7 @@ void RepoCache::place(const std::string& etag, const std::string& commit, const 
   if (is_new) return rename_onto(bytes, path);
   std::error_code error;
   fs::copy_file(bytes, temporary, error);
-  if (error) {
-    std::error_code ignored;
-    fs::remove(temporary, ignored);
-    fail(ErrorKind::io, "{}: cannot be copied into the cache: {}", path.string(), error.message());
-  }
+  check_written(error, temporary, path);
   rename_onto(temporary, path);
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-// What a call is to do, from its options and the environment.
+// The settings of a call, from its options and the environment.
 #include "core/check.h"
 #include "hub/environment.h"
 
@@ -14,7 +14,7 @@ struct HubSettings {
         force(options.force_download),
         proxies(options.proxies) {
     check(!force || !offline, ErrorKind::usage,
-          "force_download needs the network, and the Hub is not to be asked (HF_HUB_OFFLINE or local_files_only)");
+          "force_download needs the network, but the call is offline (HF_HUB_OFFLINE or local_files_only)");
     if (offline) return;
     endpoint = hub_endpoint();
     token = hub_token(options.token);
@@ -25,7 +25,7 @@ struct HubSettings {
   std::string revision;
   bool offline, force;
   bool copies = hub_without_symlinks();
-  std::string endpoint, token, certificates;  // not where the Hub is not to be asked
+  std::string endpoint, token, certificates;  // empty if offline
   std::map<std::string, std::string> proxies;
   int etag_timeout = hub_etag_timeout(), download_timeout = hub_download_timeout();  // seconds
 };

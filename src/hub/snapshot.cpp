@@ -20,7 +20,7 @@ namespace {
 constexpr size_t kThreads = 8;
 constexpr double kLockWait = 0.05;  // seconds between two looks
 
-// A cache that cannot be written is still one that can be read.
+// Ignores errors: a cache that cannot be written can still be read.
 void note_commit(const RepoCache& cache, const std::string& revision, const std::string& commit) {
   try {
     cache.note_commit(revision, commit);
@@ -34,8 +34,8 @@ std::string unique_suffix() { return fmt::format(".{:08x}.incomplete", std::rand
 
 void fail_offline(const HubPlace& place, const fs::path& folder) {
   fail(ErrorKind::not_found,
-       "{}: it is not in the cache ({}), and the Hub is not to be asked (HF_HUB_OFFLINE or local_files_only)",
-       place.label(), folder.string());
+       "{}: it is not in the cache ({}), and the call is offline (HF_HUB_OFFLINE or local_files_only)", place.label(),
+       folder.string());
 }
 
 fs::path bring(HubClient& client, Meter& meter, const RepoCache& cache, const HubSettings& settings, const Blob& blob) {
@@ -46,7 +46,7 @@ fs::path bring(HubClient& client, Meter& meter, const RepoCache& cache, const Hu
   std::error_code error;
   bool there = fs::is_regular_file(bytes, error) && (!size || fs::file_size(bytes, error) == *size);
   if (!there || settings.force) {
-    // Without a lock others may be at the same file.
+    // Without a lock, other processes may write the same file.
     auto incomplete = bytes;
     incomplete += lock.held() ? ".incomplete" : unique_suffix();
     transfer(client, meter, blob, incomplete, settings.force);
@@ -83,7 +83,7 @@ Snapshot::Snapshot(const std::string& repo_id, const HubOptions& options)
   }
 }
 
-// Only where nothing was asked for that the cache cannot give.
+// Goes on with the cache. Throws the failure if the cache cannot help or force_download is set.
 void Snapshot::stand_in(const HubFailure& failure) {
   if (!failure.cache_will_do() || settings_.force) throw failure;
   away_ = failure;
@@ -103,7 +103,7 @@ void Snapshot::load_list() {
   }
   try {
     cache_.note_list(commit_, *list_);
-  } catch (const Error&) {  // a cache that cannot be written; what must be, says so itself
+  } catch (const Error&) {  // a cache that cannot be written can still be read
   }
 }
 
@@ -122,7 +122,7 @@ std::vector<std::string> Snapshot::files() {
 void Snapshot::fail_away(const std::string& file) const {
   auto place = HubPlace{place_.repo_id, place_.revision, file};
   if (settings_.offline) fail_offline(place, folder());
-  throw HubFailure(away_->reason(), fmt::format("{}: it is not in the cache ({}), and the Hub cannot be asked: {}",
+  throw HubFailure(away_->reason(), fmt::format("{}: it is not in the cache ({}), and the Hub is unavailable: {}",
                                                 place.label(), folder().string(), away_->what()));
 }
 
@@ -144,7 +144,7 @@ std::vector<HubFile> Snapshot::absent(const std::vector<std::string>& files) {
       auto near = nearest(name, all);
       fail(ErrorKind::not_found, "{}: the repository has no such file; {}",
            HubPlace{place_.repo_id, place_.revision, name}.label(),
-           near.empty() ? "there are: " + listing(all) : fmt::format("did you mean \"{}\"?", near));
+           near.empty() ? "it has: " + listing(all) : fmt::format("did you mean \"{}\"?", near));
     }
     result.push_back(*found->second);
   }
@@ -160,7 +160,7 @@ fs::path Snapshot::fetch(const std::vector<std::string>& files) {
 }
 
 void Snapshot::download(const std::vector<HubFile>& files) {
-  auto queue = files;  // the largest first, so that none of them is left for the end
+  auto queue = files;  // the largest first, so that no large file is the last
   std::sort(queue.begin(), queue.end(), [](auto& a, auto& b) { return a.bytes() > b.bytes(); });
   meter_.expect_files(queue.size());
   std::atomic<size_t> next = 0;

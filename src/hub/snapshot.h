@@ -1,5 +1,5 @@
 #pragma once
-// A revision of a repository: which files it has, and the folder in the cache that has them.
+// A revision of a repository: its list of files, and its folder in the cache.
 #include "hub/repo_cache.h"
 #include "hub/transfer.h"
 
@@ -7,19 +7,19 @@ namespace lora {
 
 class Snapshot {
  public:
-  // Finds the commit: from the Hub, or from the cache where the Hub is not to be asked, cannot be reached or does not
-  // know us. Throws as hf_hub_download() does.
+  // Asks the Hub for the commit. Uses the cache's if the call is offline, or if the Hub is unreachable or rejects the
+  // token. Throws as hf_hub_download() does.
   Snapshot(const std::string& repo_id, const HubOptions& options);
 
   const std::string& commit() const { return commit_; }
   std::filesystem::path folder() const { return cache_.snapshot(commit_); }
-  // The names of all files; without the Hub and a list of it, of those that are in the cache.
+  // The names of all files. If neither Hub nor cache gives a list, the names of the files in the cache.
   std::vector<std::string> files();
-  // Downloads those of these files that are not in the cache; the folder.
+  // Downloads those of `files` that the cache does not have. Returns the folder.
   std::filesystem::path fetch(const std::vector<std::string>& files);
-  // Why the cache stands in for the Hub; "" where it does not, or was asked for.
+  // Why the call uses the cache in place of the Hub. "" if it uses the Hub, or if the caller asked for the cache.
   std::string note() const { return away_ ? away_->what() : ""; }
-  // Whether files() is the revision's whole list, not only what the cache has.
+  // Whether files() is the whole list of the revision, not only the files in the cache.
   bool listed() const { return list_.has_value(); }
 
  private:
@@ -29,7 +29,7 @@ class Snapshot {
   Meter meter_;
   HubClient client_;
   std::string commit_;
-  std::optional<HubFailure> away_;  // why the cache stands in
+  std::optional<HubFailure> away_;  // why the Hub is not used
   std::optional<std::vector<HubFile>> list_;
 
   bool away() const { return settings_.offline || away_; }
@@ -41,10 +41,10 @@ class Snapshot {
   void download(const std::vector<HubFile>& files);
 };
 
-// Where a call without a network has nothing to give.
+// Throws Error{not_found}: the call is offline, and the cache does not have the place.
 [[noreturn]] void fail_offline(const HubPlace& place, const std::filesystem::path& folder);
 
-// Brings a blob into the cache, if it is not there, and into the commit's snapshot.
+// Downloads a blob if the cache does not have it, and puts it into the commit's snapshot. Returns its path there.
 std::filesystem::path bring(HubClient& client, Meter& meter, const RepoCache& cache, const HubSettings& settings,
                             const Blob& blob);
 

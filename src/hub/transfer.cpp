@@ -21,11 +21,13 @@ namespace {
 
 constexpr int kAttempts = 6;
 constexpr size_t kPiece = 512 << 10;
-constexpr auto kSoon = std::chrono::milliseconds(100);  // so that progress shows on slow lines too
+constexpr auto kSoon = std::chrono::milliseconds(100);  // so that slow connections also show progress
+
+constexpr auto kMakeRoom = "make room (`lora cache`), or set HF_HUB_CACHE or cache_dir to another disk";
 
 std::string reason(int error) { return std::generic_category().message(error); }
 
-// "bytes 100-199/200"; the total is none where it is "*".
+// Parsed from "bytes 100-199/200". Without a total if that is "*".
 struct ContentRange {
   uint64_t begin = 0;
   std::optional<uint64_t> total;
@@ -73,12 +75,14 @@ class Incoming {
     fetch();
     if (!is_right()) {
       cut();
-      check(went_on, ErrorKind::bad_file,
-            "{}: what came has another digest than the Hub announces, and was thrown away. Try again; if it stays so, "
-            "look at what stands between (a proxy, HF_ENDPOINT)",
+      check(
+          went_on, ErrorKind::bad_file,
+          "{}: the downloaded bytes do not have the digest that the Hub announced, and were deleted; try again; if it "
+          "fails again, check the proxy and HF_ENDPOINT",
+          label_);
+      fetch();  // the bytes of an earlier call may have been damaged
+      check(is_right(), ErrorKind::bad_file, "{}: the downloaded bytes do not have the digest that the Hub announced",
             label_);
-      fetch();  // what was there before may have been damaged
-      check(is_right(), ErrorKind::bad_file, "{}: what came has another digest than the Hub announces", label_);
     }
   }
 
@@ -90,21 +94,21 @@ class Incoming {
   std::string label_;
   int fd_ = -1;
   uint64_t size_ = 0;    // in the file
-  std::string waiting_;  // to be written after that
+  std::string waiting_;  // bytes to be written after those
   std::chrono::steady_clock::time_point written_{};
-  std::optional<uint64_t> announced_;  // the whole file's size, by this answer
+  std::optional<uint64_t> announced_;  // the size of the whole file, from the present answer
   std::unique_ptr<FollowingHash> hash_;
 
   void begin_hash() {
     if (is_sha256(blob_.etag))
       hash_ = std::make_unique<FollowingHash>(fd_, std::make_unique<Sha256>());
-    else if (is_sha1(blob_.etag) && blob_.size)  // a blob in git is hashed after a header
+    else if (is_sha1(blob_.etag) && blob_.size)  // git hashes a header before the blob
       hash_ =
           std::make_unique<FollowingHash>(fd_, std::make_unique<Sha1>(), fmt::format("blob {}", *blob_.size) + '\0');
     if (hash_) hash_->grown(size_);
   }
 
-  // Synced first: the digest is computed in the meantime.
+  // Syncs first: the other thread computes the digest in the meantime.
   bool is_right() {
     check(::fsync(fd_) == 0, ErrorKind::io, "{}: {} cannot be written: {}", label_, path_.string(), reason(errno));
     return !hash_ || hash_->digits() == blob_.etag;
@@ -128,10 +132,8 @@ class Incoming {
     uint64_t free = uint64_t(disk.f_bavail) * disk.f_frsize, wanted = *blob_.size - size_;
     if (free >= wanted) return;
     if (size_ == 0) ::unlink(path_.c_str());
-    fail(ErrorKind::io,
-         "{}: the disk of {} has {:.1f} MB free, and {:.1f} MB are to come; make room (`lora cache`), or name another "
-         "place (HF_HUB_CACHE, cache_dir)",
-         label_, path_.parent_path().string(), double(free) / 1e6, double(wanted) / 1e6);
+    fail(ErrorKind::io, "{}: the disk of {} has {:.1f} MB free, but the download needs {:.1f} MB; {}", label_,
+         path_.parent_path().string(), double(free) / 1e6, double(wanted) / 1e6, kMakeRoom);
   }
 
   void fetch() {
@@ -159,35 +161,37 @@ class Incoming {
   Http::Sink begin(const HttpAnswer& answer) {
     announced_ = blob_.size;
     if (answer.status == 416) {
+      auto end = size_;
       cut();
-      throw HubFailure(Reason::broken, fmt::format("{}: the server has no bytes after the ones that came", label_));
+      throw HubFailure(Reason::broken,
+                       fmt::format("{}: the server says that the file ends before byte {}", label_, end));
     }
     check(!is_web_page(answer, blob_.place.file), ErrorKind::bad_file,
-          "{}: {} sends a web page in place of the file; does a network want a login first, or a proxy refuse?", label_,
-          shown_url(answer.url));
+          "{}: {} sends a web page in place of the file; does the network require a login, or does a proxy refuse?",
+          label_, shown_url(answer.url));
     uint64_t total = 0;
     if (answer.status == 206) {
       auto range = parse_range(answer.header("content-range"));
       check(size_ > 0 && range && range->begin == size_, ErrorKind::bad_file,
-            "{}: {} sends another part of the file than the one that was asked for", label_, shown_url(answer.url));
+            "{}: {} sends another part of the file than the requested one", label_, shown_url(answer.url));
       total = range->total.value_or(blob_.size.value_or(0));
     } else {
-      if (size_ > 0) cut();  // a server without ranges begins anew
+      if (size_ > 0) cut();  // a server without ranges sends the file from its beginning
       auto length = answer.header("content-length");
       std::from_chars(length.data(), length.data() + length.size(), total);
       if (length.empty()) total = blob_.size.value_or(0);
     }
     check(!blob_.size || total == *blob_.size, ErrorKind::bad_file,
-          "{}: {} sends {} bytes, and the Hub announces {}; try again, and look at what stands between", label_,
+          "{}: {} sends {} bytes, but the Hub announced {}; try again; if it fails again, check the proxy", label_,
           shown_url(answer.url), total, blob_.size.value_or(0));
     if (total) announced_ = total;
     return [this](std::string_view bytes) { take(bytes); };
   }
 
-  // Pieces of 16 KB are what comes; writing each would cost more than receiving it.
+  // curl gives pieces of 16 KB. To write each piece would cost more than to receive it.
   void take(std::string_view bytes) {
     check(!announced_ || size_ + waiting_.size() + bytes.size() <= *announced_, ErrorKind::bad_file,
-          "{}: more bytes come than the {} that were announced", label_, announced_.value_or(0));
+          "{}: the server sends more than the announced {} bytes", label_, announced_.value_or(0));
     waiting_ += bytes;
     if (waiting_.size() >= kPiece || std::chrono::steady_clock::now() - written_ > kSoon) write_waiting();
     meter_.check_stop();
@@ -207,11 +211,10 @@ class Incoming {
   }
 
   [[noreturn]] void fail_to_write(int error) {
-    if (error == ENOSPC || error == EDQUOT) ::unlink(path_.c_str());  // a full disk hurts others
-    fail(ErrorKind::io, "{}: {} cannot be written after {} bytes: {}{}", label_, path_.string(), size_, reason(error),
-         error == ENOSPC || error == EDQUOT
-             ? "; make room (`lora cache`), or name another place (HF_HUB_CACHE, cache_dir)"
-             : "");
+    bool is_full = error == ENOSPC || error == EDQUOT;
+    if (is_full) ::unlink(path_.c_str());  // other programs need the space
+    fail(ErrorKind::io, "{}: {} cannot be written after {} bytes: {}{}{}", label_, path_.string(), size_, reason(error),
+         is_full ? "; " : "", is_full ? kMakeRoom : "");
   }
 };
 

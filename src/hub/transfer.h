@@ -1,18 +1,18 @@
 #pragma once
-// One blob from the Hub to a file.
+// Downloads one blob into a file.
 #include "hub/protocol.h"
 
 namespace lora {
 
 struct Blob {
-  HubPlace place;  // at its commit
+  HubPlace place;  // its revision is a commit
   std::string etag;
   std::optional<uint64_t> size;
 };
 
-// Goes on from what `file` holds, or `anew`. When it returns, the file is whole, has the digest that its etag says, and
-// is on disk. Throws HubFailure, and Error{bad_file, io, cancelled}; what came before the connection broke off stays in
-// the file.
+// Continues after the bytes that `file` has, or starts `anew`. When it returns, the file is whole and synced. Its
+// digest is the one in the etag, if the etag is a digest. Throws HubFailure, and Error{bad_file, io, cancelled}. After
+// a broken connection, the file keeps the bytes that came.
 void transfer(HubClient& client, Meter& meter, const Blob& blob, const std::filesystem::path& file, bool anew);
 
 }  // namespace lora

@@ -1,4 +1,4 @@
-// verify_cache: whether files still are what the Hub said they are.
+// verify_cache: compares files with the digests that the Hub gave for them.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// "" where it cannot be read.
+// The digest of a file, or "" if it cannot be read.
 std::string digest_of(const fs::path& file, Digest& digest, const std::string& prefix, Meter& meter) {
   constexpr size_t kPiece = 1 << 20;
   int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
@@ -34,7 +34,7 @@ std::string digest_of(const fs::path& file, Digest& digest, const std::string& p
   return read < 0 ? "" : digest.digits();
 }
 
-// The digest that a commit's files should have: a blob's own name, or, of copies, what the list of files says.
+// The digest that a file should have, or "" if it is unknown: the blob's name, or for a copy, the list's entry.
 std::string wanted_digest(const CachedFile& file, const std::map<std::string, std::string>& listed) {
   auto name = file.blob.filename().string();
   if (file.blob != file.path && (is_sha1(name) || is_sha256(name))) return name;
@@ -50,7 +50,7 @@ CacheVerification verify_cache(const CachedRepo& repo, const std::function<bool(
     Meter meter(progress, repo.repo_id);
     meter.expect_bytes(repo.size_on_disk);
     meter.expect_files(repo.nb_files);
-    std::map<fs::path, std::string> problems;  // by blob: each is read once
+    std::map<fs::path, std::string> problems;  // by blob: the loop reads each blob once
     for (const auto& revision : repo.revisions) {
       std::map<std::string, std::string> listed;
       if (repo.repo_type == "model")

@@ -25,7 +25,8 @@ std::filesystem::path sibling(const std::filesystem::path& path) {
   return path.parent_path() / fmt::format(".{}.{}.{:016x}.tmp", path.filename().string(), ::getpid(), bits);
 }
 
-// A rename is on disk only once its folder is. Some file systems cannot sync a folder and say EINVAL; that is theirs.
+// A rename is on disk only after its folder is synced. Some file systems cannot sync a folder and return EINVAL; that
+// is not an error.
 int sync_folder(const std::filesystem::path& file) {
   std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
   int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -46,7 +47,7 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   temporary_ = sibling(path_);
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   check(fd_ >= 0, ErrorKind::io, "{}: cannot be created: {}", path_.string(), reason(errno));
-  if (replaces) ::fchmod(fd_, old.st_mode & 07777);  // best effort: contents matter more than who may read them
+  if (replaces) ::fchmod(fd_, old.st_mode & 07777);  // best effort: the contents matter more than the permissions
 }
 
 AtomicFile::~AtomicFile() {

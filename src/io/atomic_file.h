@@ -1,15 +1,15 @@
 #pragma once
-// A file that appears whole or not at all.
+// Writes a file that is never visible in part.
 #include <cstdint>
 #include <filesystem>
 #include <string>
 
 namespace lora {
 
-// Writes go to a temporary sibling; commit() syncs it and renames it over the path, so that no reader ever sees a
-// partial file and mappings of the old one stay intact. Destroyed without commit(), it removes the temporary and leaves
-// the path as it was. The name of the temporary holds process id and random bits: writers of one path do not collide,
-// the last to commit wins. Every failure is Error{io} with the path and the system's reason.
+// Writes go to a temporary file in the same folder. commit() syncs it and renames it to the path. So no reader sees a
+// partial file, and mappings of the old file stay intact. Without commit(), the destructor removes the temporary file
+// and leaves the path unchanged. The temporary file's name has the process id and random bits: several writers of one
+// path do not collide, and the last commit() wins. Every failure is Error{io} with the path and the system's reason.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);

@@ -14,7 +14,7 @@ Digest::~Digest() { EVP_MD_CTX_free(context_); }
 void Digest::begin() {
   auto* method = EVP_get_digestbyname(algorithm_);
   check(context_ && method && EVP_DigestInit_ex(context_, method, nullptr) == 1, ErrorKind::io,
-        "{} is not to be had from this system's OpenSSL", algorithm_);
+        "OpenSSL does not provide {}", algorithm_);
 }
 
 void Digest::add(const void* data, size_t size) { EVP_DigestUpdate(context_, data, size); }

@@ -1,5 +1,5 @@
 #pragma once
-// Digests of bytes that come piece by piece.
+// Computes the digest of bytes that come in pieces.
 #include <cstddef>
 #include <string>
 
@@ -13,9 +13,11 @@ class Digest {
   Digest(const Digest&) = delete;
   Digest& operator=(const Digest&) = delete;
   void add(const void* data, size_t size);
-  std::string digits();  // of all that was added, in lower case; begins anew
+  // The digest of all bytes that were added, in lower case. Then starts again.
+  std::string digits();
+
  protected:
-  explicit Digest(const char* algorithm);  // in OpenSSL's spelling
+  explicit Digest(const char* algorithm);  // OpenSSL's name of it
 
  private:
   const char* algorithm_;

@@ -12,10 +12,10 @@ struct Row {
   Dtype dtype;
   const char* torch;
   const char* safetensors;
-  const char* storage;  // nullptr where torch has no storage class for it
+  const char* storage;  // nullptr if torch has no storage class for it
 };
 
-// In the order of the reference library's dtypes, which its writer sorts by.
+// In the order of the reference library's dtypes. Its writer sorts by them.
 constexpr Row kRows[] = {
     {at::kBool, "bool", "BOOL", "BoolStorage"},
     {at::kByte, "uint8", "U8", "ByteStorage"},
@@ -62,10 +62,10 @@ std::string to_string(Dtype dtype) {
   return row ? row->torch : c10::toString(dtype);
 }
 
-Dtype parse_dtype(const std::string& name) {
+Dtype parse_dtype(std::string_view name) {
   auto dtype = dtype_from_torch(name);
   check(dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16, ErrorKind::usage,
-        "dtype \"{}\" is none of float32, float16, bfloat16", name);
+        "dtype is \"{}\"; wanted float32, float16 or bfloat16", name);
   return *dtype;
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-// Dtype names as torch, as safetensors and as torch's pickles spell them, from one table.
+// Names of dtypes in torch, in safetensors and in torch's pickles.
 #include <optional>
 #include <string>
 #include <string_view>
@@ -8,17 +8,18 @@
 
 namespace lora {
 
-// "F32", "BF16", "F8_E4M3", … ; nullopt for a name that the format does not have, or that ATen has no dtype for.
+// "F32", "BF16", "F8_E4M3", …; nullopt if the format does not have the name, or ATen does not have the dtype.
 std::optional<Dtype> dtype_from_safetensors(std::string_view name);
-// nullopt for a dtype that the format cannot hold.
+// nullopt if the format cannot hold the dtype.
 std::optional<std::string> dtype_to_safetensors(Dtype dtype);
-// The reference writer's sort key: tensors are laid out from the highest rank to the lowest.
+// The reference writer's sort key: it writes tensors from the highest rank to the lowest. -1 if the format cannot hold
+// the dtype.
 int safetensors_rank(Dtype dtype);
 
-// "float32", "bfloat16", … ; nullopt for any other name.
+// "float32", "bfloat16", …; nullopt for other names.
 std::optional<Dtype> dtype_from_torch(std::string_view name);
 
-// The storage class in a torch pickle: "FloatStorage", "HalfStorage", … ; nullopt for any other name.
+// The storage class in a torch pickle: "FloatStorage", "HalfStorage", …; nullopt for other names.
 std::optional<Dtype> dtype_from_storage(std::string_view name);
 // nullopt for a dtype without a storage class.
 std::optional<std::string> dtype_to_storage(Dtype dtype);

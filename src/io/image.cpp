@@ -33,10 +33,10 @@ namespace {
 
 std::vector<Image> pictures_of(const Tensor& batch) {
   check(batch.defined() && batch.dim() == 4 && batch.size(1) == 3 && at::isFloatingType(batch.scalar_type()),
-        ErrorKind::usage, "to_images: wanted a float tensor of [pictures, 3, height, width], got {} of [{}]",
+        ErrorKind::usage, "to_images: wanted a float tensor of [images, 3, height, width], got {} of [{}]",
         batch.defined() ? to_string(batch.scalar_type()) : "nothing",
         batch.defined() ? fmt::format("{}", fmt::join(batch.sizes(), ", ")) : "");
-  // In float32 on the CPU, where round() goes to even at halves: numpy's arithmetic. A NaN becomes black.
+  // Computes in float32 on the CPU, as numpy does: round() goes to even at halves. A NaN becomes black.
   auto bytes = batch.detach().cpu().to(at::kFloat).nan_to_num(0).clamp(0, 1).mul(255).round().to(at::kByte);
   bytes = bytes.permute({0, 2, 3, 1}).contiguous();
 

@@ -12,7 +12,7 @@ namespace fs = std::filesystem;
 nlohmann::json read_json(const fs::path& path) {
   auto text = read_text(path);
   check(!text.empty(), ErrorKind::bad_file, "{}: is empty; wanted JSON", path.string());
-  // The parser takes a NUL for the end of its input, and would leave what follows unread.
+  // The parser stops at a NUL and would ignore the rest.
   check(text.find('\0') == text.npos, ErrorKind::bad_file, "{}: is not JSON: it has NUL bytes", path.string());
   try {
     return nlohmann::json::parse(text.begin(), text.end());
@@ -36,14 +36,15 @@ std::string read_text(const fs::path& path) {
   auto type = fs::status(path, ignored).type();
   check(type != fs::file_type::not_found, ErrorKind::not_found, "{}: no such file", path.string());
   check(type != fs::file_type::directory, ErrorKind::bad_file, "{}: is a folder; name a file in it", path.string());
-  // Opening a pipe would wait for its writer.
+  // To open a pipe would wait for its writer.
   bool unreadable = type == fs::file_type::none || type == fs::file_type::unknown;
   check(type == fs::file_type::regular || unreadable, ErrorKind::bad_file, "{}: is a device or pipe; wanted a file",
         path.string());
   std::ifstream in(path, std::ios::binary | std::ios::ate);
   std::streamoff size = in.is_open() ? std::streamoff(in.tellg()) : -1;
   check(size >= 0, ErrorKind::io, "{}: cannot be read", path.string());
-  check(size <= kLargest, ErrorKind::bad_file, "{}: {} bytes; at most {} were expected", path.string(), size, kLargest);
+  check(size <= kLargest, ErrorKind::bad_file, "{}: has {} bytes; at most {} were expected", path.string(), size,
+        kLargest);
   std::string text(static_cast<size_t>(size), '\0');
   in.seekg(0).read(text.data(), size);
   check(in.gcount() == size, ErrorKind::io, "{}: cannot be read", path.string());

@@ -15,7 +15,7 @@ namespace {
 
 enum class Format { safetensors, torch_zip, torch_legacy, json };
 
-// How a file of another kind begins, and what to tell whoever sent it here.
+// How a file of another kind begins, and the message about it.
 struct Stranger {
   std::string_view start;
   ErrorKind kind;
@@ -47,7 +47,8 @@ std::string hex(std::string_view bytes) {
 Format format_of(std::string_view bytes, const std::string& where) {
   check(!bytes.empty(), ErrorKind::bad_file, "{}: is empty; the download or copy did not finish; fetch it again",
         where);
-  // First of all, for its first bytes are a number and may look like any of the others. A header is shorter than 4 GiB.
+  // This test comes first: a safetensors file begins with a number, which may look like another kind's first bytes. A
+  // header is shorter than 4 GiB.
   bool short_header = bytes.size() < 8 || bytes.substr(4, 4) == std::string_view("\0\0\0\0", 4);
   bool json_header = bytes.size() > 8 && bytes[8] == '{';
   if (short_header && json_header) return Format::safetensors;
@@ -57,17 +58,17 @@ Format format_of(std::string_view bytes, const std::string& where) {
   for (const auto& stranger : kStrangers)
     if (starts_with_ignoring_case(text, stranger.start)) fail(stranger.kind, "{}: {}", where, stranger.message);
   check(bytes.size() < kTarMagic + 5 || bytes.substr(kTarMagic, 5) != "ustar", ErrorKind::unsupported,
-        "{}: is a tar archive, as torch before 0.2 wrote; load it once in Python and save it again", where);
+        "{}: is a tar archive of torch before 0.2; load it in Python and save it again", where);
 
   if (bytes.starts_with("PK\3\4") || bytes.starts_with("PK\5\6")) return Format::torch_zip;
   if (bytes.starts_with('\x80')) return Format::torch_legacy;
   auto first = bytes.substr(0, 8);
   if (text.starts_with('{') && first.find('\0') == first.npos) return Format::json;
-  if (short_header || json_header) return Format::safetensors;  // a damaged one: its reader says how
+  if (short_header || json_header) return Format::safetensors;  // damaged: the reader's message says how
   fail(ErrorKind::bad_file, "{}: is neither safetensors nor a torch file; it begins with {}", where, hex(first));
 }
 
-// A tensor file proper: `index` says whether the index of a sharded checkpoint will do too.
+// Reads a tensor file or, if `index`, the index of a sharded checkpoint.
 StateDict load(const std::filesystem::path& path, bool index) {
   auto file = MappedFile::open(path);
   switch (format_of(file->bytes(), path.string())) {

@@ -18,7 +18,7 @@ namespace lora {
 
 namespace {
 
-// Every live private mapping by its first address. Never destroyed: tensors with static lifetime may outlast it.
+// Every live private mapping by its first address. Never destroyed: static tensors may live longer.
 struct Registry {
   struct Row {
     size_t size;
@@ -38,7 +38,7 @@ std::shared_ptr<const MappedFile> mapping_at(const uint8_t* address) {
   auto next = registry().by_start.upper_bound(address);
   if (next == registry().by_start.begin()) return nullptr;
   const auto& [start, row] = *std::prev(next);
-  // A file that does not hold the address is not locked: dropping its last owner in here would wait for this mutex.
+  // Does not lock a file that does not hold the address. To drop its last owner here would wait for this mutex.
   return static_cast<size_t>(address - start) < row.size ? row.file.lock() : nullptr;
 }
 
@@ -62,7 +62,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
 
 MappedFile::MappedFile(std::filesystem::path path) : path_(std::move(path)) {
   auto reason = [] { return std::generic_category().message(errno); };
-  // O_NONBLOCK: opening a pipe must not wait for its writer.
+  // O_NONBLOCK: to open a pipe must not wait for its writer.
   Descriptor file{::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   check(file.fd >= 0 || (errno != ENOENT && errno != ENOTDIR), ErrorKind::not_found, "{}: no such file",
         path_.string());
@@ -74,10 +74,10 @@ MappedFile::MappedFile(std::filesystem::path path) : path_(std::move(path)) {
   size_ = static_cast<size_t>(info.st_size);
   if (size_ == 0) return;
 
-  // NORESERVE: only the pages that are written cost memory, so a model larger than memory may be opened.
+  // NORESERVE: only written pages cost memory. So a program can open a model that is larger than the memory.
   void* writable = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.fd, 0);
   check(writable != MAP_FAILED, ErrorKind::io, "{}: cannot be mapped: {}", path_.string(), reason());
-  // MAP_SHARED would show the same pages, but some network file systems refuse it.
+  // Not MAP_SHARED: some network file systems refuse it. The pages are the same.
   void* readable = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
   if (readable == MAP_FAILED) {
     int error = errno;

@@ -1,5 +1,5 @@
 #pragma once
-// A whole file in memory without reading it, and tensors that alias it.
+// Maps a whole file into memory without reading it, and makes tensors that alias it.
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -12,16 +12,15 @@
 
 namespace lora {
 
-// Two mappings of one file. The private one is what tensors alias: reading it shares the page cache with every other
-// process, writing to it changes this process's copy of the page alone. The read-only one always shows the file as it
-// is on disk; it costs an address range and no memory until it is read (and, unlike a mapping made on demand, no open
-// file descriptor in the meantime).
+// Two mappings of one file. Tensors alias the private mapping. A read of it shares the page cache with other processes.
+// A write to it changes only this process's copy of the page. The read-only mapping always shows the file as it is on
+// disk. It costs an address range, and memory only after it is read. It needs no open file descriptor.
 //
-// A file that another process truncates while it is mapped cannot be defended against: touching a page past its new end
-// raises SIGBUS. Programs that replace files by a rename, as this library does, are safe.
+// No other process may truncate a mapped file: the access to a page past the new end raises SIGBUS. A program that
+// replaces a file by a rename, as this library does, is safe.
 class MappedFile : public std::enable_shared_from_this<MappedFile> {
  public:
-  // Throws Error{not_found} where there is no such file, Error{bad_file} for a folder or device, Error{io} where the
+  // Throws Error{not_found} if the file does not exist, Error{bad_file} for a folder, device or pipe, Error{io} if the
   // system refuses.
   static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
   ~MappedFile();
@@ -30,15 +29,15 @@ class MappedFile : public std::enable_shared_from_this<MappedFile> {
 
   const std::filesystem::path& path() const { return path_; }
   size_t size() const { return size_; }
-  // Of the private mapping. Empty for an empty file.
+  // The bytes of the private mapping. Empty for an empty file.
   std::string_view bytes() const { return {reinterpret_cast<const char*>(private_), size_}; }
 
-  // Storage over `size` bytes of the private mapping, which lives as long as the storage does.
+  // A storage over `size` bytes of the private mapping. It keeps the mapping alive.
   c10::Storage storage(size_t offset, size_t size) const;
-  // Gives back the memory of the pages that were read; they are the file's again when next used, whatever was written
-  // to them. For one pass over a file that is larger than it should take of memory.
+  // Frees the memory of the private mapping's pages. They show the file again at the next use: earlier writes to them
+  // are lost. For a single pass over a large file.
   void release_pages() const;
-  // The same bytes of the read-only mapping. Writing to it is a segmentation fault.
+  // A storage over the same bytes of the read-only mapping. A write to it is a segmentation fault.
   c10::Storage pristine_storage(size_t offset, size_t size) const;
 
  private:
@@ -51,19 +50,19 @@ class MappedFile : public std::enable_shared_from_this<MappedFile> {
   uint8_t* pristine_ = nullptr;
 };
 
-// A tensor on `storage`. The caller has checked that sizes, strides and offset (in elements) stay within it.
+// A tensor on `storage`. The caller must check that sizes, strides and offset (in elements) stay within it.
 Tensor tensor_on(c10::Storage storage, Dtype dtype, at::IntArrayRef sizes, at::IntArrayRef strides, int64_t offset);
 
-// What the file holds where `tensor` (or a view of it) aliases a private mapping: a tensor of the same dtype, sizes and
-// strides on the read-only mapping, which it keeps alive. Undefined where `tensor` aliases no mapping.
+// The file's values of a tensor (or view) that aliases a private mapping: a tensor of the same dtype, sizes and strides
+// on the read-only mapping, which it keeps alive. An undefined tensor if `tensor` does not alias a mapping.
 Tensor pristine(const Tensor& tensor);
 
 // The files that these tensors alias, each once.
 std::vector<std::shared_ptr<const MappedFile>> mapped_files(const StateDict& tensors);
 
-// Gives this process its own copies of the pages under `tensor`, contiguous and on the CPU, all in one call: what its
-// first writes would otherwise do one page at a time, at several times the cost. A hint: where the system has no such
-// call, those writes still do it.
+// Makes this process's own copies of all pages under `tensor` in one call. `tensor` must be contiguous. Otherwise the
+// first write to each page copies it, which costs several times as much. Does nothing if the system does not have such
+// a call, or if the tensor is not on the CPU.
 void make_writable(const Tensor& tensor);
 
 }  // namespace lora

@@ -85,14 +85,14 @@ void save_pickle(const StateDict& tensors, const std::filesystem::path& file) {
       check(tensor.layout() == at::kStrided, ErrorKind::unsupported,
             "tensor \"{}\" is sparse; only dense tensors can be saved", name);
       check(dtype_to_storage(tensor.scalar_type()).has_value(), ErrorKind::unsupported,
-            "tensor \"{}\" has dtype {}, which torch's pickles have no storage class for; save it as safetensors", name,
+            "tensor \"{}\" has dtype {}, for which torch's pickles have no storage class; save it as safetensors", name,
             to_string(tensor.scalar_type()));
     }
     std::string pickle = PickleWriter().write(tensors);
 
     AtomicFile out(file);
-    // The archive writer throws from its destructor once a write has failed, so it is told of none: the first failure
-    // is kept, the rest of the archive goes nowhere, and the failure is thrown when the writer is done.
+    // The archive writer throws from its destructor after a failed write. So the sink does not tell it about failures:
+    // it keeps the first one and drops the rest of the archive. The failure is thrown after the writer is destroyed.
     std::exception_ptr failure;
     auto sink = [&](const void* data, size_t size) {
       try {

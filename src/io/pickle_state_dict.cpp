@@ -13,8 +13,8 @@ namespace lora {
 namespace {
 
 constexpr int kMostDepth = 32;
-// A pickle may name the same tensors many times over. What the names and the tensors come to is held to this many times
-// the file's size, far above what honest sharing needs.
+// A pickle may name the same tensors many times. All names and tensors together may have this many times the file's
+// size, which is far more than valid files need.
 constexpr uint64_t kMostSharing = 64;
 
 class Flattener {
@@ -33,7 +33,7 @@ class Flattener {
   }
 
  private:
-  // The dict under "state_dict". What lies beside it is the trainer's; of that, text is kept as metadata.
+  // The dict under "state_dict", or nullptr. The entries beside it are the trainer's: keeps texts as metadata.
   const PickleValue* state_dict_of(const PickleValue& root) {
     const PickleValue* found = nullptr;
     auto* dict = root.as<PickleDict>();

@@ -1,5 +1,5 @@
 #pragma once
-// From a pickle's values to named tensors.
+// Makes named tensors from the values of a pickle.
 #include <functional>
 
 #include "io/mapped_file.h"
@@ -8,10 +8,10 @@
 
 namespace lora {
 
-// Names are the dict keys on the way to a tensor, joined with '.'. A dict under "state_dict" stands for the whole file,
-// as training checkpoints have it; a list at the top gives the names "0", "1", … Numbers become tensors of no
-// dimension, text becomes metadata, everything else is passed over. `load` gives the bytes of a storage; it is asked
-// once for each. Throws Error{bad_file} where no tensor is left.
+// A tensor's name is the dict keys on the way to it, joined with '.'. If there is a dict under "state_dict", as in
+// training checkpoints, only its tensors count. A list at the top gives the names "0", "1", … Numbers become tensors
+// without dimensions. Text becomes metadata. Other values are skipped. `load` returns the bytes of a storage; it is
+// called once for each. Throws Error{bad_file} if there are no tensors.
 StateDict pickle_state_dict(const Pickle& pickle, const MappedFile& file,
                             const std::function<c10::Storage(const PickleStorage&)>& load);
 

@@ -1,5 +1,5 @@
 #pragma once
-// PNG in memory.
+// Encodes and decodes PNG in memory.
 #include <string>
 #include <string_view>
 
@@ -7,14 +7,14 @@
 
 namespace lora {
 
-// Throws Error{usage}, where `what` names the picture, unless there are as many pixels as its size says.
+// Throws Error{usage} unless the number of pixels fits the image's size. `what` names the image in the message.
 void check_pixels(const Image& image, const char* what);
 
-// Text goes into tEXt chunks where it is Latin-1, else into iTXt. Throws Error{usage} for a picture without pixels or
-// with a keyword or text that PNG cannot hold.
+// Writes text that is Latin-1 into tEXt chunks, other text into iTXt chunks. Throws Error{usage} if the image has no
+// pixels, or has a keyword or text that PNG cannot hold.
 std::string encode_png(const Image& image);
 
-// `where` is the file's name for messages. Transparency is dropped, not blended; 16-bit samples are rounded to 8.
+// `where` is the file's name for messages. Drops transparency without blending. Rounds 16-bit samples to 8 bits.
 // Throws Error{bad_file, unsupported}.
 Image decode_png(std::string_view bytes, const std::string& where);
 

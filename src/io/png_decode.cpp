@@ -1,39 +1,24 @@
-#include <png.h>
-
-#include <csetjmp>
-#include <cstring>
-
 #include "core/check.h"
-#include "io/encoding.h"
+#include "core/utf8.h"
+#include "io/latin1.h"
+#include "io/libpng.h"
 #include "io/png.h"
-
-// libpng reports errors by longjmp: see png_encode.cpp.
 
 namespace lora {
 
 namespace {
 
 constexpr uint64_t kMostPixels = uint64_t{1} << 28;
-constexpr uint64_t kMostExpansion = 1032;  // what deflate can reach: a file that claims more pixels cannot hold them
+constexpr uint64_t kMostExpansion =
+    1032;  // the most that deflate can expand: a file that claims more pixels is damaged
 
-struct Reader {
-  png_structp png = nullptr;
-  png_infop info = nullptr;
+struct Reader : PngState {
   std::string_view rest;
-  char error[128] = "";
 
   ~Reader() {
     if (png) png_destroy_read_struct(&png, &info, nullptr);
   }
 };
-
-[[noreturn]] void on_error(png_structp png, png_const_charp message) {
-  auto& error = static_cast<Reader*>(png_get_error_ptr(png))->error;
-  std::strncpy(error, message, sizeof error - 1);
-  png_longjmp(png, 1);
-}
-
-void on_warning(png_structp, png_const_charp) {}
 
 void on_read(png_structp png, png_bytep data, size_t size) {
   auto& rest = static_cast<Reader*>(png_get_io_ptr(png))->rest;
@@ -49,7 +34,7 @@ bool read_header(Reader& reader) {
   return true;
 }
 
-// Whatever the file has becomes 8-bit RGB.
+// Converts every kind of pixels to 8-bit RGB.
 bool read_pixels(Reader& reader, png_bytepp rows) {
   if (setjmp(png_jmpbuf(reader.png))) return false;
   png_set_scale_16(reader.png);
@@ -85,7 +70,8 @@ Image decode_png(std::string_view bytes, const std::string& where) {
   check(bytes.starts_with("\x89PNG\r\n\x1a\n"), ErrorKind::bad_file, "{}: is not a PNG file", where);
   Reader reader;
   reader.rest = bytes;
-  reader.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader, on_error, on_warning);
+  reader.png =
+      png_create_read_struct(PNG_LIBPNG_VER_STRING, static_cast<PngState*>(&reader), on_png_error, ignore_png_warning);
   if (reader.png) reader.info = png_create_info_struct(reader.png);
   check(reader.info && read_header(reader), ErrorKind::bad_file, "{}: is a damaged PNG file: {}", where, reader.error);
 

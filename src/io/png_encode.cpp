@@ -1,37 +1,23 @@
-#include <png.h>
-
-#include <csetjmp>
-#include <cstring>
-
 #include "core/check.h"
-#include "io/encoding.h"
+#include "core/utf8.h"
+#include "io/latin1.h"
+#include "io/libpng.h"
 #include "io/png.h"
 
-// libpng reports errors by longjmp. Whatever it may jump over is trivially destructible: objects with destructors live
-// in the functions that call write_png(), and callbacks have none left when they raise an error.
+// libpng reports errors by longjmp, which must not skip destructors. So objects with destructors live in the functions
+// that call write_png().
 
 namespace lora {
 
 namespace {
 
-struct Writer {
-  png_structp png = nullptr;
-  png_infop info = nullptr;
+struct Writer : PngState {
   std::string bytes;
-  char error[128] = "";
 
   ~Writer() {
     if (png) png_destroy_write_struct(&png, &info);
   }
 };
-
-[[noreturn]] void on_error(png_structp png, png_const_charp message) {
-  auto& error = static_cast<Writer*>(png_get_error_ptr(png))->error;
-  std::strncpy(error, message, sizeof error - 1);
-  png_longjmp(png, 1);
-}
-
-void on_warning(png_structp, png_const_charp) {}
 
 bool append(std::string& bytes, png_bytep data, size_t size) noexcept {
   try {
@@ -62,7 +48,7 @@ bool write_png(Writer& writer, const Image& image, png_text* text, int texts) {
   return true;
 }
 
-// A text entry as libpng takes it, with the bytes that it points to.
+// A text entry for libpng, with the bytes that libpng's structure points to.
 struct TextEntry {
   std::string keyword, text;
   bool utf8;
@@ -76,7 +62,7 @@ TextEntry text_entry(const std::string& keyword, const std::string& text) {
     good = (c >= 32 && c < 127) || c >= 161;
   }
   check(good, ErrorKind::usage,
-        "PNG text \"{}\": a keyword has 1 to 79 printable Latin-1 characters, no space at its ends", keyword);
+        "PNG text \"{}\": a keyword has 1 to 79 printable Latin-1 characters, without a space at its ends", keyword);
   check(is_utf8(text) && text.find('\0') == text.npos, ErrorKind::usage, "PNG text \"{}\" is not UTF-8, or has a NUL",
         keyword);
   auto latin1 = to_latin1(text);
@@ -98,7 +84,8 @@ std::string encode_png(const Image& image) {
   }
 
   Writer writer;
-  writer.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &writer, on_error, on_warning);
+  writer.png =
+      png_create_write_struct(PNG_LIBPNG_VER_STRING, static_cast<PngState*>(&writer), on_png_error, ignore_png_warning);
   if (writer.png) writer.info = png_create_info_struct(writer.png);
   check(writer.info && write_png(writer, image, text.data(), static_cast<int>(text.size())), ErrorKind::io,
         "PNG cannot be encoded: {}", writer.error);

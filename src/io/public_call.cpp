@@ -8,7 +8,7 @@ namespace lora {
 
 namespace {
 
-// libtorch's thread-local state as every thread begins with it.
+// libtorch's thread-local state of a new thread.
 const at::ThreadLocalState& fresh_state() {
   static const at::ThreadLocalState state = [] {
     std::optional<at::ThreadLocalState> fresh;

@@ -1,5 +1,5 @@
 #pragma once
-// How a public call runs: libtorch's thread-local modes of the caller do not matter, and what fails is an Error.
+// Runs a public call: the caller's libtorch modes have no effect inside, and every failure is an Error.
 #include <ATen/ThreadLocalState.h>
 #include <c10/core/GradMode.h>
 
@@ -8,8 +8,8 @@
 
 namespace lora {
 
-// While it lives, this thread is as a fresh one to libtorch: no inference mode, no autocast. Nothing that is made
-// becomes an inference tensor, which could neither be written to nor trained beside later. Gradients are off.
+// Gives this thread libtorch's modes of a new thread: no inference mode, no autocast. Also turns gradients off. So new
+// tensors are not inference tensors, which could not be written to later. The destructor restores the modes.
 class FreshState {
  public:
   FreshState();
@@ -27,7 +27,7 @@ auto public_call(F&& f) {
   });
 }
 
-// The same tensor, over the same memory, free of inference mode. Inside a FreshState.
+// The same tensor over the same memory, but not an inference tensor. Call it inside a FreshState.
 Tensor without_inference(const Tensor& t);
 
 }  // namespace lora

@@ -1,5 +1,5 @@
 #pragma once
-// The safetensors format: 8 bytes of header length, a JSON header, the tensors' bytes without a hole.
+// The safetensors format: 8 bytes of header length, a JSON header, the tensors' bytes without gaps.
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -27,24 +27,24 @@ struct SafetensorsHeader {
   size_t data_start = 0;                  // in the file
 };
 
-// Checks everything there is to check: after it, every entry lies in the file, has the size that its shape and dtype
-// make, and the entries cover the data from its start to the end of the file without hole or overlap. `file` is the
-// file's whole content, `where` its name for messages. Throws Error{bad_file, unsupported}.
+// Reads and checks the header. Afterwards every entry is inside the file and has the size of its shape and dtype. The
+// entries cover the data up to the end of the file, without gaps and overlaps. `file` is the whole content of the file,
+// `where` its name for messages. Throws Error{bad_file, unsupported}.
 SafetensorsHeader parse_safetensors_header(std::string_view file, const std::string& where);
 
-// Tensors alias the private mapping, or are copies where the file has them at an address that their dtype cannot have.
+// Tensors alias the private mapping. A tensor whose position in the file does not fit its dtype's alignment is a copy.
 StateDict read_safetensors(const MappedFile& file);
 
-// A tensor that is made when it is written, so that a file takes no more memory than its largest tensor.
+// A tensor that is made only when it is written. So writing a file needs memory only for its largest tensor.
 struct PendingTensor {
   std::string name;
   Dtype dtype = at::kFloat;
   std::vector<int64_t> shape;
-  std::function<Tensor()> make;  // of that dtype and shape, on any device
+  std::function<Tensor()> make;  // returns a tensor of that dtype and shape, on any device
 };
 
-// What save_safetensors does for tensors that are there. Where `hash_key` is given, the metadata gets the SHA-256 of
-// the data under that name, 64 digits.
+// As the public save_safetensors(), for pending tensors. If `hash_key` is not empty, the metadata gets the SHA-256 of
+// the data under that name, as 64 digits.
 void save_safetensors(const std::vector<PendingTensor>& tensors, std::map<std::string, std::string> metadata,
                       const std::filesystem::path& file, const std::string& hash_key = "");
 

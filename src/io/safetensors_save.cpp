@@ -15,9 +15,9 @@ namespace lora {
 
 namespace {
 
-constexpr size_t kMostHeader = 100'000'000;  // what readers of the format accept
+constexpr size_t kMostHeader = 100'000'000;  // the most that readers of the format accept
 
-// A JSON string as the reference writes it: UTF-8 as it is, control characters escaped.
+// A JSON string as the reference writes it: UTF-8 unchanged, control characters escaped.
 std::string quoted(const std::string& text) {
   try {
     return nlohmann::json(text).dump();
@@ -32,7 +32,8 @@ std::vector<const PendingTensor*> in_file_order(const std::vector<PendingTensor>
     check(tensor.name != "__metadata__", ErrorKind::usage,
           "\"__metadata__\" cannot name a tensor of a safetensors file");
     check(dtype_to_safetensors(tensor.dtype).has_value(), ErrorKind::unsupported,
-          "tensor \"{}\" has dtype {}, which the safetensors format lacks", tensor.name, to_string(tensor.dtype));
+          "tensor \"{}\" has dtype {}, which the safetensors format does not have", tensor.name,
+          to_string(tensor.dtype));
     order.push_back(&tensor);
   }
   std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
@@ -69,11 +70,11 @@ std::string header_text(const std::vector<const PendingTensor*>& order,
   return text;
 }
 
-// Dense, on the CPU: neither a model on a GPU nor a transposed one is ever held twice.
+// The tensor, dense and on the CPU. Only one tensor at a time is copied, never a whole model.
 Tensor made(const PendingTensor& pending) {
   auto tensor = pending.make().detach().cpu().resolve_conj().resolve_neg().contiguous();
   check(tensor.scalar_type() == pending.dtype && tensor.sizes() == at::IntArrayRef(pending.shape), ErrorKind::usage,
-        "tensor \"{}\" was announced as {} {} and is {} {}", pending.name, to_string(pending.dtype),
+        "tensor \"{}\" was announced as {} {}, but is {} {}", pending.name, to_string(pending.dtype),
         c10::str(at::IntArrayRef(pending.shape)), to_string(tensor.scalar_type()), c10::str(tensor.sizes()));
   return tensor;
 }
@@ -83,7 +84,8 @@ Tensor made(const PendingTensor& pending) {
 void save_safetensors(const std::vector<PendingTensor>& tensors, std::map<std::string, std::string> metadata,
                       const std::filesystem::path& file, const std::string& hash_key) {
   auto order = in_file_order(tensors);
-  if (!hash_key.empty()) metadata[hash_key] = std::string(Sha256::kDigits, '0');  // its place: known after the data
+  if (!hash_key.empty())
+    metadata[hash_key] = std::string(Sha256::kDigits, '0');  // a placeholder: the hash is known only after the data
   std::string header = header_text(order, metadata);
   check(header.size() <= kMostHeader, ErrorKind::unsupported, "{}: its header would have {} bytes; readers accept {}",
         file.string(), header.size(), kMostHeader);
@@ -100,7 +102,7 @@ void save_safetensors(const std::vector<PendingTensor>& tensors, std::map<std::s
     if (!hash_key.empty()) hash.add(tensor.const_data_ptr(), tensor.nbytes());
   }
   if (!hash_key.empty()) {
-    auto entry = quoted(hash_key) + ":\"";  // which no text inside quotes can hold
+    auto entry = quoted(hash_key) + ":\"";  // no text inside quotes can contain this
     auto digits = hash.digits();
     out.overwrite(sizeof length + header.find(entry) + entry.size(), digits.data(), digits.size());
   }

@@ -13,7 +13,7 @@ using WeightMap = std::map<std::string, std::string>;
 WeightMap read_weight_map(const std::filesystem::path& index) {
   auto json = read_json(index);
   check(json.is_object() && json.contains("weight_map"), ErrorKind::bad_file,
-        "{}: is JSON without a weight_map; wanted a tensor file or the index of a sharded one", index.string());
+        "{}: is JSON without a weight_map; wanted a tensor file or the index of a sharded checkpoint", index.string());
   const auto& rows = json["weight_map"];
   check(rows.is_object() && !rows.empty(), ErrorKind::bad_file,
         "{}: its weight_map is not an object that names a file for each tensor", index.string());
@@ -22,7 +22,7 @@ WeightMap read_weight_map(const std::filesystem::path& index) {
     check(file.is_string(), ErrorKind::bad_file, "{}: weight_map has no file name for tensor \"{}\"", index.string(),
           tensor);
     auto name = file.get<std::string>();
-    // Only a plain name: an index from elsewhere must not make us open a file in another folder.
+    // Only a plain name: an index must not open files in another folder.
     bool plain =
         !name.empty() && name != "." && name != ".." && name.find_first_of(std::string_view("/\\\0", 3)) == name.npos;
     check(plain, ErrorKind::bad_file,
@@ -49,7 +49,7 @@ StateDict read_sharded(const std::filesystem::path& index,
   auto shards = files_in(map);
   for (const auto& name : shards)
     check(std::filesystem::exists(index.parent_path() / name), ErrorKind::not_found,
-          "{}: the shard {} that it lists is not beside it", index.string(), name);
+          "{}: lists the shard {}, which is not beside it", index.string(), name);
 
   StateDict all;
   for (const auto& name : shards) {
@@ -61,8 +61,8 @@ StateDict read_sharded(const std::filesystem::path& index,
     }
   }
   for (const auto& [tensor, name] : map)
-    check(all.contains(tensor), ErrorKind::bad_file, "{}: tensor \"{}\" should be in {} and is not", index.string(),
-          tensor, name);
+    check(all.contains(tensor), ErrorKind::bad_file, "{}: tensor \"{}\" should be in {}, but is not there",
+          index.string(), tensor, name);
   return all;
 }
 

@@ -12,8 +12,8 @@ namespace lora {
 // The files that an index lists: names without folders. Throws Error{bad_file}.
 std::set<std::string> shards_of(const std::filesystem::path& index);
 
-// `load` reads one of the files, which lie beside the index. Throws Error{not_found, bad_file} naming a file or tensor
-// that the index lists and that is not there.
+// Reads all tensors of the checkpoint. `load` reads one of the files beside the index. Throws Error{not_found,
+// bad_file} if a file or a tensor that the index lists does not exist; the message names it.
 StateDict read_sharded(const std::filesystem::path& index,
                        const std::function<StateDict(const std::filesystem::path&)>& load);
 

@@ -12,7 +12,7 @@ namespace lora {
 
 namespace {
 
-// The number that torch.save begins the older layout with, and the layout's version.
+// The older layout begins with this number and the layout's version.
 constexpr std::string_view kMagic = "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 constexpr int64_t kLayout = 1001;
 
@@ -22,12 +22,11 @@ c10::Storage copy_of(std::string_view bytes) {
   return copy.storage();
 }
 
-// The stretch that `wanted` is, of its storage's bytes, which lie in the mapping.
-c10::Storage stretch(const MappedFile& file, std::string_view storage, const PickleStorage& wanted) {
+// The part `wanted` of its storage's bytes, which are in the mapping.
+c10::Storage part_of(const MappedFile& file, std::string_view storage, const PickleStorage& wanted) {
   auto bytes = storage.substr(static_cast<size_t>(wanted.offset), static_cast<size_t>(wanted.nbytes));
   auto position = static_cast<size_t>(bytes.data() - file.bytes().data());
-  size_t alignment =
-      wanted.untyped ? 8 : c10::elementSize(wanted.dtype);  // 8: tensors of any dtype may come to lie on it
+  size_t alignment = wanted.untyped ? 8 : c10::elementSize(wanted.dtype);  // 8: a tensor of any dtype may use it
   return position % alignment == 0 ? file.storage(position, bytes.size()) : copy_of(bytes);
 }
 
@@ -49,7 +48,7 @@ StateDict read_torch_zip(const MappedFile& file) {
         "{}: is a TorchScript program; wanted the tensors of a state_dict", where);
   auto* order = zip.find(prefix + "byteorder");
   check(!order || (order->deflated ? zip.inflate(*order) : zip.stored(*order)) != "big", ErrorKind::unsupported,
-        "{}: was written on a big-endian machine; save it again on another", where);
+        "{}: was written on a big-endian machine; save it again on a little-endian one", where);
 
   const ZipRecord& record = *zip.find(prefix + "data.pkl");
   std::string unpacked = record.deflated ? zip.inflate(record) : "";
@@ -60,7 +59,7 @@ StateDict read_torch_zip(const MappedFile& file) {
     auto need = static_cast<uint64_t>(wanted.numel) * c10::elementSize(wanted.dtype);
     check(data->size >= need, ErrorKind::bad_file, "{}: storage {} has {} bytes; its tensors need {}", where,
           wanted.key, data->size, need);
-    if (!data->deflated) return stretch(file, zip.stored(*data), wanted);
+    if (!data->deflated) return part_of(file, zip.stored(*data), wanted);
     auto bytes = zip.inflate(*data);
     return copy_of(
         std::string_view(bytes).substr(static_cast<size_t>(wanted.offset), static_cast<size_t>(wanted.nbytes)));
@@ -69,10 +68,10 @@ StateDict read_torch_zip(const MappedFile& file) {
 
 namespace {
 
-// The pickles that precede the storages in the older layout.
+// The pickles before the storages in the older layout.
 struct LegacyHeader {
   Pickle object, keys;
-  size_t data = 0;  // where the storages begin
+  size_t data = 0;  // the position where the storages begin
 };
 
 bool little_endian(const PickleValue& info) {
@@ -100,16 +99,17 @@ LegacyHeader read_legacy_header(const MappedFile& file, const std::string& where
         where);
   Pickle second = next();
   auto* layout = second.root->as<int64_t>();
-  check(layout && *layout == kLayout, ErrorKind::unsupported, "{}: is a torch file of an unknown layout; {} is read",
+  check(layout && *layout == kLayout, ErrorKind::unsupported, "{}: is a torch file of an unknown layout; wanted {}",
         where, kLayout);
   check(little_endian(*next().root), ErrorKind::unsupported,
-        "{}: was written on a big-endian machine; save it again on another", where);
+        "{}: was written on a big-endian machine; save it again on a little-endian one", where);
   LegacyHeader header{next(), next()};
   header.data = position;
   return header;
 }
 
-// Where each storage lies: for each key in the order of the list, 8 bytes of length in elements, then the elements.
+// The bytes of each storage by its key. The file has, for each key in the order of the list, the number of elements (8
+// bytes) and then the elements.
 std::unordered_map<std::string_view, std::string_view> locate_storages(const MappedFile& file,
                                                                        const LegacyHeader& header,
                                                                        const std::string& where) {
@@ -149,7 +149,7 @@ StateDict read_torch_legacy(const MappedFile& file) {
     check(row != storages.end(), ErrorKind::bad_file, "{}: has no data for storage {}", where, wanted.key);
     bool same = static_cast<uint64_t>(wanted.numel) * c10::elementSize(wanted.dtype) == row->second.size();
     check(same, ErrorKind::bad_file, "{}: storage {} is described in two ways", where, wanted.key);
-    return stretch(file, row->second, wanted);
+    return part_of(file, row->second, wanted);
   });
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-// Files of torch.save: the zip layout and the older one of pickles in a row.
+// Reads files of torch.save: the zip layout, and the older layout of several pickles in a row.
 #include <memory>
 
 #include "io/mapped_file.h"
@@ -7,8 +7,8 @@
 
 namespace lora {
 
-// Storages alias the private mapping, or are copies where the file has them compressed or at an address that their
-// dtype cannot have; views of one storage in the file are views of one storage in memory. Throws Error{bad_file,
+// Storages alias the private mapping. A storage that is compressed, or whose position does not fit its dtype's
+// alignment, is a copy. Views of one storage in the file are views of one storage in memory. Throws Error{bad_file,
 // unsupported}.
 StateDict read_torch_zip(const MappedFile& file);
 StateDict read_torch_legacy(const MappedFile& file);

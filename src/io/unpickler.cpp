@@ -10,8 +10,8 @@ namespace lora {
 
 namespace {
 
-constexpr size_t kMostValues = 10'000'000;  // the largest checkpoints have some hundred thousand
-constexpr size_t kMostLine = 4096;          // of a module's or a class's name
+constexpr size_t kMostValues = 10'000'000;  // the largest checkpoints have a few hundred thousand
+constexpr size_t kMostLine = 4096;          // characters of a module's or class's name
 
 }  // namespace
 
@@ -25,14 +25,14 @@ Pickle Unpickler::run() {
   return std::move(pickle_);
 }
 
-// Opcodes are those of CPython's pickletools, protocols 2 to 5. Protocols 0 and 1 are not what torch ever wrote.
+// The opcodes of CPython's pickletools, protocols 2 to 5. torch never wrote protocols 0 and 1.
 bool Unpickler::step() {
   auto opcode = number<uint8_t>();
   switch (opcode) {
     case '.': return false;
     case 0x80: {  // PROTO
       auto protocol = number<uint8_t>();
-      check(protocol <= 5, ErrorKind::unsupported, "{}: is a pickle of protocol {}; 2 to 5 are read", where_, protocol);
+      check(protocol <= 5, ErrorKind::unsupported, "{}: is a pickle of protocol {}; wanted 2 to 5", where_, protocol);
       return true;
     }
     case 0x95: take(8); return true;  // FRAME
@@ -167,7 +167,7 @@ PickleValue* Unpickler::top() {
 }
 
 Unpickler::Items Unpickler::pop_to_mark() {
-  if (marks_.empty()) malformed("it lacks a mark");
+  if (marks_.empty()) malformed("it does not have a mark");
   auto first = stack_.begin() + static_cast<std::ptrdiff_t>(marks_.back());
   Items items(first, stack_.end());
   stack_.erase(first, stack_.end());
@@ -175,8 +175,8 @@ Unpickler::Items Unpickler::pop_to_mark() {
   return items;
 }
 
-// Picklers number their memo from 0, a number for each put. So an index past the bytes read so far is a lie that would
-// have us reserve memory for it.
+// Picklers number their memos from 0 up. So an index above the number of bytes read so far is invalid. It would only
+// allocate memory.
 void Unpickler::remember(uint64_t index) {
   if (index >= position_) malformed("a memo index out of range");
   if (index >= memo_.size()) memo_.resize(index + 1);
@@ -204,13 +204,13 @@ PickleValue* Unpickler::make_tuple(size_t count) {
 
 void Unpickler::append(PickleList::Kind kind, const Items& items) {
   auto* list = std::get_if<PickleList>(&top()->data);
-  if (!list || list->kind != kind) malformed("it adds an item to what is no list or set");
+  if (!list || list->kind != kind) malformed("it adds an item to a value that is not a list or set");
   list->items.insert(list->items.end(), items.begin(), items.end());
 }
 
 void Unpickler::set_items(const Items& keys_and_values) {
   auto* dict = std::get_if<PickleDict>(&top()->data);
-  if (!dict) malformed("it adds a key to what is no dict");
+  if (!dict) malformed("it adds a key to a value that is not a dict");
   if (keys_and_values.size() % 2 != 0) malformed("a key without a value");
   for (size_t i = 0; i < keys_and_values.size(); i += 2)
     dict->items.emplace_back(keys_and_values[i], keys_and_values[i + 1]);

@@ -1,5 +1,5 @@
 #pragma once
-// The stack machine behind unpickle().
+// The stack machine of unpickle().
 #include "io/pickle.h"
 
 namespace lora {
@@ -22,7 +22,7 @@ class Unpickler {
   T number();
   std::string_view line();
 
-  // The stack. What lies above the last mark belongs to it.
+  // The stack. The values above the last mark belong to that mark.
   void push(PickleValue* value) { stack_.push_back(value); }
   PickleValue* pop();
   PickleValue* top();
@@ -39,11 +39,11 @@ class Unpickler {
   PickleValue* make_tuple(size_t count);
   void append(PickleList::Kind kind, const Items& items);
   void set_items(const Items& keys_and_values);
-  // Counts towards the most that one pickle may hold. A pickle can ask for copies of what it holds already, so its size
-  // alone is no bound.
+  // Counts values. Throws if one pickle makes too many. The pickle's size is not a limit: a pickle can ask for copies
+  // of its values.
   void charge(size_t values);
 
-  // What a pickle may call and refer to: unpickler_calls.cpp.
+  // Everything that a pickle may call and refer to; in unpickler_calls.cpp.
   PickleValue* call(const PickleValue& function, const PickleValue& arguments);
   PickleValue* call_torch(const PickleGlobal& function, const Items& arguments);
   PickleValue* ordered_dict(const Items& arguments);

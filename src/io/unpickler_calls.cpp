@@ -1,6 +1,6 @@
 #include "core/check.h"
 #include "io/dtype.h"
-#include "io/encoding.h"
+#include "io/latin1.h"
 #include "io/unpickler.h"
 
 namespace lora {
@@ -10,7 +10,7 @@ namespace {
 constexpr size_t kMostDimensions = 64;  // torch's own limit in most operations
 
 std::string full_name(const PickleGlobal& global) {
-  // Python 2's name of the module, which protocol 2 keeps.
+  // Protocol 2 keeps Python 2's name of the module.
   return fmt::format("{}.{}", global.module == "__builtin__" ? "builtins" : global.module, global.name);
 }
 
@@ -30,7 +30,7 @@ bool is_true(const PickleValue& value) {
 PickleValue* Unpickler::call(const PickleValue& function, const PickleValue& arguments) {
   auto* global = function.as<PickleGlobal>();
   auto* tuple = arguments.as<PickleList>();
-  if (!global) malformed("it calls what is no function");
+  if (!global) malformed("it calls a value that is not a function");
   if (!tuple || tuple->kind != PickleList::Kind::tuple) malformed("it calls a function without a tuple of arguments");
   const Items& items = tuple->items;
 
@@ -39,11 +39,11 @@ PickleValue* Unpickler::call(const PickleValue& function, const PickleValue& arg
   if (name == "_codecs.encode") return encoded_bytes(items);
   if (name == "builtins.set" || name == "builtins.frozenset") {
     auto* list = items.size() == 1 ? items[0]->as<PickleList>() : nullptr;
-    if (!list) malformed("a set of what is no list");
+    if (!list) malformed("it makes a set from a value that is not a list");
     charge(list->items.size());
     return make(PickleList{PickleList::Kind::set, list->items});
   }
-  // A tensor with attributes: the attributes are dropped.
+  // A tensor with attributes. Drops the attributes.
   if (name == "torch._tensor._rebuild_from_type_v2") {
     auto* inner = items.size() == 4 ? items[0]->as<PickleGlobal>() : nullptr;
     auto* type = items.size() == 4 ? items[1]->as<PickleGlobal>() : nullptr;
@@ -97,19 +97,19 @@ PickleValue* Unpickler::call_torch(const PickleGlobal& function, const Items& it
 PickleValue* Unpickler::ordered_dict(const Items& arguments) {
   PickleDict dict;
   auto* pairs = arguments.size() == 1 ? arguments[0]->as<PickleList>() : nullptr;
-  if (!pairs && !arguments.empty()) malformed("an OrderedDict of what is no list");
+  if (!pairs && !arguments.empty()) malformed("it makes an OrderedDict from a value that is not a list");
   if (pairs) {
     charge(pairs->items.size());
     for (auto* item : pairs->items) {
       auto* pair = item->as<PickleList>();
-      if (!pair || pair->items.size() != 2) malformed("an OrderedDict of what are no pairs");
+      if (!pair || pair->items.size() != 2) malformed("it makes an OrderedDict from items that are not pairs");
       dict.items.emplace_back(pair->items[0], pair->items[1]);
     }
   }
   return make(std::move(dict));
 }
 
-// Python 3 writes bytes in protocol 2 as text of U+0000 … U+00FF, to be encoded as Latin-1.
+// In protocol 2, Python 3 writes bytes as text of U+0000 … U+00FF that the reader must encode as Latin-1.
 PickleValue* Unpickler::encoded_bytes(const Items& arguments) {
   auto* text = arguments.size() == 2 ? arguments[0]->as<std::string_view>() : nullptr;
   if (!text || text_of(*arguments[1]) != "latin1") malformed("bytes in an unknown encoding");
@@ -131,7 +131,7 @@ PickleValue* Unpickler::rebuild_tensor(const Items& arguments, Dtype dtype) {
     std::vector<int64_t> numbers;
     for (auto* item : list->items) {
       auto* number = item->as<int64_t>();
-      if (!number || *number < 0) malformed("a tensor with a size or stride that is no number from 0");
+      if (!number || *number < 0) malformed("a tensor with a size or stride that is not a whole number from 0");
       numbers.push_back(*number);
     }
     return numbers;
@@ -167,9 +167,9 @@ void Unpickler::check_view(const PickleTensor& tensor) const {
 // ("storage", class, key, location, elements[, view]), the tuple under which torch refers to bytes outside the pickle.
 PickleValue* Unpickler::persistent(const PickleValue& id) {
   auto* tuple = id.as<PickleList>();
-  if (!tuple || tuple->items.empty()) malformed("a reference to a storage that is no tuple");
+  if (!tuple || tuple->items.empty()) malformed("a reference to a storage that is not a tuple");
   const Items& items = tuple->items;
-  // Whole modules were saved this way, class and source first. The class is inert, and calling it fails as it should.
+  // A whole module was saved: its class comes first. The class is only a name, and a call of it is an error.
   if (text_of(*items[0]) == "module" && items.size() > 1) return items[1];
   if (text_of(*items[0]) != "storage" || items.size() < 5) malformed("a reference to something other than a storage");
 
@@ -203,17 +203,16 @@ PickleValue* Unpickler::persistent(const PickleValue& id) {
   return make<const PickleStorage*>(&pickle_.storages.emplace_back(storage));
 }
 
-// An OrderedDict's attributes (state_dict()'s _metadata): dropped.
+// Sets the attributes of an OrderedDict (the _metadata of a state_dict). Drops them.
 void Unpickler::build(const PickleValue& object) const {
   if (auto* global = object.as<PickleGlobal>()) refuse(*global);
-  if (!object.as<PickleDict>()) malformed("it sets the state of what has none");
+  if (!object.as<PickleDict>()) malformed("it sets the state of a value that does not have a state");
 }
 
 void Unpickler::refuse(const PickleGlobal& global) const {
   fail(ErrorKind::unsupported,
-       "{}: contains the Python object '{}'; only tensors and plain values are read from pickles. If you trust the "
-       "file, "
-       "load it in Python and save its tensors as safetensors",
+       "{}: contains the Python object '{}'; only tensors and plain values are read from pickles; if you trust the "
+       "file, load it in Python and save its tensors as safetensors",
        where_, full_name(global));
 }
 

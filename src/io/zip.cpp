@@ -106,7 +106,7 @@ void ZipFile::read_directory(const Directory& directory) {
   }
 }
 
-// ZIP64: a field that is all ones has its true value in the extra data, in this order.
+// ZIP64: the true value of a field that is all ones is in the extra data, in this order.
 void ZipFile::widen(ZipRecord& record, std::string_view extra) const {
   while (extra.size() >= 4) {
     size_t size = read<uint16_t>(extra, 2);

@@ -1,8 +1,8 @@
 #pragma once
-// Zip archives as torch writes them: records stored as they are, ZIP64.
+// Reads zip archives of torch: records without compression, ZIP64.
 //
-// Not libtorch's PyTorchStreamReader: it allocates whatever size a record claims, and its destructor throws on a
-// damaged archive.
+// Does not use libtorch's PyTorchStreamReader: that allocates any size that a record claims, and its destructor throws
+// if the archive is damaged.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -19,17 +19,17 @@ struct ZipRecord {
 
 class ZipFile {
  public:
-  // Reads the central directory. `bytes` is the whole file, which the ZipFile refers to from then on; `where` its name
-  // for messages. Throws Error{bad_file, unsupported}.
+  // Reads the central directory. `bytes` is the whole file and must outlive the ZipFile. `where` is its name for
+  // messages. Throws Error{bad_file, unsupported}.
   ZipFile(std::string_view bytes, std::string where);
 
   const std::unordered_map<std::string_view, ZipRecord>& records() const { return records_; }
   const ZipRecord* find(const std::string& name) const;
 
-  // The record's bytes in the archive: its content, unless it is deflated.
+  // The record's bytes in the archive. If it is not deflated, these are its content.
   std::string_view stored(const ZipRecord& record) const;
-  // Unpacks a deflated record. All records together may unpack to 32 times the file's size: weights hardly compress,
-  // and a file that claims otherwise is out for our memory.
+  // Unpacks a deflated record. All records together may unpack to at most 32 times the file's size. Weights hardly
+  // compress: a file that claims more is damaged or hostile.
   std::string inflate(const ZipRecord& record);
 
  private:

@@ -6,10 +6,15 @@
 #include <limits>
 
 #include "core/check.h"
+#include "kinds/builtin.h"
+#include "kinds/kinds.h"
+#include "kinds/product.h"
 
 namespace lora {
 
 namespace {
+
+constexpr std::string_view kMagnitude = "lora_magnitude_vector", kDoraScale = "dora_scale";  // PEFT's and LyCORIS'
 
 Tensor matrix(const Tensor& t, Dtype dtype) { return t.flatten(1).to(dtype); }
 
@@ -28,8 +33,8 @@ PeftDoraDelta::PeftDoraDelta(LoraFactors factors, const Tensor& magnitude, const
   auto out = factors_.B.size(0);
   check(magnitude.numel() == out, ErrorKind::bad_shape, "{}: lora_magnitude_vector has shape {}, {} outputs are wanted",
         label, c10::str(magnitude.sizes()), out);
-  check(!factors_.bias.defined(), ErrorKind::unsupported, "{}: DoRA with a bias on lora_B, which PEFT has not either",
-        label);
+  check(!factors_.bias.defined(), ErrorKind::unsupported,
+        "{}: DoRA with a bias on lora_B is not supported; PEFT does not have it either", label);
   // A convolution's has the shape that PEFT multiplies it in.
   auto shape = factors_.A.dim() == 4 ? std::vector<int64_t>{1, out, 1, 1} : std::vector<int64_t>{out};
   magnitude_ = magnitude.reshape(shape).to(factors_.A.device(), at::kFloat);
@@ -54,8 +59,8 @@ Effect PeftDoraDelta::effect(double strength, const Tensor& base) const {
   return {.A = factors_.A, .B = scaled(factors_.B, gain), .scale = s, .gain = gain};
 }
 
-StateDict PeftDoraDelta::tensors() const {
-  return {{"lora_A.weight", factors_.A}, {"lora_B.weight", factors_.B}, {"lora_magnitude_vector", magnitude_}};
+LayerTensors PeftDoraDelta::tensors() const {
+  return {{std::string(kDown), factors_.A}, {std::string(kUp), factors_.B}, {std::string(kMagnitude), magnitude_}};
 }
 
 std::shared_ptr<const Delta> PeftDoraDelta::to(Device device, Dtype dtype) const {
@@ -68,7 +73,7 @@ std::shared_ptr<const Delta> PeftDoraDelta::to(Device device, Dtype dtype) const
 
 LycorisDoraDelta::LycorisDoraDelta(std::shared_ptr<const Delta> inner, const Tensor& dora_scale, const Tensor& base,
                                    const std::string& label)
-    : inner_(std::move(inner)), dora_scale_(dora_scale) {
+    : WrappedDelta(std::move(inner)), dora_scale_(dora_scale) {
   c10::NoGradGuard no_grad;
   auto out = base.size(0), in = base.size(1);
   by_output_ = dora_scale.size(0) == out && dora_scale.numel() == out;
@@ -96,9 +101,9 @@ Effect LycorisDoraDelta::effect(double strength, const Tensor& base) const {
   return effect;
 }
 
-StateDict LycorisDoraDelta::tensors() const {
+LayerTensors LycorisDoraDelta::tensors() const {
   auto tensors = inner_->tensors();
-  tensors.set("dora_scale", dora_scale_);
+  tensors.emplace(kDoraScale, dora_scale_);
   return tensors;
 }
 
@@ -108,6 +113,103 @@ std::shared_ptr<const Delta> LycorisDoraDelta::to(Device device, Dtype dtype) co
   moved->gain_ = gain_.to(device);
   if (A_.defined()) moved->A_ = A_.to(device, dtype), moved->B_ = B_.to(device, dtype);
   return moved;
+}
+
+// ---- What stands beside a kind --------------------------------------------------------------------------------------
+
+namespace {
+
+// clang-format off
+constexpr TensorName kPeftNames[] = {
+    {kMagnitude, "", ".lora_magnitude_vector", true, "use_dora"},
+    {kMagnitude, "", ".magnitude"},  // ai-toolkit
+};
+// clang-format on
+constexpr TensorName kLycorisNames[] = {{kDoraScale, ".dora_scale", ""}};
+
+bool is_by_output(const Tensor& magnitude) { return magnitude.dim() > 0 && magnitude.size(0) == magnitude.numel(); }
+
+// Tensors of a layer with another in the place of one.
+void replace(LayerTensors& tensors, std::string_view old, std::string_view now, const Tensor& tensor) {
+  tensors.erase(std::string(old));
+  tensors[std::string(now)] = tensor;
+}
+
+class Dora : public Addition {
+ public:
+  std::string full_name(const Kind& kind, const LayerTensors& t) const override { return kind.name_with_dora(t); }
+  bool depends_on_base() const override { return true; }
+  bool zero_is_none(std::string_view) const override { return false; }
+};
+
+class PeftMagnitude final : public Dora {
+ public:
+  std::span<const TensorName> names() const override { return kPeftNames; }
+  std::string_view spoken(std::string_view) const override { return "DoRA"; }
+  int row_dim(const LayerTensors& t, std::string_view suffix, const std::string&) const override {
+    auto magnitude = get(t, suffix);
+    return magnitude.dim() > 1 && magnitude.size(0) == 1 ? 1 : 0;
+  }
+  Factors factors(Factors of_kind, const LayerTensors&) const override {
+    return of_kind == Factors::exactly ? of_kind : Factors::with_base_only;
+  }
+  void to_kohya(LoraLayer& layer) const override {
+    auto magnitude = get(layer.tensors, kMagnitude);
+    if (!magnitude.defined()) return;
+    std::vector<int64_t> column{magnitude.numel(), 1};
+    if (!size_of(layer.tensors).kernel.empty()) column.insert(column.end(), {1, 1});
+    replace(layer.tensors, kMagnitude, kDoraScale, magnitude.reshape(column));
+  }
+  std::shared_ptr<const Delta> around(std::shared_ptr<const Delta> delta, const Kind& kind, const LoraLayer& layer,
+                                      const Site& site, const MakeOptions& o) const override {
+    auto* factors = dynamic_cast<const LoraDelta*>(delta.get());
+    check(factors, ErrorKind::unsupported, "{}: {} beside {}; it belongs to LoRA", o.label, kMagnitude, kind.name());
+    check_matrix(site, "DoRA", o.label);
+    return std::make_shared<PeftDoraDelta>(factors->factors(), get(layer.tensors, kMagnitude), o.base(site), o.label);
+  }
+};
+
+class DoraScale final : public Dora {
+ public:
+  std::span<const TensorName> names() const override { return kLycorisNames; }
+  std::string_view spoken(std::string_view) const override {
+    return "DoRA with a magnitude for each input, or on another kind than LoRA";
+  }
+  int row_dim(const LayerTensors& t, std::string_view suffix, const std::string& label) const override {
+    check(
+        is_by_output(get(t, suffix)), ErrorKind::unsupported,
+        "{}: dora_scale has a magnitude for each input, of q, k and v together; it cannot be given to them one by one",
+        label);
+    return 0;
+  }
+  Factors factors(Factors of_kind, const LayerTensors& t) const override {
+    return of_kind == Factors::exactly && is_by_output(get(t, kDoraScale)) ? of_kind : Factors::with_base_only;
+  }
+  void to_peft(LoraLayer& layer) const override {
+    auto magnitude = get(layer.tensors, kDoraScale);
+    if (!magnitude.defined() || factors_of(layer.tensors) != Factors::exactly) return;
+    auto out = magnitude.numel();
+    bool conv = !size_of(layer.tensors).kernel.empty();
+    replace(layer.tensors, kDoraScale, kMagnitude,
+            magnitude.reshape(conv ? std::vector<int64_t>{1, out, 1, 1} : std::vector{out}));
+  }
+  std::shared_ptr<const Delta> around(std::shared_ptr<const Delta> delta, const Kind&, const LoraLayer& layer,
+                                      const Site& site, const MakeOptions& o) const override {
+    check_matrix(site, "DoRA", o.label);
+    return std::make_shared<LycorisDoraDelta>(std::move(delta), get(layer.tensors, kDoraScale), o.base(site), o.label);
+  }
+};
+
+}  // namespace
+
+const Addition& peft_magnitude() {
+  static const PeftMagnitude addition;
+  return addition;
+}
+
+const Addition& dora_scale() {
+  static const DoraScale addition;
+  return addition;
 }
 
 }  // namespace lora

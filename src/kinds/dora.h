@@ -4,6 +4,7 @@
 //   PEFT (lora_magnitude_vector): W' = m/‖W + k s B A‖ ⊙ (W + k s B A), so that m stays in force at k = 0
 //   kohya and LyCORIS (dora_scale): W + k (W' − W), with W' = m/(‖W + s B A‖ + ε) ⊙ (W + s B A)
 #include "kinds/lora.h"
+#include "kinds/wrapped.h"
 
 namespace lora {
 
@@ -15,7 +16,7 @@ class PeftDoraDelta : public FactorDelta {
   const char* algorithm() const override { return "dora"; }
   bool is_trained() const override { return factors_.A.requires_grad(); }
   Effect effect(double strength, const Tensor& base) const override;
-  StateDict tensors() const override;
+  LayerTensors tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 
  private:
@@ -25,7 +26,7 @@ class PeftDoraDelta : public FactorDelta {
 };
 
 // Around any kind that is linear in its strength: LoRA, LoHa, LoKr, GLoRA.
-class LycorisDoraDelta : public Delta {
+class LycorisDoraDelta : public WrappedDelta {
  public:
   // dora_scale: [out, 1, …] or [out] for magnitudes of outputs, [1, in, …] of inputs. base: the site's base weight,
   // looked at once. Throws Error{bad_shape} for another shape.
@@ -33,17 +34,11 @@ class LycorisDoraDelta : public Delta {
                    const std::string& label);
 
   const char* algorithm() const override { return "dora"; }
-  int64_t rank() const override { return inner_->rank(); }
-  double alpha() const override { return inner_->alpha(); }
-  double scale() const override { return inner_->scale(); }
-  Device device() const override { return inner_->device(); }
-  bool is_dense() const override { return inner_->is_dense(); }
   Effect effect(double strength, const Tensor& base) const override;
-  StateDict tensors() const override;
+  LayerTensors tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 
  private:
-  std::shared_ptr<const Delta> inner_;
   Tensor dora_scale_;
   bool by_output_ = true;
   Tensor gain_;   // m / (norm + ε), [out] or [in] float32

@@ -2,7 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "core/check.h"
+#include "kinds/builtin.h"
+#include "kinds/diff.h"
+#include "kinds/kinds.h"
 #include "kinds/product.h"
 
 namespace lora {
@@ -80,14 +85,198 @@ Effect LoraDelta::effect(double strength, const Tensor&) const {
           .bias = factors_.bias.defined() ? factors_.bias * scale : Tensor()};
 }
 
-StateDict LoraDelta::tensors() const {
-  StateDict tensors{{"lora_A.weight", factors_.A}, {"lora_B.weight", factors_.B}};
-  if (factors_.bias.defined()) tensors.set("lora_B.bias", factors_.bias);
+LayerTensors LoraDelta::tensors() const {
+  LayerTensors tensors{{std::string(kDown), factors_.A}, {std::string(kUp), factors_.B}};
+  if (factors_.bias.defined()) tensors.emplace(kUpBias, factors_.bias);
   return tensors;
 }
 
 std::shared_ptr<const Delta> LoraDelta::to(Device device, Dtype dtype) const {
   return std::make_shared<LoraDelta>(factors_.to(device, dtype));
+}
+
+// ---- The kind -------------------------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr std::string_view kCore = "lora_mid.weight";
+
+// clang-format off
+constexpr TensorName kNames[] = {
+    {kDown, ".lora_down.weight", ".lora_A", true},
+    {kDown, ".lora_A.weight", ".lora_embedding_A"},
+    {kUp, ".lora_up.weight", ".lora_B", true},
+    {kUp, ".lora_B.weight", ".lora_embedding_B"},
+    {kCore, ".lora_mid.weight", ""},
+    {kUpBias, "", ".lora_B.bias", true, "lora_bias"},
+};
+// clang-format on
+
+class Lora final : public Kind {
+ public:
+  std::span<const TensorName> names() const override { return kNames; }
+  std::string_view name() const override { return "LoRA"; }
+  std::string full_name(const LayerTensors& t) const override {
+    if (t.contains(kCore)) return "LoRA with a Tucker core";
+    return t.contains(kUpBias) ? "LoRA with biases" : "LoRA";
+  }
+  std::string name_with_dora(const LayerTensors& t) const override {
+    return t.contains(kCore) ? full_name(t) + " with DoRA" : "DoRA";
+  }
+  std::string_view spoken(std::string_view suffix) const override {
+    return suffix == kCore ? "LoCon with a Tucker core" : name();
+  }
+
+  std::string missing(const LayerTensors& t) const override {
+    if (!t.contains(kUp)) return t.contains(kDown) ? "no lora_B/up" : "no lora_A and lora_B";
+    return t.contains(kDown) ? "" : "no lora_A/down";
+  }
+
+  int64_t rank(const LayerTensors& t) const override { return size_of(t, kDown, 0); }
+  WeightSize size(const LayerTensors& t) const override {
+    WeightSize size{.rows = size_of(t, kUp, 0), .columns = columns_of(t, kDown), .kernel = {}};
+    auto spatial = get(t, t.contains(kCore) ? kCore : kDown);
+    if (spatial.defined() && spatial.dim() == 4) size.kernel = {spatial.size(2), spatial.size(3)};
+    if (t.contains(kCore) && !size.kernel.empty()) size.columns *= size.kernel[0] * size.kernel[1];
+    return size;
+  }
+  int row_dim(const LayerTensors&, std::string_view suffix, const std::string&) const override {
+    return suffix == kUp || suffix == kUpBias ? 0 : -1;
+  }
+
+  std::shared_ptr<const Delta> make(const LoraLayer& layer, const Site& site, const MakeOptions& o) const override;
+  Effect change(const LoraLayer& layer) const override;
+
+  Factors factors(const LayerTensors& t) const override {
+    return t.contains(kCore) ? Factors::with_core_folded : Factors::exactly;
+  }
+  LoraLayer folded(const LoraLayer& layer) const override {
+    auto A = get(layer.tensors, kDown), core = get(layer.tensors, kCore);
+    return core.defined() ? without_core(layer, with_tucker_core(A, core, layer.name())) : layer;
+  }
+  LoraLayer folded_sizes(const LoraLayer& layer) const override {
+    auto A = get(layer.tensors, kDown), core = get(layer.tensors, kCore);
+    if (!core.defined()) return layer;
+    return without_core(layer, at::zeros({1}).expand({core.size(0), A.size(1), core.size(2), core.size(3)}));
+  }
+
+  std::optional<LoraLayer> own_block(const LoraLayer& part, RowSlice slice) const override;
+  LoraLayer join(const std::vector<SlicedLayer>& parts, bool same_inputs, const std::string& label) const override;
+
+  // kohya's family has the up factor's bias as a difference of the layer's own, and strengths as alphas.
+  void to_kohya(LoraLayer& layer) const override {
+    auto r = rank(layer.tensors);
+    auto scale = strength_of(layer, r).scale;
+    if (auto bias = get(layer.tensors, kUpBias); bias.defined()) {
+      layer.tensors.erase(std::string(kUpBias));
+      layer.tensors[std::string(kBiasDifference)] = (bias.to(at::kFloat) * scale).to(bias.scalar_type());
+    }
+    if (layer.scale || !layer.alpha) layer.alpha = scale * double(r);
+    layer.scale.reset();
+  }
+  void to_peft(LoraLayer& layer) const override {
+    auto bias = get(layer.tensors, kBiasDifference);
+    if (!bias.defined()) return;
+    auto scale = strength_of(layer, rank(layer.tensors)).scale;
+    layer.tensors.erase(std::string(kBiasDifference));
+    layer.tensors[std::string(kUpBias)] = (bias.to(at::kFloat) / scale).to(bias.scalar_type());
+  }
+
+ private:
+  // With the core in the down factor, in the dtype that this had.
+  static LoraLayer without_core(LoraLayer layer, const Tensor& down) {
+    auto &A = layer.tensors.find(kDown)->second, &B = layer.tensors.find(kUp)->second;
+    A = down.to(A.scalar_type());
+    B = B.reshape({B.size(0), B.size(1), 1, 1});
+    layer.tensors.erase(std::string(kCore));
+    return layer;
+  }
+};
+
+// A convolution in groups has no factors that walk over its input as it does: its change is made whole.
+std::shared_ptr<const Delta> grouped(const Tensor& A, const Tensor& B, const Site& site, Strength strength,
+                                     const std::string& label) {
+  ProductDelta::Form form{.algorithm = "lora",
+                          .tensors = {{std::string(kDown), A}, {std::string(kUp), B}},
+                          .rank = A.size(0),
+                          .strength = strength,
+                          .dense = [](const LayerTensors& t, const Tensor&) {
+                            return at::mm(float_matrix(get(t, kUp)), float_matrix(get(t, kDown)));
+                          }};
+  return std::make_shared<ProductDelta>(std::move(form), site, label);
+}
+
+std::shared_ptr<const Delta> Lora::make(const LoraLayer& layer, const Site& site, const MakeOptions& o) const {
+  auto A = get(layer.tensors, kDown), B = get(layer.tensors, kUp), bias = get(layer.tensors, kUpBias);
+  auto strength = strength_of(layer, A.size(0));
+  if (auto core = get(layer.tensors, kCore); core.defined()) A = with_tucker_core(A, core, o.label);
+  bool full_size = site.weight.dim() == 4 && A.dim() == 4 && A.size(1) == site.weight.size(1);
+  if (site.geometry.groups > 1 && full_size && !bias.defined()) return grouped(A, B, site, strength, o.label);
+  auto factors = LoraFactors::fit(site, A, B, bias, o.label);
+  factors.alpha = strength.alpha;
+  factors.scale = strength.scale;
+  return std::make_shared<LoraDelta>(factors.to(site.weight.device(), site.weight.scalar_type()));
+}
+
+Effect Lora::change(const LoraLayer& layer) const {
+  auto A = get(layer.tensors, kDown), B = get(layer.tensors, kUp), core = get(layer.tensors, kCore);
+  check(A.dim() >= 2 && B.dim() >= 2 && B.flatten(1).size(1) == A.size(0), ErrorKind::bad_shape,
+        "{}: factors {} and {} do not go together", layer.name(), c10::str(A.sizes()), c10::str(B.sizes()));
+  auto scale = strength_of(layer, std::max<int64_t>(A.size(0), 1)).scale;
+  if (core.defined()) A = with_tucker_core(A, core, layer.name());
+  return {.A = float_matrix(A), .B = float_matrix(B), .scale = scale};
+}
+
+std::optional<LoraLayer> Lora::own_block(const LoraLayer& part, RowSlice slice) const {
+  auto A = get(part.tensors, kDown), B = get(part.tensors, kUp);
+  if (!A.defined() || !B.defined() || A.size(0) % slice.of != 0 || B.size(1) != A.size(0)) return std::nullopt;
+  auto r = A.size(0) / slice.of, from = r * slice.begin, to = r * slice.end;
+  auto empty = [](const Tensor& t) { return at::count_nonzero(t).item<int64_t>() == 0; };
+  if (!empty(B.slice(1, 0, from)) || !empty(B.slice(1, to))) return std::nullopt;
+  auto block = part;
+  block.tensors[std::string(kDown)] = A.slice(0, from, to);
+  block.tensors[std::string(kUp)] = B.slice(1, from, to);
+  return block;
+}
+
+// Different factors stand in blocks: [A1; A2; …] and diag(B1, B2, …), each at its own strength.
+LoraLayer Lora::join(const std::vector<SlicedLayer>& parts, bool same_inputs, const std::string& label) const {
+  if (same_inputs) return Kind::join(parts, same_inputs, label);
+  std::vector<Tensor> downs;
+  std::vector<double> scales;
+  int64_t rank = 0;
+  for (const auto& [rows, part] : parts) {
+    for (const auto& [suffix, tensor] : part.tensors)
+      check(suffix == kDown || suffix == kUp, ErrorKind::unsupported,
+            "{}: {} of the layers that go together here differ in what they make of their inputs", label, suffix);
+    downs.push_back(get(part.tensors, kDown));
+    scales.push_back(strength_of(part, downs.back().size(0)).scale);
+    rank += downs.back().size(0);
+  }
+  bool one_scale = std::all_of(scales.begin(), scales.end(), [&](double s) { return s == scales.front(); });
+  std::vector<std::pair<RowSlice, Tensor>> ups;
+  int64_t column = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    auto B = get(parts[i].layer.tensors, kUp);
+    if (!one_scale) B = (B.to(at::kFloat) * scales[i]).to(B.scalar_type());
+    auto flat = B.flatten(1);
+    auto wide = at::zeros({flat.size(0), rank}, flat.options());
+    wide.slice(1, column, column + flat.size(1)).copy_(flat);
+    column += flat.size(1);
+    ups.emplace_back(parts[i].rows, wide);
+  }
+  auto joined = parts.front().layer;
+  joined.tensors = {{std::string(kDown), at::cat(downs, 0)}, {std::string(kUp), joined_rows(ups, 0)}};
+  joined.alpha = (one_scale ? scales.front() : 1.0) * double(rank);
+  joined.scale.reset();
+  return joined;
+}
+
+}  // namespace
+
+const Kind& lora_kind() {
+  static const Lora kind;
+  return kind;
 }
 
 }  // namespace lora

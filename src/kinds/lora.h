@@ -1,8 +1,11 @@
 #pragma once
 // LoRA (Hu et al. 2021, arXiv:2106.09685) on linear layers, convolutions of any kernel and embeddings.
-#include "nn/delta.h"
+#include "kinds/kind.h"
 
 namespace lora {
+
+// The tensors of a pair of factors.
+inline constexpr std::string_view kDown = "lora_A.weight", kUp = "lora_B.weight", kUpBias = "lora_B.bias";
 
 // ΔW = scale · B A.
 struct LoraFactors {
@@ -34,6 +37,7 @@ class FactorDelta : public Delta {
   double alpha() const override { return factors_.alpha; }
   double scale() const override { return factors_.scale; }
   Device device() const override { return factors_.A.device(); }
+  const LoraFactors& factors() const { return factors_; }
 
  protected:
   LoraFactors factors_;  // as in the file
@@ -47,7 +51,7 @@ class LoraDelta : public FactorDelta {
   bool has_bias() const override { return factors_.bias.defined(); }
   bool is_trained() const override { return factors_.A.requires_grad(); }
   Effect effect(double strength, const Tensor& base) const override;
-  StateDict tensors() const override;
+  LayerTensors tensors() const override;
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 };
 

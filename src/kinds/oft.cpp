@@ -1,14 +1,69 @@
-#include "kinds/oft.h"
-
+// OFT (Qiu et al. 2023, arXiv:2306.07280) and its kin: W turned by orthogonal matrices that are blocks on a diagonal.
 #include <ATen/ATen.h>
 
 #include <cmath>
 
 #include "core/check.h"
+#include "kinds/builtin.h"
 
 namespace lora {
 
 namespace {
+
+constexpr std::string_view kBlocks = "oft_blocks", kRescale = "rescale";             // kohya's and LyCORIS'
+constexpr std::string_view kVectors = "oft_R.weight", kScaled = "oft_R.scaled_oft";  // PEFT's and OneTrainer's
+
+// clang-format off
+constexpr TensorName kNames[] = {
+    {kBlocks, ".oft_blocks", ""},
+    {kRescale, ".rescale", ""},
+    {kVectors, ".oft_R.weight", ".oft_R"},
+    {kScaled, ".oft_R.scaled_oft", ".oft_R.scaled_oft"},
+};
+// clang-format on
+
+class OftDelta : public Delta {
+ public:
+  enum class Turns {
+    rows,             // kohya's OFT and LyCORIS' Diag-OFT: W'ₖ = Rₖᵀ Wₖ for blocks of rows
+    butterfly,        // BOFT (Liu et al. 2023, arXiv:2311.06243): stages of blocks over interleaved rows
+    columns,          // OFT v2 of PEFT and OneTrainer: W' = W diag(R)ᵀ, the input being turned
+    columns_inverse,  // OneTrainer's convolutions: W' = W diag(R)
+  };
+  struct Form {
+    LayerTensors tensors;  // as in the file
+    Turns turns;
+    Tensor R;  // [blocks, b, b], a butterfly's [stages, blocks, b, b]; one block of columns stands for all. float32
+    Tensor rescale;  // [out] float32, a factor of the rows; undefined for 1
+    double alpha = 0;
+    std::string beyond_tensors;  // what else tells how R is made: a setting of PEFT's, a trainer; "" for nothing
+  };
+  // Throws Error{bad_shape} where the blocks are not the site's rows or columns.
+  OftDelta(const Site& site, Form form, const std::string& label);
+
+  const char* algorithm() const override { return form_.turns == Turns::butterfly ? "boft" : "oft"; }
+  int64_t rank() const override { return 0; }
+  double alpha() const override { return form_.alpha; }
+  double scale() const override { return 1; }
+  Device device() const override { return form_.R.device(); }
+  bool is_dense() const override { return true; }
+  // A strength s turns by I + s (R − I), and rescales by 1 + s (rescale − 1).
+  Effect effect(double strength, const Tensor& base) const override;
+  // Throws Error{unsupported} where the tensors alone do not tell how R is made of them.
+  LayerTensors tensors() const override;
+  std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
+
+ private:
+  Form form_;  // R − I in the place of R
+};
+
+// How the matrices of OFT v2 are made of its vectors.
+struct CayleyOptions {
+  bool neumann = true;  // by the first terms of the series; otherwise exactly, which is the inverse turn
+  int64_t terms = 5;
+  double coft_eps = 0;                // PEFT's COFT: the norm of each Q is at most this over √blocks; 0 for no limit
+  bool inverse_convolutions = false;  // OneTrainer's
+};
 
 Tensor identity(const Tensor& like) { return at::eye(like.size(-1), like.options()); }
 
@@ -24,7 +79,7 @@ Tensor limited(const Tensor& Q, double limit) {
   return limit > 0 && norm > limit ? Q * (limit / norm) : Q;
 }
 
-// How many rows a triangle of n numbers has above the diagonal, and one; 0 where n is none.
+// The size b of a matrix whose strict upper triangle has n = b (b − 1) / 2 numbers; 0 where no b has.
 int64_t size_of_block(int64_t n) {
   auto b = static_cast<int64_t>(std::llround((1 + std::sqrt(1.0 + 8.0 * double(n))) / 2));
   return b * (b - 1) / 2 == n ? b : 0;
@@ -64,8 +119,6 @@ Tensor stage(const Tensor& W, const Tensor& turn, double strength, int64_t i) {
   auto turned = at::baddbmm(met, turn, met, 1, strength);
   return turned.view({-1, k, 2, columns}).transpose(1, 2).reshape({W.size(0), columns});
 }
-
-}  // namespace
 
 OftDelta::OftDelta(const Site& site, Form form, const std::string& label) : form_(std::move(form)) {
   check(site.kind == SiteKind::linear || site.kind == SiteKind::conv2d, ErrorKind::unsupported,
@@ -114,7 +167,7 @@ Effect OftDelta::effect(double strength, const Tensor& base) const {
   return {.weight = (turned - W).view(base.sizes())};
 }
 
-StateDict OftDelta::tensors() const {
+LayerTensors OftDelta::tensors() const {
   check(form_.beyond_tensors.empty(), ErrorKind::unsupported,
         "OFT whose tensors do not say {}; keep the file that it came from", form_.beyond_tensors);
   return form_.tensors;
@@ -127,35 +180,38 @@ std::shared_ptr<const Delta> OftDelta::to(Device device, Dtype) const {
   return moved;
 }
 
-std::shared_ptr<const Delta> make_oft(const Site& site, const StateDict& tensors, double alpha,
+// From oft_blocks ([n, b, b], or BOFT's [m, n, b, b]) and rescale. R = (I + Q)(I − Q)⁻¹ with Q = T − Tᵀ, whose norm
+// over all blocks is limited to alpha · out where alpha is positive.
+std::shared_ptr<const Delta> make_oft(const Site& site, const LayerTensors& tensors, double alpha,
                                       const std::string& label) {
-  const auto& T = tensors.at("oft_blocks");
+  auto T = get(tensors, kBlocks);
   check((T.dim() == 3 || T.dim() == 4) && T.size(-1) == T.size(-2), ErrorKind::bad_shape,
         "{}: oft_blocks has shape {}; blocks [n, b, b] or [m, n, b, b] are wanted", label, c10::str(T.sizes()));
   auto wide = T.to(at::kFloat);
   auto Q = limited(wide - wide.transpose(-2, -1), alpha * double(site.weight.size(0)));
-  auto* rescale = tensors.find("rescale");
   OftDelta::Form form{.tensors = tensors,
                       .turns = T.dim() == 4 ? OftDelta::Turns::butterfly : OftDelta::Turns::rows,
                       .R = cayley(Q),
-                      .rescale = rescale ? *rescale : Tensor(),
+                      .rescale = get(tensors, kRescale),
                       .alpha = alpha};
   return std::make_shared<OftDelta>(site, std::move(form), label);
 }
 
-std::shared_ptr<const Delta> make_oft_v2(const Site& site, const StateDict& tensors, const CayleyOptions& options,
+// From oft_R.weight ([n or 1, b (b − 1) / 2]: the upper triangle of Q) and oft_R.scaled_oft.
+std::shared_ptr<const Delta> make_oft_v2(const Site& site, const LayerTensors& tensors, const CayleyOptions& options,
                                          const std::string& label) {
-  const auto& given = tensors.at("oft_R.weight");
+  auto given = get(tensors, kVectors);
   check(given.dim() == 2, ErrorKind::bad_shape, "{}: oft_R has shape {}; [blocks, b (b − 1) / 2] is wanted", label,
         c10::str(given.sizes()));
   auto b = size_of_block(given.size(1));
-  check(b > 0, ErrorKind::bad_shape, "{}: oft_R has {} numbers a block, which are no triangle", label, given.size(1));
+  check(b > 0, ErrorKind::bad_shape, "{}: oft_R has {} numbers a block, which is no b (b − 1) / 2", label,
+        given.size(1));
   auto vectors = options.coft_eps > 0 ? near_identity(given.to(at::kFloat), options.coft_eps) : given.to(at::kFloat);
   auto Q = skew(vectors, b);
-  if (tensors.contains("oft_R.scaled_oft")) Q = Q / (2 * std::sqrt(double(b - 1)));
+  if (tensors.contains(kScaled)) Q = Q / (2 * std::sqrt(double(b - 1)));
   bool inverse = options.inverse_convolutions && site.kind == SiteKind::conv2d;
   auto kept = tensors;
-  if (options.coft_eps > 0) kept.set("oft_R.weight", vectors);
+  if (options.coft_eps > 0) kept[std::string(kVectors)] = vectors;
   OftDelta::Form form{.tensors = std::move(kept),
                       .turns = inverse ? OftDelta::Turns::columns_inverse : OftDelta::Turns::columns,
                       .R = options.neumann ? neumann(Q, options.terms) : cayley(-Q),
@@ -164,6 +220,84 @@ std::shared_ptr<const Delta> make_oft_v2(const Site& site, const StateDict& tens
                                         : !options.neumann || options.terms != 5 ? "use_cayley_neumann and its terms"
                                                                                  : ""};
   return std::make_shared<OftDelta>(site, std::move(form), label);
+}
+
+class Oft final : public Kind {
+ public:
+  std::span<const TensorName> names() const override { return kNames; }
+  std::string_view name() const override { return "OFT"; }
+  std::string full_name(const LayerTensors& t) const override {
+    auto blocks = get(t, kBlocks);
+    return blocks.defined() && blocks.dim() == 4 ? "BOFT" : "OFT";
+  }
+  std::string missing(const LayerTensors& t) const override {
+    if (t.contains(kBlocks) || t.contains(kVectors)) return "";
+    return t.contains(kRescale) ? "no oft_blocks" : "no oft_R.weight";
+  }
+  WeightSize size(const LayerTensors& t) const override {
+    auto blocks = get(t, kBlocks);
+    return blocks.defined() && blocks.dim() == 3 ? WeightSize{blocks.size(0) * blocks.size(1), 0, {}} : WeightSize();
+  }
+  bool depends_on_base() const override { return true; }
+  bool has_strength() const override { return false; }
+  int row_dim(const LayerTensors&, std::string_view suffix, const std::string&) const override {
+    return suffix == kBlocks || suffix == kRescale ? 0 : -1;
+  }
+  bool zero_is_none(std::string_view suffix) const override { return suffix != kRescale; }
+
+  std::shared_ptr<const Delta> make(const LoraLayer& layer, const Site& site, const MakeOptions& o) const override {
+    check(!layer.tensors.contains(kBlocks) || !layer.tensors.contains(kVectors), ErrorKind::unsupported,
+          "{}: tensors of two kinds, {} and {}", o.label, kBlocks, kVectors);
+    if (layer.tensors.contains(kBlocks)) return make_oft(site, layer.tensors, layer.alpha.value_or(0), o.label);
+    auto setting = [&](const char* name, double otherwise) {
+      auto it = layer.settings.find(name);
+      return it == layer.settings.end() ? otherwise : it->second;
+    };
+    const CayleyOptions standard;
+    return make_oft_v2(site, layer.tensors,
+                       {.neumann = setting("use_cayley_neumann", standard.neumann) != 0,
+                        .terms = int64_t(setting("num_cayley_neumann_terms", double(standard.terms))),
+                        .coft_eps = setting("eps", standard.coft_eps),
+                        .inverse_convolutions = setting("inverse_convolutions", 0) != 0},
+                       o.label);
+  }
+
+  LoraLayer cut(const LoraLayer& whole, RowSlice slice, const std::string& label) const override {
+    return Kind::cut(unlimited(whole, label), slice, label);
+  }
+  LoraLayer with_halves_swapped(const LoraLayer& layer, const std::string& label) const override {
+    return Kind::with_halves_swapped(unlimited(layer, label), label);
+  }
+
+  // The names of kohya's family mean OFT as OneTrainer trains it.
+  void to_kohya(LoraLayer& layer) const override {
+    for (const char* name : {"use_cayley_neumann", "num_cayley_neumann_terms"})
+      check(!layer.settings.contains(name), ErrorKind::unsupported,
+            "its rotations are made in another way than can be said there: use_cayley_neumann with 5 terms");
+  }
+
+ private:
+  // Rotations are limited by a norm over all blocks, which parts no longer see: the limit is applied here.
+  LoraLayer unlimited(const LoraLayer& layer, const std::string& label) const {
+    auto blocks = get(layer.tensors, kBlocks);
+    if (!blocks.defined()) return layer;
+    check(blocks.dim() == 3, ErrorKind::unsupported,
+          "{}: a butterfly rotation (BOFT) of q, k and v together cannot be given to them one by one", label);
+    auto free = layer;
+    auto limit = layer.alpha.value_or(0) * double(size(layer.tensors).rows);
+    auto wide = blocks.to(at::kFloat);
+    auto norm = (wide - wide.transpose(1, 2)).norm().item<double>();
+    if (limit > 0 && norm > limit) free.tensors[std::string(kBlocks)] = wide * (limit / norm);
+    free.alpha = 0;  // no limit any more
+    return free;
+  }
+};
+
+}  // namespace
+
+const Kind& oft_kind() {
+  static const Oft kind;
+  return kind;
 }
 
 }  // namespace lora

@@ -15,8 +15,8 @@ bool is_smaller(const Tensor& up, const Tensor& down) {
 // The size of the change: it is made of tensors without numbers, so that what does not go together is found when a file
 // is loaded, not in a run.
 std::vector<int64_t> size_of_change(const ProductDelta::Form& form, at::IntArrayRef shape) {
-  StateDict hollow;
-  for (const auto& [suffix, t] : form.tensors) hollow.set(suffix, t.is_floating_point() ? t.to(at::kMeta) : t);
+  LayerTensors hollow;
+  for (const auto& [suffix, t] : form.tensors) hollow.emplace(suffix, t.is_floating_point() ? t.to(at::kMeta) : t);
   return form.dense(hollow, at::empty(shape, at::kMeta)).sizes().vec();
 }
 
@@ -27,6 +27,12 @@ Tensor float_matrix(const Tensor& t) { return t.flatten(1).to(at::kFloat); }
 Tensor with_core(const Tensor& core, const Tensor& right) {
   auto last = at::matmul(core.to(at::kFloat).permute({0, 2, 3, 1}), float_matrix(right));
   return last.permute({0, 3, 1, 2}).flatten(1);
+}
+
+Effect change_of(const ProductDelta::Form& form) {
+  auto scale = form.strength.scale;
+  if (is_smaller(form.up, form.down)) return {.A = form.down, .B = form.up, .scale = scale};
+  return {.weight = form.dense(form.tensors, {}).mul_(scale)};
 }
 
 void check_matrix(const Site& site, const char* algorithm, const std::string& label) {
@@ -43,9 +49,7 @@ ProductDelta::ProductDelta(Form form, const Site& site, const std::string& label
   auto device = site.weight.device();
   auto dtype = site.weight.scalar_type();
   auto at_home = [&](const Tensor& t) { return t.is_floating_point() ? t.to(device, dtype) : t.to(device); };
-  StateDict moved;
-  for (const auto& [suffix, tensor] : form_.tensors) moved.set(suffix, at_home(tensor));
-  form_.tensors = std::move(moved);
+  for (auto& [suffix, tensor] : form_.tensors) tensor = at_home(tensor);
   if (!is_smaller(form_.up, form_.down)) {
     form_.up = form_.down = Tensor();
     return;
@@ -67,10 +71,8 @@ Effect ProductDelta::effect(double strength, const Tensor& base) const {
 
 std::shared_ptr<const Delta> ProductDelta::to(Device device, Dtype dtype) const {
   auto moved = std::make_shared<ProductDelta>(*this);
-  StateDict tensors;
-  for (const auto& [suffix, tensor] : form_.tensors)
-    tensors.set(suffix, tensor.is_floating_point() ? tensor.to(device, dtype) : tensor.to(device));
-  moved->form_.tensors = std::move(tensors);
+  for (auto& [suffix, tensor] : moved->form_.tensors)
+    tensor = tensor.is_floating_point() ? tensor.to(device, dtype) : tensor.to(device);
   for (auto* t : {&moved->form_.up, &moved->form_.down})
     if (t->defined()) *t = t->to(device, dtype);
   return moved;

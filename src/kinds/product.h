@@ -1,25 +1,19 @@
 #pragma once
 // Changes of the weight that are a product of their own kind (LoHa, LoKr, GLoRA): as two factors of low rank where
 // those are smaller than the weight, else as a weight that is made whenever it is asked for.
-#include "nn/delta.h"
+#include "kinds/kind.h"
 
 namespace lora {
-
-// How strongly a layer's numbers act, as its file has it.
-struct Strength {
-  double alpha = 0;  // the rank where the file has none
-  double scale = 1;
-};
 
 class ProductDelta : public Delta {
  public:
   struct Form {
     const char* algorithm;
-    StateDict tensors;  // canonical suffixes, as in the file
+    LayerTensors tensors;  // canonical suffixes, as in the file
     int64_t rank = 0;
     Strength strength;
     // The change without the scale, [out, in·kh·kw] float32. `base` is the site's base weight.
-    Tensor (*dense)(const StateDict& tensors, const Tensor& base);
+    Tensor (*dense)(const LayerTensors& tensors, const Tensor& base);
     // Matrices [out, R] and [R, in·kh·kw] whose product is the same; undefined where no short ones are known.
     Tensor up, down;
   };
@@ -34,13 +28,16 @@ class ProductDelta : public Delta {
   Device device() const override { return form_.tensors.begin()->second.device(); }
   bool is_dense() const override { return !form_.up.defined(); }
   Effect effect(double strength, const Tensor& base) const override;
-  StateDict tensors() const override { return form_.tensors; }
+  LayerTensors tensors() const override { return form_.tensors; }
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 
  private:
   Form form_;                   // up and down in the shapes of the site's factors
   std::vector<int64_t> shape_;  // of the site's weight
 };
+
+// The form's change without a site: as factors where it has short ones, else dense.
+Effect change_of(const ProductDelta::Form& form);
 
 // Throws Error{unsupported} for sites without a matrix.
 void check_matrix(const Site& site, const char* algorithm, const std::string& label);

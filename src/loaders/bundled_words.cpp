@@ -6,16 +6,16 @@
 
 namespace lora {
 
-std::map<std::string, Tensor> words_for(const std::string& component, const Parts& parts, const LoraStateDict& lora,
+std::map<std::string, Tensor> words_for(const std::string& component, const Parts& parts, const LoraFile& file,
                                         LoadReport& report) {
   std::map<std::string, Tensor> words;
-  for (const auto& [word, of, key, vectors] : lora.embeddings) {
+  for (const auto& [word, of, key, vectors] : file.embeddings) {
     if (of != component) continue;
     const auto& weight = parts.vocabulary->weight;
     auto rows = vectors.dim() == 1 ? vectors.unsqueeze(0) : vectors;
     check(rows.dim() == 2 && rows.size(0) > 0 && rows.size(1) == weight.size(1) && rows.is_floating_point(),
           ErrorKind::bad_shape, "{}: {} is {}; {} has vectors of width {} for its words; nothing was loaded",
-          lora.source, key, c10::str(vectors.scalar_type(), " ", vectors.sizes()), component, weight.size(1));
+          file.source, key, c10::str(vectors.scalar_type(), " ", vectors.sizes()), component, weight.size(1));
     if (!words.emplace(word, rows.to(weight.device(), weight.scalar_type())).second) {
       report.unmatched.push_back({key, "another key of the file is for the same word and text encoder"});
       continue;
@@ -34,8 +34,9 @@ std::vector<AddedWord> beside_loaded(const std::map<std::string, Tensor>& words,
     for (const auto& [word, vectors] : state.part(name, component)->words) {
       auto mine = words.find(word);
       check(mine == words.end() || at::equal(mine->second, vectors), ErrorKind::conflict,
-            "{}: it has the word \"{}\" for prompts, which the adapter \"{}\" has with other vectors; delete that one "
-            "first; nothing was loaded",
+            "{}: it has the word \"{}\" for prompts. The adapter \"{}\" has the same word with other vectors; delete "
+            "that "
+            "adapter first; nothing was loaded",
             source, word, name);
       if (mine == words.end()) others.emplace(word, vectors);
     }

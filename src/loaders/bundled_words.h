@@ -1,13 +1,14 @@
 #pragma once
 // The embeddings of a LoRA's file as words of a text encoder.
 #include "adapters/state.h"
-#include "lora/loaders.h"
+#include "lora/added_word.h"
+#include "lora/lora_file.h"
 
 namespace lora {
 
 // Those for one component, each [vectors, dim] in the encoder's dtype and on its device. Throws Error{bad_shape} where
 // the vectors are another encoder's.
-std::map<std::string, Tensor> words_for(const std::string& component, const Parts& parts, const LoraStateDict& lora,
+std::map<std::string, Tensor> words_for(const std::string& component, const Parts& parts, const LoraFile& file,
                                         LoadReport& report);
 
 // All words of a component's adapters, but `replaced`'s, with these beside them; of the ids their number counts. Throws

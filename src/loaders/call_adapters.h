@@ -9,26 +9,26 @@ namespace lora {
 
 struct CallAdapterOptions {
   std::optional<std::vector<CallAdapter>> adapters;  // none: the active ones
-  std::vector<std::vector<CallAdapter>> per_image;   // in place of both, where not empty
-  double scale = 1;                                  // on every weight
+  std::vector<std::vector<CallAdapter>> per_image;   // where it is not empty, `adapters` and the active ones do not act
+  double scale = 1;                                  // multiplies every weight
 
   bool changes_nothing() const { return !adapters && per_image.empty() && scale == 1; }
 };
 
-// What a call's masks are over.
+// The latent image that a call's masks cover.
 struct LatentImage {
   std::string denoiser;  // the component that sees it
   int64_t height = 0, width = 0;
 };
 
-// Lives inside a SnapshotScope of the registry, whose adapters are those that it knows. Throws Error{usage} for weights
-// and masks that make no sense; adapters that have nothing for the component are passed over.
+// Lives inside a SnapshotScope of the registry, and knows that snapshot's adapters. Adapters without layers in the
+// component are left out. The constructor throws Error{usage} for weights and masks that cannot be used.
 class CallAdapters {
  public:
   CallAdapters(const AdapterRegistry& registry, const AdapterSnapshot& snapshot, size_t component,
                const CallAdapterOptions& options, const LatentImage& image);
 
-  // What applies at a step; the same object while nothing changes.
+  // What applies at a step. It is the same object while nothing changes.
   std::shared_ptr<const Run> at(int step, int steps);
 
  private:
@@ -38,7 +38,7 @@ class CallAdapters {
   const CallAdapterOptions& options_;
   const LatentImage& image_;
   std::vector<ActingAdapter> adapters_;
-  std::vector<LoraSchedule> schedules_;  // one an adapter
+  std::vector<LoraSchedule> schedules_;  // of each adapter
   std::vector<double> factors_;          // those of run_
   std::shared_ptr<const Run> run_;
 

@@ -4,13 +4,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "checkpoints/repository.h"
 #include "core/check.h"
 #include "core/text.h"
 #include "io/public_call.h"
 #include "loaders/bundled_words.h"
-#include "loaders/lora_file.h"
 #include "loaders/metadata.h"
+#include "loaders/read_lora.h"
 #include "loaders/registry_of.h"
 #include "loaders/scales.h"
 #include "loaders/stage.h"
@@ -56,7 +55,7 @@ std::vector<size_t> chosen_components(const AdapterRegistry& registry, const Nam
   return chosen;
 }
 
-// The paths of an adapter's layers that have no bias, though the adapter adds one: it can be active there, not fused.
+// Adds the paths of layers that do not have a bias, where the adapter adds one. It can be active there, but not fused.
 void add_unfusable(const Adapter& adapter, const SiteWeights& weights, const std::string& component, Names& paths) {
   for (const auto& [site, delta] : adapter.entries)
     if (!site->bias.defined() && delta->has_bias() && weights.at(site->index) != 0)
@@ -64,7 +63,7 @@ void add_unfusable(const Adapter& adapter, const SiteWeights& weights, const std
 }
 
 void note_unused(const LoraSource& source, const HubOptions& hub, LoadReport& report) {
-  if (source.path() && is_repository(*source.path())) return;
+  if (source.is_repository()) return;
   Names given;
   if (!hub.cache_dir.empty()) given.push_back("cache_dir");
   if (hub.force_download) given.push_back("force_download");
@@ -73,26 +72,27 @@ void note_unused(const LoraSource& source, const HubOptions& hub, LoadReport& re
   if (hub.token.use() != HubToken::Use::if_any) given.push_back("token");
   if (!hub.revision.empty()) given.push_back("revision");
   if (!given.empty())
-    report.notes.push_back(fmt::format("{} had no effect: the source is no repository on the Hub", join(given, ", ")));
+    report.notes.push_back(
+        fmt::format("{} had no effect: the source is not a repository on the Hub", join(given, ", ")));
 }
 
 void check_strict(bool strict, const LoadReport& report) {
   if (!strict || report.unmatched.empty()) return;
   Names keys;
   for (const auto& u : report.unmatched) keys.push_back(fmt::format("{} ({})", u.key, u.reason));
-  fail(ErrorKind::bad_key, "{}: {} keys are not matched, and `strict` was asked for: {}; nothing was loaded",
+  fail(ErrorKind::bad_key, "{}: `strict` was asked for, and {} keys are not matched: {}; nothing was loaded",
        report.source, keys.size(), listing(keys, 4));
 }
 
 // Reads a source and stages all of it.
 StagedLoad staged_source(const LoraSource& source, const LoadLoraOptions& options, const AdapterRegistry& registry) {
-  auto lora = read_lora_state_dict(source,
-                                   {.weight_name = options.weight_name,
-                                    .subfolder = options.subfolder,
-                                    .use_safetensors = options.use_safetensors,
-                                    .hub = options.hub},
-                                   registry.components().front().name);
-  auto staged = stage(lora, registry, chosen_components(registry, {}));
+  auto file = read_lora(source,
+                        {.hub = options.hub,
+                         .subfolder = options.subfolder,
+                         .weight_name = options.weight_name,
+                         .use_safetensors = options.use_safetensors},
+                        registry.components().front().name);
+  auto staged = stage(file, registry, chosen_components(registry, {}));
   check_strict(options.strict, staged.report);
   return staged;
 }
@@ -103,7 +103,7 @@ size_t component_of(const AdapterRegistry& registry, Model& model) {
   const auto& components = registry.components();
   auto it = std::find_if(components.begin(), components.end(), [&](auto& c) { return c.parts == parts; });
   check(it != components.end(), ErrorKind::usage,
-        "this {} is not one of the pipeline's own models; adapters can only be loaded into those", model.class_name());
+        "this {} is not one of this pipeline's models; adapters can only be loaded into those", model.class_name());
   return size_t(it - components.begin());
 }
 
@@ -115,24 +115,6 @@ std::vector<std::vector<SiteWeights>> resolved(const std::vector<LoraScale>& sca
     for (const auto& c : registry.components()) each.push_back(resolve(scale, c.name, *c.parts));
   }
   return weights;
-}
-
-// One component's tensors, in any spelling, under its name. Keys without a component's name are the denoiser's.
-LoraStateDict of_component(const StateDict& state_dict, const std::map<std::string, double>& network_alphas,
-                           const std::string& prefix, const std::string& component) {
-  auto renamed = [&](const std::string& key) {
-    auto from = prefix + ".";
-    return component + "." + (key.starts_with(from) ? key.substr(from.size()) : key);
-  };
-  bool is_denoiser = component == "unet" || component == "transformer";
-  LoraStateDict lora{.source = "state dict", .dialect = "diffusers"};
-  lora.state_dict.metadata = state_dict.metadata;
-  for (const auto& [key, tensor] : state_dict)
-    if (key.starts_with(prefix + ".") || (is_denoiser && !key.starts_with("text_encoder")))
-      lora.state_dict.set(renamed(key), tensor);
-  for (const auto& [key, alpha] : network_alphas) lora.network_alphas[renamed(key)] = alpha;
-  check(!lora.state_dict.empty(), ErrorKind::bad_key, "no tensor of the state dict has the prefix \"{}.\"", prefix);
-  return lora;
 }
 
 }  // namespace
@@ -167,8 +149,8 @@ void check_known(const AdapterState& state, const AdapterRegistry& registry, con
     Names known;
     for (const auto& [component, there] : list_of(state, registry))
       for (const auto& each : there) add_once(known, each);
-    fail(ErrorKind::not_found, "no adapter \"{}\" is loaded; {}", name,
-         known.empty() ? "none is" : "there are: " + listing(known));
+    fail(ErrorKind::not_found, "the adapter \"{}\" is not loaded; {}", name,
+         known.empty() ? "no adapter is" : "these are: " + listing(known));
   }
 }
 
@@ -190,7 +172,7 @@ void LoraBaseMixin::check_new_words(const std::vector<std::shared_ptr<const Adap
 
 LoraStateDict LoraBaseMixin::lora_state_dict(const LoraSource& source, const ReadLoraOptions& options) const {
   return public_call(
-      [&] { return read_lora_state_dict(source, options, registry_of(*this).components().front().name); });
+      [&] { return as_state_dict(read_lora(source, options, registry_of(*this).components().front().name)); });
 }
 
 LoadReport LoraBaseMixin::match_lora(const LoraSource& source, const LoadLoraOptions& options) const {
@@ -226,8 +208,8 @@ LoadReport LoraBaseMixin::load_lora_weights(const LoraSource& source, const Load
         for (size_t c = 0; c < parts.size(); ++c)
           if (parts[c]) add_unfusable(*parts[c], {}, registry.components()[c].name, impossible);
         check(impossible.empty(), ErrorKind::unsupported,
-              "hotswap: \"{}\" is fused, and the new file adds a bias to {} layers that have none: {}; nothing was "
-              "changed",
+              "hotswap: \"{}\" is fused, and the new file adds a bias to {} layers that do not have one: {}; nothing "
+              "was changed",
               replaced, impossible.size(), listing(impossible));
       }
       state.replace(replaced, parts, weights);
@@ -243,13 +225,15 @@ LoadReport LoraBaseMixin::load_into(Model& model, const std::string& prefix, con
     auto& registry = registry_of(*this);
     const auto component = component_of(registry, model);
     const auto& name = registry.components()[component].name;
-    auto lora = of_component(state_dict, network_alphas, prefix, name);
+    auto file = lora_file_of(state_dict, network_alphas, prefix, name);
     if (!options.metadata.empty()) {
-      check(lora.network_alphas.empty(), ErrorKind::usage,
-            "{}: both metadata and network_alphas were given; each says how strong the layers are, so give one", name);
-      lora.state_dict.metadata[kAdapterMetadata] = prefixed_metadata(options.metadata, name);
+      check(network_alphas.empty(), ErrorKind::usage,
+            "{}: metadata and network_alphas were both given; each says how strong the layers are, so give only one",
+            name);
+      file.metadata[kAdapterMetadata] = prefixed_metadata(options.metadata, name);
     }
-    auto staged = stage(lora, registry, {component});
+    apply_configs(file);
+    auto staged = stage(file, registry, {component});
     const auto& parts = staged.parts;
     auto& report = staged.report;
     registry.change([&](AdapterState& state) {
@@ -257,9 +241,9 @@ LoadReport LoraBaseMixin::load_into(Model& model, const std::string& prefix, con
       // One name may be spread over components by one call each; within a component it must be new.
       auto* loaded = options.adapter_name.empty() ? nullptr : state.find(options.adapter_name);
       bool there = loaded && loaded->parts[component].adapter;
-      check(options.hotswap || !there, ErrorKind::conflict, "{} has an adapter \"{}\" already", name,
+      check(options.hotswap || !there, ErrorKind::conflict, "{} already has an adapter \"{}\"", name,
             options.adapter_name);
-      check(!options.hotswap || there, ErrorKind::not_found, "{} has no adapter \"{}\" to replace", name,
+      check(!options.hotswap || there, ErrorKind::not_found, "{} does not have an adapter \"{}\" to replace", name,
             options.adapter_name);
       report.adapter_name = options.adapter_name.empty() ? state.new_name("") : options.adapter_name;
       if (options.hotswap) state.replace_part(report.adapter_name, component, parts[component]);
@@ -272,20 +256,33 @@ LoadReport LoraBaseMixin::load_into(Model& model, const std::string& prefix, con
 LoadReport LoraBaseMixin::load_lora_into_text_encoder(const StateDict& state_dict,
                                                       const std::map<std::string, double>& network_alphas,
                                                       Model& text_encoder, const LoadIntoTextEncoderOptions& options) {
-  return load_into(text_encoder, options.prefix, state_dict, network_alphas, options, options.lora_scale);
+  const LoadIntoOptions part{.adapter_name = options.adapter_name,
+                             .low_cpu_mem_usage = options.low_cpu_mem_usage,
+                             .hotswap = options.hotswap,
+                             .metadata = options.metadata};
+  return load_into(text_encoder, options.prefix, state_dict, network_alphas, part, options.lora_scale);
 }
 
 // ---- Setting --------------------------------------------------------------------------------------------------------
 
-std::vector<std::string> LoraBaseMixin::set_adapters(const std::vector<std::string>& adapter_names,
-                                                     const std::vector<LoraScale>& adapter_weights) {
+std::vector<std::string> LoraBaseMixin::set_adapters(
+    std::initializer_list<std::pair<std::string, LoraScale>> adapters) {
+  return public_call([&] {
+    Names names;
+    std::vector<LoraScale> weights;
+    for (const auto& [name, weight] : adapters) {
+      names.push_back(name);
+      weights.push_back(weight);
+    }
+    return set_adapters(names, weights);
+  });
+}
+
+std::vector<std::string> LoraBaseMixin::set_adapters(const OneOrMany<std::string>& adapter_names,
+                                                     const AdapterWeights& adapter_weights) {
   return public_call([&] {
     auto& registry = registry_of(*this);
-    auto scales = adapter_weights;
-    if (scales.empty()) scales = {1.0};
-    if (scales.size() == 1) scales.resize(adapter_names.size(), scales.front());
-    check(scales.size() == adapter_names.size(), ErrorKind::usage, "set_adapters: {} adapters, but {} weights",
-          adapter_names.size(), scales.size());
+    const auto scales = adapter_weights.of(adapter_names.size(), "set_adapters");
     const auto weights = resolved(scales, registry);  // all of them are checked before any is set
     Names fused;
     registry.change([&](AdapterState& state) {
@@ -306,8 +303,9 @@ std::vector<std::string> LoraBaseMixin::set_adapters(const std::vector<std::stri
       auto unknown = unknown_components(scales[i], components);
       std::sort(unknown.begin(), unknown.end());
       if (!unknown.empty())
-        remarks.push_back(fmt::format("the weights of \"{}\" name components that are not here: {}; there are: {}",
-                                      name, join(unknown, ", "), join(components, ", ")));
+        remarks.push_back(
+            fmt::format("the weights of \"{}\" name components that this pipeline does not have: {}; it has: {}", name,
+                        join(unknown, ", "), join(components, ", ")));
     }
     return remarks;
   });
@@ -333,7 +331,7 @@ void LoraBaseMixin::fuse_lora(const FuseLoraOptions& options) {
       check_known(state, registry, options.adapter_names);
       Names impossible;
       for (auto c : chosen) {
-        const auto names = options.adapter_names.empty() ? state.components[c].active : options.adapter_names;
+        const auto names = options.adapter_names.empty() ? state.components[c].active : options.adapter_names.values();
         for (const auto& name : names) {
           const auto& [adapter, weights] = state.find(name)->parts[c];
           if (adapter) add_unfusable(*adapter, weights, registry.components()[c].name, impossible);
@@ -341,7 +339,7 @@ void LoraBaseMixin::fuse_lora(const FuseLoraOptions& options) {
         state.fuse(names, c, options.lora_scale);
       }
       check(impossible.empty(), ErrorKind::unsupported,
-            "fuse_lora: the adapter adds a bias to {} layers that have none: {}; it can be active, but not fused",
+            "fuse_lora: the adapter adds a bias to {} layers that do not have one: {}; it can be active, but not fused",
             impossible.size(), listing(impossible));
     };
     using Results = AdapterRegistry::Results;
@@ -352,13 +350,17 @@ void LoraBaseMixin::fuse_lora(const FuseLoraOptions& options) {
 void LoraBaseMixin::unfuse_lora(const UnfuseLoraOptions& options) {
   public_call([&] {
     auto& registry = registry_of(*this);
-    const auto chosen = chosen_components(registry, options.components);
+    auto chosen = chosen_components(registry, options.components);
+    std::erase_if(chosen, [&](size_t c) {
+      const bool reads_text = registry.components()[c].name.starts_with("text_encoder");
+      return reads_text ? !options.unfuse_text_encoder : !options.unfuse_unet;
+    });
     registry.change([&](AdapterState& state) {
       auto fused = fused_in(state);
       for (const auto& name : options.adapter_names)
         check(std::find(fused.begin(), fused.end(), name) != fused.end(), ErrorKind::not_found,
               "unfuse_lora: \"{}\" is not fused; {}", name,
-              fused.empty() ? "nothing is" : "there are: " + listing(fused));
+              fused.empty() ? "no adapter is" : "these are: " + listing(fused));
       for (auto c : chosen) state.unfuse(options.adapter_names, c);
     });
   });
@@ -372,7 +374,7 @@ int LoraBaseMixin::num_fused_loras() const { return int(fused_loras().size()); }
 
 // ---- Forgetting, moving, listing ------------------------------------------------------------------------------------
 
-void LoraBaseMixin::delete_adapters(const std::vector<std::string>& adapter_names) {
+void LoraBaseMixin::delete_adapters(const OneOrMany<std::string>& adapter_names) {
   public_call([&] {
     auto& registry = registry_of(*this);
     registry.change([&](AdapterState& state) {
@@ -386,7 +388,7 @@ void LoraBaseMixin::unload_lora_weights() {
   public_call([&] { registry_of(*this).change([](AdapterState& state) { state.unload(); }); });
 }
 
-void LoraBaseMixin::set_lora_device(const std::vector<std::string>& adapter_names, Device device) {
+void LoraBaseMixin::set_lora_device(const OneOrMany<std::string>& adapter_names, Device device) {
   public_call([&] {
     auto& registry = registry_of(*this);
     registry.change([&](AdapterState& state) {

@@ -1,14 +1,15 @@
 // The tensors of loaded adapters: to save, to mix, to train.
 #include <ATen/ATen.h>
-#include <re2/re2.h>
 
 #include <cmath>
 #include <limits>
 
 #include "core/check.h"
 #include "core/text.h"
+#include "dialects/canonical.h"
 #include "io/public_call.h"
 #include "kinds/dora.h"
+#include "loaders/peft_pattern.h"
 #include "loaders/registry_of.h"
 #include "loaders/scales.h"
 #include "nn/random.h"
@@ -24,24 +25,11 @@ std::shared_ptr<const Adapter> part_of(const LoraBaseMixin& mixin, const std::st
   return registry.current()->state.part(adapter_name, registry.index_of(component));
 }
 
-template <class Value>
-Value by_pattern(const std::vector<std::pair<std::string, Value>>& patterns, const std::string& path, Value otherwise) {
-  for (const auto& [pattern, value] : patterns) {
-    re2::RE2 expression("(.*\\.)?(" + pattern + ")", re2::RE2::Quiet);
-    check(expression.ok(), ErrorKind::usage, "create_adapter: \"{}\" is no regular expression: {}", pattern,
-          expression.error());
-    if (re2::RE2::FullMatch(path, expression)) return value;
-  }
-  return otherwise;
-}
+constexpr PatternSource kCreateAdapter{ErrorKind::usage, "create_adapter"};
 
 bool is_target(const std::string& path, const CreateAdapterOptions& options) {
-  if (!options.target_modules_regex.empty()) {
-    re2::RE2 expression(options.target_modules_regex, re2::RE2::Quiet);
-    check(expression.ok(), ErrorKind::usage, "create_adapter: target_modules_regex is no regular expression: {}",
-          expression.error());
-    return re2::RE2::FullMatch(path, expression);
-  }
+  if (!options.target_modules_regex.empty())
+    return matches_expression(path, options.target_modules_regex, kCreateAdapter);
   return std::any_of(options.target_modules.begin(), options.target_modules.end(),
                      [&](auto& name) { return path == name || path.ends_with("." + name); });
 }
@@ -65,8 +53,8 @@ Adapter fresh_adapter(const AdapterRegistry& registry, const AdapterRegistry::Co
   Adapter adapter;
   for (const auto& site : component.parts->sites) {
     if (site->kind == SiteKind::norm || !is_target(site->path, options)) continue;
-    auto r = by_pattern(options.rank_pattern, site->path, options.r);
-    auto alpha = by_pattern(options.alpha_pattern, site->path, options.lora_alpha);
+    auto r = by_pattern(options.rank_pattern, site->path, options.r, kCreateAdapter);
+    auto alpha = by_pattern(options.alpha_pattern, site->path, options.lora_alpha, kCreateAdapter);
     check(r > 0, ErrorKind::usage, "create_adapter: r is {} for {}; it must be at least 1", r, site->path);
     check(site->geometry.groups == 1, ErrorKind::unsupported,
           "create_adapter: {}: no adapter can be made for a convolution in {} groups", site->path,
@@ -105,28 +93,34 @@ Adapter fresh_adapter(const AdapterRegistry& registry, const AdapterRegistry::Co
 
 }  // namespace
 
+namespace {
+
+LoraLayer layer_of(const Delta& delta) {
+  LoraLayer layer{.tensors = delta.tensors()};
+  for (auto& [suffix, tensor] : layer.tensors) tensor = tensor.detach();
+  // A kind without a rank has its strength said outright, or an alpha of another meaning (OFT's).
+  auto r = double(delta.rank());
+  if (r > 0 && delta.scale() != 1) layer.alpha = delta.scale() * r;
+  if (r == 0 && delta.scale() != 1) layer.scale = delta.scale();
+  if (r == 0 && delta.scale() == 1 && delta.alpha() != 0) layer.alpha = delta.alpha();
+  return layer;
+}
+
+}  // namespace
+
 StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name, const std::string& adapter_name) const {
   return public_call([&] {
     StateDict layers;
-    for (const auto& [site, delta] : part_of(*this, component_name, adapter_name)->entries) {
-      for (const auto& [suffix, tensor] : delta->tensors()) layers.set(site->path + "." + suffix, tensor.detach());
-      // A kind without a rank has its strength said outright, or an alpha of another meaning (OFT's).
-      auto r = double(delta->rank());
-      if (r > 0 && delta->scale() != 1) layers.set(site->path + ".alpha", at::scalar_tensor(delta->scale() * r));
-      if (r == 0 && delta->scale() != 1) layers.set(site->path + ".scale", at::scalar_tensor(delta->scale()));
-      if (r == 0 && delta->scale() == 1 && delta->alpha() != 0)
-        layers.set(site->path + ".alpha", at::scalar_tensor(delta->alpha()));
-    }
+    for (const auto& [site, delta] : part_of(*this, component_name, adapter_name)->entries)
+      add_tensors(layers, site->path, layer_of(*delta));
     return layers;
   });
 }
 
-StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name,
-                                         const std::vector<std::string>& adapter_names,
-                                         const std::vector<LoraScale>& adapter_weights) const {
+StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name, const OneOrMany<std::string>& adapter_names,
+                                         const AdapterWeights& adapter_weights) const {
   return public_call([&] {
-    check(adapter_names.size() == adapter_weights.size(), ErrorKind::usage,
-          "get_lora_layers: {} adapters, but {} weights", adapter_names.size(), adapter_weights.size());
+    const auto scales = adapter_weights.of(adapter_names.size(), "get_lora_layers");
     const auto& registry = registry_of(*this);
     const auto component = registry.index_of(component_name);
     const auto& parts = *registry.components()[component].parts;
@@ -135,7 +129,7 @@ StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name,
     check_known(state, registry, adapter_names);
     std::map<size_t, std::pair<std::vector<Tensor>, std::vector<Tensor>>> factors;  // by site
     for (size_t i = 0; i < adapter_names.size(); ++i) {
-      const auto weights = resolve(adapter_weights[i], component_name, parts);
+      const auto weights = resolve(scales[i], component_name, parts);
       const auto& adapter = state.find(adapter_names[i])->parts[component].adapter;
       if (!adapter) continue;
       for (const auto& [site, delta] : adapter->entries) {
@@ -153,8 +147,8 @@ StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name,
     StateDict layers;
     for (const auto& [index, pair] : factors) {
       const auto& path = parts.sites[index]->path;
-      layers.set(path + ".lora_A.weight", at::cat(pair.first, 0));
-      layers.set(path + ".lora_B.weight", at::cat(pair.second, 1));
+      layers.set(fmt::format("{}.{}", path, kDown), at::cat(pair.first, 0));
+      layers.set(fmt::format("{}.{}", path, kUp), at::cat(pair.second, 1));
     }
     return layers;
   });
@@ -174,8 +168,7 @@ std::string LoraBaseMixin::create_adapter(const std::string& component_name, con
   });
 }
 
-StateDict LoraBaseMixin::trainable_parameters(const std::string& component_name,
-                                              const std::string& adapter_name) const {
+StateDict LoraBaseMixin::trainable_parameters(const std::string& component_name, const std::string& adapter_name) {
   return public_call([&] {
     StateDict parameters;
     for (const auto& [site, delta] : part_of(*this, component_name, adapter_name)->entries)

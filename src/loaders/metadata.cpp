@@ -29,10 +29,11 @@ void check_variant(const json& fields) {
   auto start = fields.find("init_lora_weights");
   if (start == fields.end() || !start->is_string()) return;
   for (const char* name : {"pissa", "corda", "olora", "loftq", "lora_ga"})
-    check(!start->get<std::string>().starts_with(name), ErrorKind::unsupported,
-          "init_lora_weights is {}, which took a part out of the base model's weights that the adapter does not tell; "
-          "save it with PEFT's path_initial_model_for_weight_conversion",
-          start->get<std::string>());
+    check(
+        !start->get<std::string>().starts_with(name), ErrorKind::unsupported,
+        "init_lora_weights is {}. Training with it changed the base model's weights, and the adapter does not say how; "
+        "save it with PEFT's path_initial_model_for_weight_conversion",
+        start->get<std::string>());
 }
 
 using Patterns = std::vector<std::pair<std::string, double>>;

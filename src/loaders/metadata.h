@@ -1,7 +1,9 @@
 #pragma once
 // What a file's metadata says of how its layers act: diffusers' `lora_adapter_metadata` and PEFT's adapter_config.json.
-#include "adapters/adapter.h"
-#include "lora/loaders.h"
+#include <map>
+#include <optional>
+
+#include "loaders/lora_config.h"
 
 namespace lora {
 
@@ -15,9 +17,6 @@ std::optional<LoraConfig> config_for(const std::string& component, const std::ma
 
 // One component's fields, a JSON object, as lora_adapter_metadata has them. Throws Error{usage} for other text.
 std::string prefixed_metadata(const std::string& fields, const std::string& component);
-
-// The fields that say how one component's layers act, a JSON object: `<path>.lora_A.weight`, `<path>.alpha` and so on.
-std::string adapter_fields(const std::string& component, const StateDict& tensors);
 
 // adapter_config.json as lora_adapter_metadata's text for that component.
 std::string adapter_config_as_metadata(const std::filesystem::path& file, const std::string& component);

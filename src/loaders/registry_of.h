@@ -9,7 +9,7 @@ namespace lora {
 AdapterRegistry& registry_of(LoraBaseMixin& mixin);
 const AdapterRegistry& registry_of(const LoraBaseMixin& mixin);
 
-// Throws Error{not_found} for a name that no component has, with those that there are.
+// Throws Error{not_found} for a name that is not loaded. The message lists the loaded ones.
 void check_known(const AdapterState& state, const AdapterRegistry& registry, const std::vector<std::string>& names);
 
 }  // namespace lora

@@ -2,11 +2,15 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "adapters/finite.h"
 #include "core/check.h"
+#include "dialects/canonical.h"
 #include "io/public_call.h"
+#include "kinds/kinds.h"
+#include "loaders/adapter_fields.h"
 #include "loaders/metadata.h"
 #include "lora/loaders.h"
 
@@ -16,31 +20,38 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Kinds that diffusers' files have no form for: their alphas stay beside them.
-bool is_beyond_lora(const StateDict& layers) {
-  constexpr std::string_view kLora[] = {".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_magnitude_vector",
-                                        ".alpha"};
-  return std::any_of(layers.begin(), layers.end(), [&](auto& entry) {
-    return std::none_of(std::begin(kLora), std::end(kLora), [&](auto suffix) { return entry.first.ends_with(suffix); });
-  });
-}
-
-bool has_alphas(const StateDict& layers) {
-  return std::any_of(layers.begin(), layers.end(), [](auto& entry) { return entry.first.ends_with(".alpha"); });
-}
+using Layers = std::map<std::string, std::vector<LoraLayer>>;  // by component
 
 // Half a pair, and what has no numbers, would be a file that nobody can read.
-void check_layers(const StateDict& layers) {
-  for (const auto& [key, tensor] : layers) {
+std::vector<LoraLayer> checked_layers(const StateDict& tensors, const std::string& component) {
+  for (const auto& [key, tensor] : tensors) {
     const char* lack = lacks_numbers(tensor);
     check(!lack, ErrorKind::usage, "save_lora_weights: {} is {}; a dense tensor with numbers is wanted", key,
           lack ? lack : "");
-    for (auto [own, other] : {std::pair{".lora_A.weight", ".lora_B.weight"}, {".lora_B.weight", ".lora_A.weight"}}) {
-      if (!key.ends_with(own)) continue;
-      auto partner = key.substr(0, key.size() - std::string_view(own).size()) + other;
-      check(layers.contains(partner), ErrorKind::usage, "save_lora_weights: {} is given without {}", key, partner);
-    }
   }
+  std::vector<LoadReport::Unmatched> unmatched;
+  std::vector<LoraLayer> layers;
+  try {
+    layers = layers_of(tensors, component, unmatched);
+  } catch (const Error& error) {
+    fail(ErrorKind::usage, "save_lora_weights: {}", error.what());
+  }
+  check(unmatched.empty(), ErrorKind::usage, "save_lora_weights: {} is not a tensor of an adapter",
+        unmatched.empty() ? "" : unmatched.front().key);
+  for (const auto& layer : layers) {
+    auto missing = missing_of(layer.tensors);
+    const auto& given = layer.tensors.empty() ? layer.keys.begin()->first : layer.tensors.begin()->first;
+    check(missing.empty(), ErrorKind::usage, "save_lora_weights: {}.{} is given, but {}", layer.path, given, missing);
+    for (const auto& [name, strength] : {std::pair{kAlpha, layer.alpha}, {kScale, layer.scale}})
+      check(!strength || std::isfinite(*strength), ErrorKind::usage,
+            "save_lora_weights: {}.{} is {}; it must be a finite number", layer.path, name, strength.value_or(0));
+  }
+  return layers;
+}
+
+bool any_layer(const Layers& layers, auto condition) {
+  return std::any_of(layers.begin(), layers.end(),
+                     [&](auto& c) { return std::any_of(c.second.begin(), c.second.end(), condition); });
 }
 
 bool saves_safely(const SaveLoraOptions& options) {
@@ -53,13 +64,13 @@ bool saves_safely(const SaveLoraOptions& options) {
   return name == "safetensors";
 }
 
-void write_layers(const fs::path& save_directory, const std::map<std::string, StateDict>& layers,
-                  const SaveLoraOptions& options) {
+void write_layers(const fs::path& save_directory, const Layers& layers, const SaveLoraOptions& options) {
   const std::map<std::string, std::string> given_metadata = {
       {"unet", options.unet_lora_adapter_metadata},
       {"transformer", options.transformer_lora_adapter_metadata},
       {"text_encoder", options.text_encoder_lora_adapter_metadata},
       {"text_encoder_2", options.text_encoder_2_lora_adapter_metadata},
+      {"text_encoder_3", options.text_encoder_3_lora_adapter_metadata},
   };
   auto metadata_given = [&](const std::string& component) {
     auto it = given_metadata.find(component);
@@ -70,19 +81,21 @@ void write_layers(const fs::path& save_directory, const std::map<std::string, St
   nlohmann::json adapter_metadata = nlohmann::json::object();
   // Where no layer has an alpha of its own, alpha = r is what readers assume. Otherwise every component needs its
   // fields: a reader that finds some of them infers nothing for the rest.
-  bool says_alphas = std::any_of(layers.begin(), layers.end(), [&](auto& component) {
-    return has_alphas(component.second) || !metadata_given(component.first).empty();
-  });
-  bool beyond = std::any_of(layers.begin(), layers.end(), [](auto& c) { return is_beyond_lora(c.second); });
-  for (const auto& [component, tensors] : layers) {
-    if (tensors.empty()) continue;
-    check_layers(tensors);
+  bool says_alphas =
+      any_layer(layers, [](auto& layer) { return layer.alpha.has_value(); }) ||
+      std::any_of(layers.begin(), layers.end(), [&](auto& c) { return !metadata_given(c.first).empty(); });
+  // Kinds that diffusers' files do not have a form for keep their strengths beside them.
+  bool beyond = any_layer(layers, [](auto& layer) { return layer.scale || !is_plain_lora(layer); });
+  for (const auto& [component, all] : layers) {
+    if (all.empty()) continue;
     // diffusers takes alphas from lora_adapter_metadata and refuses `.alpha` tensors beside its own names.
     auto fields = metadata_given(component);
-    if (fields.empty() && says_alphas && !beyond) fields = adapter_fields(component, tensors);
+    if (fields.empty() && says_alphas && !beyond) fields = adapter_fields(component, all);
     if (!fields.empty()) adapter_metadata.update(nlohmann::json::parse(prefixed_metadata(fields, component)));
-    for (const auto& [key, tensor] : tensors)
-      if (beyond || !key.ends_with(".alpha")) file.set(component + "." + key, tensor);
+    for (auto layer : all) {
+      if (!beyond) layer.alpha.reset();
+      add_tensors(file, layer.name(), layer);
+    }
   }
   check(!file.empty(), ErrorKind::usage, "save_lora_weights: no layers were given; pass what get_lora_layers returns");
   if (!options.is_main_process) return;
@@ -108,7 +121,11 @@ void write_layers(const fs::path& save_directory, const std::map<std::string, St
 
 void LoraBaseMixin::save(const fs::path& save_directory, const std::map<std::string, StateDict>& layers,
                          const SaveLoraOptions& options) {
-  public_call([&] { write_layers(save_directory, layers, options); });
+  public_call([&] {
+    Layers checked;
+    for (const auto& [component, tensors] : layers) checked[component] = checked_layers(tensors, component);
+    write_layers(save_directory, checked, options);
+  });
 }
 
 }  // namespace lora

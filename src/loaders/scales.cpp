@@ -20,7 +20,7 @@ LoraScale from_json(const nlohmann::json& value) {
     for (const auto& item : value) list.push_back(from_json(item));
     return list;
   }
-  check(value.is_object(), ErrorKind::usage, "a LoRA's weight is {}; a number, a list or an object was expected",
+  check(value.is_object(), ErrorKind::usage, "the weight of a LoRA is {}; a number, a list or an object was expected",
         value.dump());
   LoraScale::Dict dict;
   for (const auto& [name, item] : value.items()) dict.emplace_back(name, from_json(item));
@@ -90,7 +90,7 @@ SiteWeights unet_weights(const LoraScale::Dict& dict, const std::string& compone
   SiteWeights weights{.by_site = std::vector<double>(parts.sites.size(), 1.0)};
   for (const auto& [part, scale] : dict) {
     check(part == "down" || part == "mid" || part == "up", ErrorKind::usage,
-          "the weight of {}: \"{}\" is no part of it; there are: down, mid, up", component, part);
+          "the weight of {}: it does not have a part \"{}\"; it has: down, mid, up", component, part);
     auto blocks = layers_of(parts, part);
     std::map<std::pair<int64_t, int64_t>, double> by_place;
     Fill fill = [&](int64_t block, int64_t layer, double weight) { by_place[{block, layer}] = weight; };
@@ -100,8 +100,8 @@ SiteWeights unet_weights(const LoraScale::Dict& dict, const std::string& compone
       for (auto [block, layers] : blocks) names.push_back(fmt::format("block_{}", block));
       for (const auto& [name, value] : *by_block) {
         auto it = std::find(names.begin(), names.end(), name);
-        check(it != names.end() && part != "mid", ErrorKind::usage, "the weight of {}: there is no \"{}\"; {}", where,
-              name, part == "mid" ? "it is one block and takes a number" : "there are: " + join(names, ", "));
+        check(it != names.end() && part != "mid", ErrorKind::usage, "the weight of {}: it does not have \"{}\"; {}",
+              where, name, part == "mid" ? "it is one block and takes a number" : "it has: " + join(names, ", "));
         auto [block, layers] = *std::next(blocks.begin(), it - names.begin());
         fill_block(value, where + "." + name, block, layers, fill);
       }
@@ -148,7 +148,8 @@ SiteWeights layer_weights(const LoraScale::Dict& dict, const std::string& compon
       last = to_number(text.substr(dash + 1));
     }
     check(first && last && *first >= 0 && *first <= *last && *last < count, ErrorKind::usage,
-          "the weight of {}: \"{}\" is none of its layers; there are: layer_0 to layer_{}, and ranges as layers_0-{}",
+          "the weight of {}: it does not have a layer \"{}\"; it has: layer_0 to layer_{}, and ranges such as "
+          "layers_0-{}",
           component, name, count - 1, count - 1);
     auto weight = finite(scale, component + "." + name);
     for (const auto& site : parts.sites)
@@ -159,16 +160,25 @@ SiteWeights layer_weights(const LoraScale::Dict& dict, const std::string& compon
 
 }  // namespace
 
-LoraScale LoraScale::parse(const std::string& text) {
+LoraScale LoraScale::parse(std::string_view text) {
   constexpr int kDeepest = 8;  // components, parts, blocks and layers are four
   auto limit = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
-    check(depth <= kDeepest, ErrorKind::usage, "a LoRA's weight is nested more than {} levels deep", kDeepest);
+    check(depth <= kDeepest, ErrorKind::usage, "the weight of a LoRA is nested more than {} levels deep", kDeepest);
     return true;
   };
   return edge([&] {
     auto value = nlohmann::json::parse(text, limit, /*allow_exceptions=*/false);
-    check(!value.is_discarded(), ErrorKind::usage, "`{}` is no LoRA's weight: a number or JSON was expected", text);
+    check(!value.is_discarded(), ErrorKind::usage, "`{}` is not the weight of a LoRA; a number or JSON was expected",
+          text);
     return from_json(value);
+  });
+}
+
+std::vector<LoraScale> AdapterWeights::of(size_t count, std::string_view where) const {
+  return edge([&] {
+    if (weights_.size() <= 1) return std::vector(count, weights_.empty() ? LoraScale() : weights_.front());
+    check(weights_.size() == count, ErrorKind::usage, "{}: {} adapters, but {} weights", where, count, weights_.size());
+    return weights_;
   });
 }
 
@@ -188,12 +198,12 @@ LoraSchedule LoraSchedule::by_fraction(std::map<double, double> table) {
 
 SiteWeights resolve(const LoraScale& scale, const std::string& component, const Parts& parts) {
   if (scale.number()) return {.number = finite(scale, component)};
-  check(scale.dict(), ErrorKind::usage, "the weight of an adapter: a number, or numbers by component, was expected");
+  check(scale.dict(), ErrorKind::usage, "the weight of an adapter: a number, or numbers by component, were expected");
   auto it = std::find_if(scale.dict()->begin(), scale.dict()->end(), [&](auto& row) { return row.first == component; });
   if (it == scale.dict()->end()) return {};
   const auto& own = it->second;
   if (own.number()) return {.number = finite(own, component)};
-  check(own.dict(), ErrorKind::usage, "the weight of {}: a number, or numbers by block, was expected", component);
+  check(own.dict(), ErrorKind::usage, "the weight of {}: a number, or numbers by block, were expected", component);
   bool is_unet = parts.by_path.contains("conv_in") && !layers_of(parts, "down").empty();
   return is_unet ? unet_weights(*own.dict(), component, parts) : layer_weights(*own.dict(), component, parts);
 }

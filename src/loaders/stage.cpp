@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "core/check.h"
-#include "dialects/architecture.h"
+#include "dialects/base_model_of.h"
 #include "loaders/bundled_words.h"
-#include "loaders/metadata.h"
+#include "names/base_model.h"
 
 namespace lora {
 
@@ -15,71 +15,46 @@ constexpr const char* kNoComponent = "the pipeline has no such component";
 constexpr const char* kControlLora =
     "of a Control-LoRA, which adapts a ControlNet made of the base model's encoder; no pipeline here has one";
 
-bool is_by_onetrainer(const std::map<std::string, std::string>& metadata) {
-  auto first = metadata.lower_bound("ot_");
-  return first != metadata.end() && first->first.starts_with("ot_");
-}
-
-// The tensors and alphas of one component, without its name.
-struct OfComponent {
-  StateDict tensors;
-  std::map<std::string, double> alphas;
-};
-
-OfComponent of_component(const LoraStateDict& lora, const std::string& component) {
-  OfComponent mine;
-  auto prefix = component + ".";
-  for (const auto& [key, tensor] : lora.state_dict)
-    if (key.starts_with(prefix)) mine.tensors.set(key.substr(prefix.size()), tensor);
-  constexpr std::string_view kAlpha = ".alpha";
-  for (const auto& [key, alpha] : lora.network_alphas)
-    if (key.starts_with(prefix))
-      mine.alphas[key.substr(prefix.size(), key.size() - prefix.size() - kAlpha.size())] = alpha;
-  return mine;
+BaseModel base_model_of(const Parts& denoiser) {
+  std::vector<LayerTrace> layers;
+  for (const auto& site : denoiser.sites) layers.push_back({.path = site->path});
+  return base_model_of(layers, {}).model;
 }
 
 // A file for another base model is one error, not a list of misfits.
-void check_architecture(const LoraStateDict& lora, const std::string& component, const Parts& denoiser) {
-  auto refuse = [&](const std::string& theirs, const std::string& ours) {
-    fail(ErrorKind::bad_shape, "{}: this LoRA is for {}; the model is for {}; nothing was loaded", lora.source, theirs,
+void check_base_model(const LoraFile& file, const std::string& component, const Parts& denoiser) {
+  auto refuse = [&](std::string_view theirs, std::string_view ours) {
+    fail(ErrorKind::bad_shape, "{}: this LoRA is for {}; the model is for {}; nothing was loaded", file.source, theirs,
          ours);
   };
-  bool transformer = component == "transformer";
-  if (!lora.architecture.empty() && transformer) {
-    auto ours = architecture_of(denoiser.tensors).name;
-    if (ours != lora.architecture) refuse(lora.architecture, ours);
-  } else if (!lora.architecture.empty() && denoiser_of(lora.architecture) == "transformer") {
-    refuse(lora.architecture, "a UNet");
+  if (auto* row = row_of(file.base_model)) {
+    if (component != "transformer" && row->has_transformer()) refuse(row->label, "a UNet");
+    auto ours = component == "transformer" ? base_model_of(denoiser) : file.base_model;
+    if (ours != file.base_model) refuse(row->label, to_string(ours));
   }
-  if (lora.cross_attention == 0) return;
+  if (file.cross_attention == 0) return;
   for (const auto& site : denoiser.sites) {
     if (!site->path.ends_with("attn2.to_k")) continue;
     auto name = [](int64_t width) {
-      auto family = unet_family(width);
-      return fmt::format("{}text embeddings of width {}", family.empty() ? "" : family + ", with ", width);
+      auto* row = row_of(unet_with_cross_attention(width));
+      return fmt::format("{}text embeddings of width {}", row ? fmt::format("{}, with ", row->label) : "", width);
     };
     auto wanted = site->weight.size(1);
-    if (lora.cross_attention != wanted) refuse(name(lora.cross_attention), name(wanted));
+    if (file.cross_attention != wanted) refuse(name(file.cross_attention), name(wanted));
     return;
   }
 }
 
 // The adapter's part of one component; nullptr where the file has nothing for it.
-std::shared_ptr<const Adapter> stage_part(const LoraStateDict& lora, const AdapterRegistry& registry,
-                                          const AdapterRegistry::Component& c, OfComponent mine, LoadReport& report) {
-  auto words = words_for(c.name, *c.parts, lora, report);
-  if (mine.tensors.empty() && words.empty()) return nullptr;
-  auto config = config_for(c.name, lora.state_dict.metadata, lora.source);
-  if (config && !mine.alphas.empty()) {
-    report.notes.push_back(fmt::format(
-        "{}: the metadata's strengths are not used, because the file's layers have alphas of their own", c.name));
-    config.reset();
-  }
-  auto prepared = prepare(*c.parts, mine.tensors,
+std::shared_ptr<const Adapter> stage_part(const LoraFile& file, const AdapterRegistry& registry,
+                                          const AdapterRegistry::Component& c, LoadReport& report) {
+  auto words = words_for(c.name, *c.parts, file, report);
+  std::vector<const LoraLayer*> layers;
+  for (const auto& layer : file.layers)
+    if (layer.component == c.name) layers.push_back(&layer);
+  if (layers.empty() && words.empty()) return nullptr;
+  auto prepared = prepare(*c.parts, layers,
                           {.component = c.name,
-                           .alphas = std::move(mine.alphas),
-                           .config = std::move(config),
-                           .by_onetrainer = is_by_onetrainer(lora.state_dict.metadata),
                            .base = [&](const Site& site) { return registry.base(site); },
                            .base_bias = [&](const Site& site) { return registry.base_bias(site); }});
   report.notes.insert(report.notes.end(), prepared.notes.begin(), prepared.notes.end());
@@ -92,34 +67,33 @@ std::shared_ptr<const Adapter> stage_part(const LoraStateDict& lora, const Adapt
 
 }  // namespace
 
-StagedLoad stage(const LoraStateDict& lora, const AdapterRegistry& registry, const std::vector<size_t>& chosen) {
+StagedLoad stage(const LoraFile& file, const AdapterRegistry& registry, const std::vector<size_t>& chosen) {
   const SnapshotScope unwritten(registry);  // some kinds look at base weights
   StagedLoad staged;
-  staged.report = {.source = lora.source, .dialect = lora.dialect, .unmatched = lora.unmatched, .notes = lora.notes};
+  staged.report = {.source = file.source, .dialect = file.dialect, .unmatched = file.unmatched, .notes = file.notes};
   const auto& components = registry.components();
   const auto& denoiser = components.front();
-  check_architecture(lora, denoiser.name, *denoiser.parts);
+  check_base_model(file, denoiser.name, *denoiser.parts);
   staged.parts.resize(components.size());
-  size_t seen = 0;
-  for (auto i : chosen) {
-    auto mine = of_component(lora, components[i].name);
-    seen += mine.tensors.size();
-    staged.parts[i] = stage_part(lora, registry, components[i], std::move(mine), staged.report);
-  }
+  for (auto i : chosen) staged.parts[i] = stage_part(file, registry, components[i], staged.report);
+
   auto is_chosen = [&](const std::string& name) {
     return std::any_of(chosen.begin(), chosen.end(), [&](auto i) { return components[i].name == name; });
   };
   auto& unmatched = staged.report.unmatched;
-  if (seen < lora.state_dict.size())
-    for (const auto& [key, tensor] : lora.state_dict)
-      if (!is_chosen(key.substr(0, key.find('.'))))
-        unmatched.push_back({key, key.starts_with("controlnet.") ? kControlLora : kNoComponent});
-  for (const auto& embedding : lora.embeddings)
+  size_t tensors = 0;
+  for (const auto& layer : file.layers) {
+    tensors += layer.tensors.size();
+    if (is_chosen(layer.component)) continue;
+    for (const auto& [suffix, tensor] : layer.tensors)
+      unmatched.push_back({layer.name() + "." + suffix, layer.component == "controlnet" ? kControlLora : kNoComponent});
+  }
+  for (const auto& embedding : file.embeddings)
     if (!is_chosen(embedding.component)) unmatched.push_back({embedding.key, kNoComponent});
   if (staged.report.components.empty())
     fail(ErrorKind::bad_key,
          "{}: none of its {} tensors belongs to a layer of this model, so it would change nothing; the first: {} ({})",
-         lora.source, lora.state_dict.size(), unmatched.empty() ? "none" : unmatched.front().key,
+         file.source, tensors, unmatched.empty() ? "none" : unmatched.front().key,
          unmatched.empty() ? "" : unmatched.front().reason);
   return staged;
 }

@@ -3,6 +3,7 @@
 // can fail but for the state of the pipeline has happened.
 #include "adapters/registry.h"
 #include "lora/loaders.h"
+#include "lora/lora_file.h"
 
 namespace lora {
 
@@ -13,6 +14,6 @@ struct StagedLoad {
 
 // Throws Error{bad_key} where nothing belongs to these components, and as prepare() does. `chosen`: the components to
 // load into.
-StagedLoad stage(const LoraStateDict& lora, const AdapterRegistry& registry, const std::vector<size_t>& chosen);
+StagedLoad stage(const LoraFile& file, const AdapterRegistry& registry, const std::vector<size_t>& chosen);
 
 }  // namespace lora

@@ -10,7 +10,7 @@ void check_block_types(ConfigReader& config, const std::string& field, const std
   auto types = config.words(field, {supported});
   for (const auto& type : types)
     if (type != supported) config.refuse(field, "lists of \"" + supported + "\"");
-  if (types.size() != n) config.reject(field, fmt::format("{} texts, as block_out_channels has entries", n));
+  if (types.size() != n) config.reject(field, fmt::format("a list of {} texts, one for each of block_out_channels", n));
 }
 
 }  // namespace
@@ -58,12 +58,6 @@ Tensor Decoder::operator()(const Tensor& latents) const {
   auto h = mid_block(conv_in(latents));
   for (const auto& block : up_blocks) h = block(std::move(h));
   return conv_out(activate(Activation::silu, conv_norm_out(h)));
-}
-
-void check_images(const std::string& name, const Tensor& images, int64_t channels, Dtype dtype) {
-  check(images.defined() && images.dim() == 4 && images.size(1) == channels && images.scalar_type() == dtype,
-        ErrorKind::usage, "{} must be {} [N, {}, H, W]; got {}", name, to_string(dtype), channels,
-        images.defined() ? c10::str(images.scalar_type(), " ", images.sizes()) : "nothing");
 }
 
 }  // namespace lora

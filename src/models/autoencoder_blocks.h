@@ -1,5 +1,5 @@
 #pragma once
-// The two halves of an autoencoder.
+// The encoder and the decoder of an autoencoder.
 #include <string>
 
 #include "models/config_reader.h"
@@ -9,16 +9,16 @@
 namespace lora {
 
 struct AutoencoderSettings {
-  std::vector<int64_t> channels;  // of the stages, from pixels to latents
-  int64_t layers;                 // residual blocks a stage of the encoder; the decoder has one more
+  std::vector<int64_t> channels;  // of each stage, from pixels to latents
+  int64_t layers;                 // residual blocks in each stage of the encoder; the decoder has one more
   ResnetSettings resnet;
   bool mid_attention;
 
-  // block_out_channels, layers_per_block, … and the types of the blocks, of which there is one.
+  // Reads block_out_channels, layers_per_block, … and checks that all blocks have the supported type.
   static AutoencoderSettings parse(ConfigReader& config);
 };
 
-// Attention of every position to every other, with one head.
+// Self-attention over all positions, with one head.
 struct SpatialAttention {
   Scope s;
   int64_t channels;
@@ -88,7 +88,7 @@ struct Encoder {
   Tensor operator()(const Tensor& pixels) const;
 };
 
-// The way back.
+// Latents [N, in, h, w] → [N, out, h · 2^(stages - 1), w · 2^(stages - 1)].
 struct Decoder {
   Scope s;
   int64_t in, out;
@@ -106,8 +106,5 @@ struct Decoder {
 
   Tensor operator()(const Tensor& latents) const;
 };
-
-// Throws Error{usage}, where `name` says whose and which, unless `images` is [N, channels, H, W] of that dtype.
-void check_images(const std::string& name, const Tensor& images, int64_t channels, Dtype dtype);
 
 }  // namespace lora

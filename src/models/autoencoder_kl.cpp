@@ -4,6 +4,7 @@
 #include "lora/autoencoders.h"
 #include "models/autoencoder_blocks.h"
 #include "models/factory.h"
+#include "models/input_checks.h"
 #include "nn/random.h"
 #include "nn/run.h"
 
@@ -34,7 +35,7 @@ AutoencoderKLConfig AutoencoderKLConfig::parse(const std::string& text, const st
   c.use_post_quant_conv = config.flag("use_post_quant_conv", true);
   config.only("latents_mean", {nullptr});
   config.only("latents_std", {nullptr});
-  config.ignore({"sample_size"});  // sets the size of tiles, for a decoder in tiles
+  config.ignore({"sample_size"});  // only for a decoder that works in tiles
   config.finish();
   return c;
 }
@@ -55,7 +56,7 @@ struct PretrainedModel<AutoencoderKL>::Impl {
 
   static constexpr WeightFiles kFiles = kDiffusersFiles;
   static std::string class_name() { return "AutoencoderKL"; }
-  // The attention's layers as files written before 2023 name them.
+  // Files from before 2023 have other names for the layers of the attention.
   static std::vector<std::string> aliases(const std::string& name) {
     static constexpr std::pair<std::string_view, std::string_view> kRows[] = {
         {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
@@ -67,12 +68,12 @@ struct PretrainedModel<AutoencoderKL>::Impl {
 
 template class PretrainedModel<AutoencoderKL>;
 
-// ---- Running it -----------------------------------------------------------------------------------------------------
+// ---- Calls ----------------------------------------------------------------------------------------------------------
 
 DiagonalGaussian AutoencoderKL::encode(const Tensor& pixels) const {
   return edge([&] {
-    const RunScope run(parts());
-    check_images("AutoencoderKL: pixels", pixels, impl().c.in_channels, dtype());
+    const RunScope run(parts_of(*this));
+    check_images("AutoencoderKL", "pixels", pixels, impl().c.in_channels, dtype());
     auto moments = impl().encoder(pixels);
     if (impl().quant_conv) moments = (*impl().quant_conv)(moments);
     auto halves = moments.chunk(2, 1);
@@ -82,8 +83,8 @@ DiagonalGaussian AutoencoderKL::encode(const Tensor& pixels) const {
 
 Tensor AutoencoderKL::decode(const Tensor& latents) const {
   return edge([&] {
-    const RunScope run(parts());
-    check_images("AutoencoderKL: latents", latents, impl().c.latent_channels, dtype());
+    const RunScope run(parts_of(*this));
+    check_images("AutoencoderKL", "latents", latents, impl().c.latent_channels, dtype());
     return impl().decoder(impl().post_quant_conv ? (*impl().post_quant_conv)(latents) : latents);
   });
 }
@@ -92,7 +93,7 @@ Tensor DiagonalGaussian::sample(const std::vector<at::Generator>& generators) co
   return mean + at::exp(0.5 * logvar) * randn_tensor(mean.sizes(), generators, mean.scalar_type(), mean.device());
 }
 
-// ---- What it is -----------------------------------------------------------------------------------------------------
+// ---- Config ---------------------------------------------------------------------------------------------------------
 
 double AutoencoderKL::scaling_factor() const { return impl().c.scaling_factor; }
 double AutoencoderKL::shift_factor() const { return impl().c.shift_factor; }

@@ -7,7 +7,7 @@ namespace lora {
 
 enum class ClipActivation { gelu, quick_gelu };
 
-// Fields and defaults of transformers' CLIPTextConfig, as far as they shape the result.
+// The fields of transformers' CLIPTextConfig that change the result, with their defaults.
 struct CLIPTextConfig {
   int64_t vocab_size = 49408;
   int64_t hidden_size = 512;
@@ -21,8 +21,8 @@ struct CLIPTextConfig {
   ClipActivation hidden_act = ClipActivation::quick_gelu;
   bool with_projection = false;  // the architecture is CLIPTextModelWithProjection
 
-  // Fields that every transformers config has are passed over. Throws Error{bad_file} for a malformed config and
-  // Error{unsupported} naming a field that asks for something else.
+  // Ignores the fields that all transformers configs have. Throws Error{bad_file} for a malformed config. Throws
+  // Error{unsupported} that names a field with a value that is not supported.
   static CLIPTextConfig parse(const std::string& json, const std::string& label);
 };
 

@@ -5,7 +5,7 @@
 #include "lora/text_encoders.h"
 #include "models/clip_config.h"
 #include "models/factory.h"
-#include "models/input_ids.h"
+#include "models/input_checks.h"
 #include "nn/layers.h"
 
 namespace lora {
@@ -70,8 +70,8 @@ struct ClipEmbeddings {
   }
 };
 
-// Where each row ends. An eos_token_id of 2 is a mistake that early configs share: the token meant is the largest one
-// of the vocabulary.
+// The position of the end token of each row. Early configs have the wrong eos_token_id 2. Their end token is the
+// largest id of the vocabulary.
 Tensor end_positions(const Tensor& ids, const CLIPTextConfig& c) {
   return (c.eos_token_id == 2 ? ids * (ids < c.vocab_size) : ids.eq(c.eos_token_id).to(at::kInt)).argmax(-1);
 }
@@ -90,24 +90,24 @@ struct PretrainedModel<CLIPTextModel>::Impl {
   std::optional<Linear> text_projection =
       when<Linear>(c.with_projection, s / "text_projection", c.hidden_size, c.projection_dim, kNoBias);
 
-  // The ids on the model's device, once they are what the embeddings can take.
+  // Checks the ids and returns them on the model's device. Throws Error{usage}.
   Tensor checked(const Tensor& ids) const {
     auto here = checked_input_ids(ids, embeddings.token_embedding);
     check(ids.size(1) <= c.max_position_embeddings, ErrorKind::usage,
-          "input_ids has {} tokens, the text encoder takes at most {}; truncate the prompt", ids.size(1),
+          "input_ids has {} tokens, but the text encoder takes at most {}; truncate the prompt", ids.size(1),
           c.max_position_embeddings);
     return here;
   }
 
   static constexpr WeightFiles kFiles = kTransformersFiles;
   std::string class_name() const { return c.with_projection ? "CLIPTextModelWithProjection" : "CLIPTextModel"; }
-  // transformers 5 writes a CLIPTextModel without this level, earlier versions with it.
+  // transformers 5 writes the names of a CLIPTextModel without this level. Earlier versions write it.
   static std::vector<std::string> aliases(const std::string& name) {
     constexpr std::string_view kLevel = "text_model.";
     if (!name.starts_with(kLevel)) return {};
     return {name.substr(kLevel.size())};
   }
-  // Buffers that early versions saved, and a projection that the config's architecture does without.
+  // Buffers that early versions saved, and a projection that the config's architecture does not use.
   static std::set<std::string> ignorable() {
     return {"text_model.embeddings.position_ids", "embeddings.position_ids", "text_projection.weight"};
   }
@@ -117,7 +117,7 @@ template class PretrainedModel<CLIPTextModel>;
 
 CLIPTextOutput CLIPTextModel::operator()(const Tensor& input_ids) const {
   return edge([&] {
-    const RunScope run(parts());
+    const RunScope run(parts_of(*this));
     auto ids = impl().checked(input_ids);
     CLIPTextOutput out;
     out.hidden_states.push_back(impl().embeddings(ids));
@@ -134,9 +134,9 @@ CLIPTextOutput CLIPTextModel::operator()(const Tensor& input_ids) const {
 Tensor CLIPTextModel::encode(const Tensor& input_ids, std::optional<int> clip_skip) const {
   return edge([&] {
     check(!clip_skip || (*clip_skip >= 0 && *clip_skip <= num_hidden_layers()), ErrorKind::usage,
-          "clip_skip {} is not in 0 … {}, the number of the text encoder's layers", clip_skip.value_or(0),
+          "clip_skip is {}; it must be from 0 to {}, the number of layers of the text encoder", clip_skip.value_or(0),
           num_hidden_layers());
-    const RunScope run(parts());
+    const RunScope run(parts_of(*this));
     auto x = impl().embeddings(impl().checked(input_ids));
     for (int64_t i = 0; i < num_hidden_layers() - clip_skip.value_or(0); ++i) x = impl().layers[i](x);
     return impl().final_layer_norm(x);

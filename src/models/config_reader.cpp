@@ -9,8 +9,8 @@ using nlohmann::json;
 
 namespace {
 
-constexpr int64_t kLargest = 1 << 24;     // products of a few such sizes still fit an int64
-constexpr int64_t kMostLayers = 1 << 10;  // several times what any network has; each is built before one is missed
+constexpr int64_t kLargest = 1 << 24;     // products of two such sizes fit an int64
+constexpr int64_t kMostLayers = 1 << 10;  // more than any network has; limits the work for a wrong config
 const json kNull;
 
 }  // namespace
@@ -130,7 +130,7 @@ std::vector<std::string> ConfigReader::words(const std::string& name, std::vecto
 
 const json& ConfigReader::list(const std::string& name, size_t n) {
   const auto& v = value(name);
-  if (v.size() != n) reject(name, fmt::format("one value or a list of {}, one a block", n));
+  if (v.size() != n) reject(name, fmt::format("one value, or a list of {} values, one for each block", n));
   return v;
 }
 
@@ -145,13 +145,13 @@ std::vector<bool> ConfigReader::flags_per_block(const std::string& name, bool fa
   if (!value(name).is_array()) return std::vector<bool>(n, flag(name, fallback));
   std::vector<bool> result;
   for (const auto& item : list(name, n)) {
-    if (!item.is_boolean()) reject(name, "true, false or a list of them");
+    if (!item.is_boolean()) reject(name, "true, false or a list of these");
     result.push_back(item.get<bool>());
   }
   return result;
 }
 
-// ---- What is not read -----------------------------------------------------------------------------------------------
+// ---- Fields without effect ------------------------------------------------------------------------------------------
 
 void ConfigReader::ignore(const std::vector<std::string>& names) { known_.insert(names.begin(), names.end()); }
 

@@ -1,17 +1,18 @@
 #pragma once
-// The ways in which every model is made. A model's source file ends its Impl, an aggregate that begins with
+// The functions that make a model. The source file of each model defines its Impl, an aggregate that begins with
 //   Scope s;
 //   Config c;                                      // with static Config parse(json text, label)
-// and has
-//   static constexpr WeightFiles kFiles;           // how its library names the files
+// and has these members:
+//   static constexpr WeightFiles kFiles;           // the file names of its library
 //   std::string class_name() const;
-//   static std::vector<std::string> aliases(name)  // where files spell names otherwise: see Aliases
-//   static std::set<std::string> ignorable()       // where files have tensors that it does without
-// with
+//   static std::vector<std::string> aliases(name)  // optional: other names that files use, see Aliases
+//   static std::set<std::string> ignorable()       // optional: tensors of files that the model does not use
+// After Impl, the file has
 //   template class PretrainedModel<Self>;
 #include "checkpoints/component_files.h"
 #include "io/public_call.h"
 #include "models/model_loader.h"
+#include "models/parts_of.h"
 
 namespace lora {
 
@@ -40,7 +41,7 @@ Self PretrainedModel<Self>::make(const std::string& config, ModelLoader& loader,
 
 template <class Self>
 const typename PretrainedModel<Self>::Impl& PretrainedModel<Self>::impl() const {
-  parts();  // throws where there is nothing any more
+  made();  // throws if the model was moved from
   return *impl_;
 }
 

@@ -17,27 +17,27 @@ Model::Model(Model&&) noexcept = default;
 Model::~Model() = default;
 
 const Model::Made& Model::made() const {
-  check(made_ != nullptr, ErrorKind::usage, "this model was moved to another object; call it there");
+  check(made_ != nullptr, ErrorKind::usage, "this model was moved to another object; use that object");
   return *made_;
 }
 
 Parts& parts_of(Model& model) { return *model.made().parts; }
 std::shared_ptr<Parts> shared_parts_of(Model& model) { return model.made().parts; }
-const Parts& parts_of(const Model& model) { return model.parts(); }
+const Parts& parts_of(const Model& model) { return *model.made().parts; }
 
-const StateDict& Model::state_dict() const { return parts().tensors; }
+const StateDict& Model::state_dict() const { return made().parts->tensors; }
 
 std::vector<AddedWord> Model::added_words() const {
-  auto added = RunScope::added(parts());
+  auto added = RunScope::added(parts_of(*this));
   return added ? added->words : std::vector<AddedWord>();
 }
 
 void Model::save_pretrained(const fs::path& folder) const {
   public_call([&] {
-    const RunScope unwritten(parts());  // while it lives, nothing is fused
+    const RunScope run(parts_of(*this));  // no weight changes while it exists
     std::error_code error;
     fs::create_directories(folder, error);
-    check(!error, ErrorKind::io, "{}: cannot make the folder: {}", folder.string(), error.message());
+    check(!error, ErrorKind::io, "{}: cannot create the folder: {}", folder.string(), error.message());
 
     auto tensors = state_dict();
     tensors.metadata = {{"format", "pt"}};

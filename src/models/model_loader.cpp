@@ -16,7 +16,7 @@ namespace {
 
 bool cpu_has_bfloat16() {
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512bf16");  // every CPU with AMX has it as well
+  return __builtin_cpu_supports("avx512bf16");  // CPUs with AMX have it too
 #else
   return false;
 #endif
@@ -35,8 +35,7 @@ Dtype choose_dtype(const ModelOptions& options, const StateDict& tensors) {
   if (options.dtype) {
     const auto dtype = *options.dtype;
     bool can_run = dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16 || dtype == at::kDouble;
-    check(can_run, ErrorKind::usage, "dtype is {}; models run in float32, float16, bfloat16 or float64",
-          to_string(dtype));
+    check(can_run, ErrorKind::usage, "dtype is {}; it must be float32, float16, bfloat16 or float64", to_string(dtype));
     return dtype;
   }
   if (!options.device.is_cpu()) return half_type_of(tensors);
@@ -50,10 +49,10 @@ uint64_t mix(uint64_t hash, std::string_view text) {  // FNV-1a
   return hash;
 }
 
-// Drawn in pieces with a generator each, so that it is fast and does not depend on the number of threads.
+// Each piece of the tensor has its own generator. So the numbers do not depend on the number of threads.
 Tensor draw(uint64_t seed, const std::string& name, at::IntArrayRef shape) {
   constexpr int64_t kPiece = 1 << 18;
-  const c10::InferenceMode off(false);  // the other threads are not in it, and must be able to write
+  const c10::InferenceMode off(false);  // the other threads are not in inference mode and must be able to write
   auto t = at::empty(shape, at::kFloat);
   auto flat = t.view(-1);
   auto hash = mix(seed ^ 0xcbf29ce484222325, name);
@@ -92,14 +91,14 @@ ModelLoader ModelLoader::random(uint64_t seed, const ModelOptions& options) {
   loader.source_->dtype = options.dtype.value_or(at::kFloat);
   loader.source_->device = options.device;
   loader.source_->get = [seed, device = options.device](const std::string& name, at::IntArrayRef shape) {
-    // Without numbers, a model is its layers' names and shapes.
+    // On the device meta, a model has only the names and shapes of its layers.
     return device.is_meta() ? at::empty(shape, at::TensorOptions(at::kFloat).device(device)) : draw(seed, name, shape);
   };
   return loader;
 }
 
 std::shared_ptr<Parts> ModelLoader::finish(const std::set<std::string>& ignorable) {
-  // Scopes live on in the layers; what they read from must not.
+  // The layers keep their scopes. The scopes must not keep the StateDict.
   source_->get = [](const std::string&, at::IntArrayRef) { return Tensor(); };
   if (!source_->problems.empty()) {
     std::vector<std::string> all;
@@ -108,15 +107,16 @@ std::shared_ptr<Parts> ModelLoader::finish(const std::set<std::string>& ignorabl
     fail(kind, "{}: {}{}", source_->label, listing(all, 3),
          kind == ErrorKind::io || kind == ErrorKind::out_of_memory
              ? ""
-             : "; the file does not hold the model that the config describes");
+             : "; the config describes another model than this file");
   }
   if (!tensors_) return parts_;
 
   std::vector<std::string> left;
   for (const auto& [name, t] : *tensors_)
     if (!taken_->contains(&t) && !ignorable.contains(name)) left.push_back(name);
-  check(left.empty(), ErrorKind::bad_key, "{}: no layer takes {}; the config describes another model than the weights",
-        source_->label, listing(left));
+  check(left.empty(), ErrorKind::bad_key,
+        "{}: the model does not have layers for {}; the config describes another model than this file", source_->label,
+        listing(left));
   return parts_;
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-// What the factories of every model share: filling a model from tensors or at random.
+// Fills a model with the tensors of a file, or with random weights.
 #include <functional>
 #include <memory>
 #include <set>
@@ -12,28 +12,28 @@
 
 namespace lora {
 
-// Names under which a file may have the tensor that a model calls `name`, best first, `name` itself left out.
+// Other names that a file may have for the tensor `name`, best first.
 using Aliases = std::function<std::vector<std::string>(const std::string& name)>;
 
-// Fills one model:
+// Fills one model. Usage:
 //   ModelLoader loader(tensors, label, options);
 //   auto impl = std::make_shared<Impl>(Impl{.s = loader.root(), …});
-//   model.parts_ = loader.finish();
+//   auto parts = loader.finish();
 class ModelLoader {
  public:
-  // `tensors` must live until finish().
+  // `tensors` must exist until finish().
   ModelLoader(const StateDict& tensors, std::string label, const ModelOptions& options, Aliases aliases = {});
-  // Normal weights of standard deviation 0.02, those of norms around 1. A tensor depends on the seed, its name and its
-  // shape alone.
+  // Random normal weights with a standard deviation of 0.02. The weights of norms have a mean of 1, all others 0. A
+  // tensor depends only on the seed, its name and its shape.
   static ModelLoader random(uint64_t seed, const ModelOptions& options);
 
   Scope root() const { return Scope(parts_, source_); }
   Dtype dtype() const { return source_->dtype; }
   Device device() const { return source_->device; }
 
-  // The parts, once every layer is made; nothing keeps the StateDict alive after that. Throws Error{bad_key, bad_shape}
-  // for tensors that are missing or do not fit, all of them at once, and Error{bad_key} where the
-  // file has tensors that no layer took, other than those in `ignorable`: its config then describes another model.
+  // Returns the parts. Call it after all layers are made. The StateDict may be destroyed afterwards. Throws
+  // Error{bad_key, bad_shape} that lists all tensors that are missing or do not fit. Tensors that no layer took and
+  // `ignorable` does not name also throw Error{bad_key}: the config describes another model.
   std::shared_ptr<Parts> finish(const std::set<std::string>& ignorable = {});
 
  private:

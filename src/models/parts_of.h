@@ -1,5 +1,5 @@
 #pragma once
-// A model's layers and sites, for the library's own code: its public face does not show them.
+// Access to a model's layers and sites, for the library's own code only. All throw Error{usage} for a moved-from model.
 #include "lora/model.h"
 #include "nn/site.h"
 

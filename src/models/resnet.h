@@ -1,11 +1,11 @@
 #pragma once
-// The convolutional blocks that the UNet and the autoencoder share.
+// The convolutional blocks of the UNet and of the autoencoder.
 #include "nn/elementwise.h"
 #include "nn/layers.h"
 
 namespace lora {
 
-// The layers that `make` gives for 0 … n - 1.
+// The list of the layers make(0) … make(n - 1).
 template <class Make>
 auto each(int64_t n, Make make) {
   std::vector<decltype(make(int64_t{}))> layers;
@@ -13,14 +13,14 @@ auto each(int64_t n, Make make) {
   return layers;
 }
 
-// What all residual blocks of a model have in common.
+// The settings of all residual blocks of a model.
 struct ResnetSettings {
   int64_t groups = 32;
   double eps = 1e-6;
   Activation act = Activation::silu;
   int64_t time = 0;          // the size of the time embedding; 0 for none
-  bool scale_shift = false;  // the time embedding scales and shifts the second norm, instead of being added before it
-  double output_scale = 1;   // what the result is divided by
+  bool scale_shift = false;  // true: the time embedding scales and shifts the second norm; false: it is added before it
+  double output_scale = 1;   // the result is divided by it
 };
 
 struct ResnetBlock2D {
@@ -36,11 +36,11 @@ struct ResnetBlock2D {
   Conv2d conv2{s / "conv2", out, out};
   std::optional<Conv2d> conv_shortcut = when<Conv2d>(in != out, s / "conv_shortcut", in, out, 1);
 
-  // x [N, in, H, W] → [N, out, H, W]; time [N, c.time], after its activation, undefined for blocks that take none.
+  // x [N, in, H, W] → [N, out, H, W]. time [N, c.time], after its activation; undefined if c.time is 0.
   Tensor operator()(const Tensor& x, const Tensor& time = {}) const;
 };
 
-// Half the size. Without padding, the input grows by a row and a column at its far ends instead.
+// Halves the height and width. If `padding` is 0, one row and one column of zeros are added at the end of the input.
 struct Downsample2D {
   Scope s;
   int64_t channels, padding;
@@ -50,7 +50,7 @@ struct Downsample2D {
   Tensor operator()(const Tensor& x) const;
 };
 
-// Up to the given height and width.
+// Resizes to the given height and width.
 struct Upsample2D {
   Scope s;
   int64_t channels;

@@ -1,20 +1,20 @@
 #pragma once
-// The blocks of MM-DiT (arXiv:2403.03206), a transformer in which the tokens of an image and of a text have weights of
-// their own and attend to each other. Tokens are [N, tokens, dim].
+// The blocks of MM-DiT (arXiv:2403.03206). In this transformer, image tokens and text tokens have separate weights and
+// attend to each other. Tokens are [N, tokens, dim].
 #include "nn/layers.h"
 
 namespace lora {
 
 struct JointBlockSettings {
   int64_t dim, heads;
-  bool qk_norm;           // queries and keys are normed, each head by itself
-  bool dual_attention;    // the image attends to itself once more, without the text
-  bool context_pre_only;  // the text is not carried on: the last block
+  bool qk_norm;           // queries and keys are normalised, separately for each head
+  bool dual_attention;    // the image has a second attention, without the text
+  bool context_pre_only;  // the block does not return the text: the last block
 };
 
 // ---- Modulation -----------------------------------------------------------------------------------------------------
 
-// What the timestep and the pooled prompt do around a layer, each [N, 1, dim].
+// The effect of the timestep and the pooled prompt on a layer. Each tensor is [N, 1, dim].
 struct Modulation {
   Tensor shift, scale, gate;
 };
@@ -30,7 +30,7 @@ struct AdaLayerNormZero {
   std::vector<Modulation> operator()(const Tensor& emb) const;
 };
 
-// A norm with a modulation that has no gate.
+// A norm with a modulation without a gate.
 struct AdaLayerNormContinuous {
   Scope s;
   int64_t dim;
@@ -47,7 +47,7 @@ struct QueriesKeysValues {
   Tensor q, k, v;
 };
 
-// What the layers of one side of an attention are called.
+// The names of the layers for one side of an attention.
 struct SideNames {
   const char *q, *k, *v, *norm_q, *norm_k;
 };
@@ -92,7 +92,7 @@ struct JointAttention {
   Linear to_out{s / "to_out" / 0, c.dim, c.dim};
   std::optional<Linear> to_add_out = when<Linear>(!c.context_pre_only, s / "to_add_out", c.dim, c.dim);
 
-  // Without a text where it is not carried on.
+  // The result does not have a text if c.context_pre_only.
   JointStates operator()(const JointStates& x) const;
 };
 
@@ -122,7 +122,7 @@ struct JointTransformerBlock {
   GeluFeedForward ff{s / "ff", c.dim};
   std::optional<GeluFeedForward> ff_context = when<GeluFeedForward>(!c.context_pre_only, s / "ff_context", c.dim);
 
-  // emb [N, dim], after its activation. Without a text where it is not carried on.
+  // emb [N, dim], after its activation. The result does not have a text if c.context_pre_only.
   JointStates operator()(JointStates x, const Tensor& emb) const;
 };
 

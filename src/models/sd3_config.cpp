@@ -13,7 +13,7 @@ static std::vector<int64_t> read_dual_attention_layers(ConfigReader& config) {
   const auto& value = config.value(name);
   if (!config.has(name)) return {};
   auto is_layer = [](const json& v) { return v.is_number_integer() && v >= 0; };
-  if (!value.is_array() || !std::ranges::all_of(value, is_layer)) config.reject(name, "a list of layers' numbers");
+  if (!value.is_array() || !std::ranges::all_of(value, is_layer)) config.reject(name, "a list of layer numbers");
   return value.get<std::vector<int64_t>>();
 }
 
@@ -33,7 +33,7 @@ SD3Config SD3Config::parse(const std::string& text, const std::string& label) {
   c.dual_attention_layers = read_dual_attention_layers(config);
   config.only("qk_norm", {nullptr, "rms_norm"});
   c.qk_norm = config.value("qk_norm") == "rms_norm";
-  // The text joins the picture without another projection.
+  // The text tokens join the image tokens without another projection.
   if (config.integer("caption_projection_dim", 1152) != c.dim)
     config.reject("caption_projection_dim", "num_attention_heads times attention_head_dim");
   config.finish();

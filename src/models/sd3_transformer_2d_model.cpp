@@ -6,6 +6,7 @@
 #include "core/edge.h"
 #include "lora/denoisers.h"
 #include "models/factory.h"
+#include "models/input_checks.h"
 #include "models/sd3_blocks.h"
 #include "models/sd3_config.h"
 #include "nn/embeddings.h"
@@ -14,7 +15,7 @@ namespace lora {
 
 namespace {
 
-// Patches as tokens, each told its place. The places are a square of which a smaller image takes the middle.
+// Patches as tokens, with their position embeddings. The embeddings are a square grid. A smaller image uses its middle.
 struct PatchEmbed {
   Scope s;
   SD3Config c;
@@ -81,18 +82,18 @@ struct PretrainedModel<SD3Transformer2DModel>::Impl {
 
 template class PretrainedModel<SD3Transformer2DModel>;
 
-// ---- Running it -----------------------------------------------------------------------------------------------------
+// ---- Calls ----------------------------------------------------------------------------------------------------------
 
 Tensor SD3Transformer2DModel::operator()(const Tensor& hidden_states, const Tensor& encoder_hidden_states,
                                          const Tensor& pooled_projections, const Tensor& timestep,
                                          const std::vector<int64_t>& skip_layers) const {
   return edge([&] {
-    const RunScope run(parts());
+    const RunScope run(parts_of(*this));
     const auto& m = impl();
     m.check_inputs(hidden_states, encoder_hidden_states, pooled_projections, timestep, skip_layers);
 
     auto t = timestep.to(hidden_states.device()).reshape(-1).expand(hidden_states.size(0));
-    auto emb = at::silu(m.time_text_embed(t, pooled_projections));  // what every norm would do first
+    auto emb = at::silu(m.time_text_embed(t, pooled_projections));  // every norm begins with this activation
     const auto p = m.c.patch_size;
     JointStates x{.image = m.pos_embed(hidden_states),
                   .text = m.context_embedder({encoder_hidden_states, kText}),
@@ -112,9 +113,8 @@ Tensor SD3Transformer2DModel::Impl::unpatchify(const Tensor& tokens, int64_t hei
 
 void SD3Transformer2DModel::Impl::check_inputs(const Tensor& x, const Tensor& text, const Tensor& pooled,
                                                const Tensor& timestep, const std::vector<int64_t>& skip_layers) const {
-  auto want = [](bool ok, const char* name, const std::string& wanted, const Tensor& got) {
-    check(ok, ErrorKind::usage, "SD3Transformer2DModel: {} must be {}; got {}", name, wanted,
-          got.defined() ? c10::str(got.scalar_type(), " ", got.sizes()) : "nothing");
+  auto want = [](bool fits, const char* name, const std::string& wanted, const Tensor& got) {
+    check_input(fits, "SD3Transformer2DModel", name, wanted, got);
   };
   const auto dtype = proj_out.site->weight.scalar_type();
   auto is = [&](const Tensor& t, int64_t dims) { return t.defined() && t.dim() == dims && t.scalar_type() == dtype; };
@@ -123,8 +123,8 @@ void SD3Transformer2DModel::Impl::check_inputs(const Tensor& x, const Tensor& te
   };
 
   want(is(x, 4) && x.size(1) == c.in_channels && fits(x.size(2)) && fits(x.size(3)), "hidden_states",
-       fmt::format("{} [N, {}, H, W], H and W multiples of {} up to {}", to_string(dtype), c.in_channels, c.patch_size,
-                   c.patch_size * c.pos_embed_max_size),
+       fmt::format("{} [N, {}, H, W], where H and W are multiples of {} up to {}", to_string(dtype), c.in_channels,
+                   c.patch_size, c.patch_size * c.pos_embed_max_size),
        x);
   const auto n = x.size(0);
   want(is(text, 3) && text.size(0) == n && text.size(2) == c.joint_attention_dim, "encoder_hidden_states",
@@ -132,13 +132,13 @@ void SD3Transformer2DModel::Impl::check_inputs(const Tensor& x, const Tensor& te
   want(is(pooled, 2) && pooled.size(0) == n && pooled.size(1) == c.pooled_projection_dim, "pooled_projections",
        fmt::format("{} [{}, {}]", to_string(dtype), n, c.pooled_projection_dim), pooled);
   want(timestep.defined() && (timestep.numel() == 1 || (timestep.dim() == 1 && timestep.size(0) == n)), "timestep",
-       fmt::format("a number or [{}]", n), timestep);
+       fmt::format("one number or [{}]", n), timestep);
   for (auto layer : skip_layers)
     check(layer >= 0 && layer < c.num_layers, ErrorKind::usage,
           "SD3Transformer2DModel: skip_layers must be from 0 to {}; got {}", c.num_layers - 1, layer);
 }
 
-// ---- What it is -----------------------------------------------------------------------------------------------------
+// ---- Config ---------------------------------------------------------------------------------------------------------
 
 int64_t SD3Transformer2DModel::in_channels() const { return impl().c.in_channels; }
 int64_t SD3Transformer2DModel::sample_size() const { return impl().c.sample_size; }

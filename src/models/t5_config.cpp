@@ -15,9 +15,9 @@ void reject_other_architectures(ConfigReader& config) {
   config.only("is_decoder", {false});
   config.only("quantization_config", {nullptr});
 
-  // Repeats what feed_forward_proj says.
+  // These repeat feed_forward_proj.
   config.ignore({"dense_act_fn", "is_gated_act"});
-  // Of the decoder, of training, of tokens and of the library.
+  // Fields for the decoder, for training, for the tokenizer and for transformers.
   config.ignore({"num_decoder_layers", "decoder_start_token_id", "scale_decoder_outputs", "tie_word_embeddings",
                  "is_encoder_decoder", "use_cache", "output_past"});
   config.ignore({"dropout_rate", "classifier_dropout", "initializer_factor", "gradient_checkpointing"});
@@ -40,7 +40,7 @@ T5Config T5Config::parse(const std::string& text, const std::string& label) {
   c.d_ff = config.integer("d_ff", c.d_ff);
   c.num_layers = config.integer("num_layers", c.num_layers);
   c.num_heads = config.integer("num_heads", c.num_heads);
-  // A quarter of the buckets are for single distances, and at least one must be.
+  // A quarter of the buckets are for single distances. There must be at least one of these.
   c.relative_attention_num_buckets = config.integer("relative_attention_num_buckets", 32, 4);
   c.relative_attention_max_distance = config.integer("relative_attention_max_distance", 128);
   c.layer_norm_epsilon = config.number("layer_norm_epsilon", c.layer_norm_epsilon);

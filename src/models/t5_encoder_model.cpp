@@ -5,7 +5,7 @@
 #include "core/edge.h"
 #include "lora/text_encoders.h"
 #include "models/factory.h"
-#include "models/input_ids.h"
+#include "models/input_checks.h"
 #include "models/t5_config.h"
 #include "nn/elementwise.h"
 #include "nn/layers.h"
@@ -14,8 +14,8 @@ namespace lora {
 
 namespace {
 
-// What the layers are added up in. The sums of T5 XXL pass the range of float16; transformers too keeps the last weight
-// of each feed-forward, and with it the sums, in float32 where the model is in float16.
+// The dtype of the sum of the layers. The sums of T5 XXL exceed the range of float16. In a float16 model, transformers
+// keeps the last weight of each feed-forward in float32, and so also the sums.
 Dtype sum_dtype(Dtype model) { return model == at::kHalf ? at::kFloat : model; }
 
 struct T5Attention {
@@ -65,8 +65,8 @@ struct T5Block {
   }
 };
 
-// The bucket of each distance, [tokens, tokens]: half of them are for what comes after a token. Of each half, one half
-// are for single distances, the rest grow with the distance's logarithm up to the largest.
+// The bucket of each relative position, [tokens, tokens]. Half of the buckets are for later tokens. In each half, the
+// first half of the buckets are for one distance each. The others grow with the logarithm of the distance.
 Tensor position_buckets(int64_t tokens, const T5Config& c, Device device) {
   const int64_t half = c.relative_attention_num_buckets / 2, single = half / 2;
   auto places = at::arange(tokens, at::TensorOptions(at::kLong).device(device));
@@ -86,20 +86,20 @@ struct PretrainedModel<T5EncoderModel>::Impl {
 
   Scope encoder = s / "encoder";
   TokenEmbedding embed_tokens{encoder / "embed_tokens", c.vocab_size, c.d_model};
-  // In the first block's place, and for all of them.
+  // The checkpoint has it in the first block. All blocks use it.
   Embedding relative_attention_bias{encoder / "block" / 0 / "layer" / 0 / "SelfAttention" / "relative_attention_bias",
                                     c.relative_attention_num_buckets, c.num_heads};
   std::vector<T5Block> block = repeat<T5Block>(encoder / "block", c.num_layers, c);
   RMSNorm final_layer_norm{encoder / "final_layer_norm", c.d_model, c.layer_norm_epsilon};
 
-  // [1, heads, tokens, tokens], to be added to the scores of every layer.
+  // [1, heads, tokens, tokens]. It is added to the scores of each layer.
   Tensor position_bias(int64_t tokens, Device device) const {
     return relative_attention_bias(position_buckets(tokens, c, device).unsqueeze(0)).permute({0, 3, 1, 2}).contiguous();
   }
 
   static constexpr WeightFiles kFiles = kTransformersFiles;
   static std::string class_name() { return "T5EncoderModel"; }
-  // One tensor under two names, of which files have either or both. The encoder reads the longer one.
+  // The tensor has two names. Files have one of them or both. The encoder reads the longer name.
   static std::vector<std::string> aliases(const std::string& name) {
     if (name != "encoder.embed_tokens.weight") return {};
     return {"shared.weight"};
@@ -111,7 +111,7 @@ template class PretrainedModel<T5EncoderModel>;
 
 Tensor T5EncoderModel::operator()(const Tensor& input_ids) const {
   return edge([&] {
-    const RunScope run(parts());
+    const RunScope run(parts_of(*this));
     auto ids = checked_input_ids(input_ids, impl().embed_tokens);
     auto bias = impl().position_bias(ids.size(1), device());
     auto x = impl().embed_tokens(ids).to(sum_dtype(dtype()));

@@ -7,10 +7,10 @@ namespace lora {
 
 struct TransformerSettings {
   int64_t heads = 8;
-  int64_t context = 1280;             // channels of what cross-attention attends to
+  int64_t context = 1280;             // channels of the input of cross-attention
   int64_t groups = 32;                // of the norm before the first layer
-  bool linear_projection = false;     // linear layers into and out of the transformer, instead of 1 x 1 convolutions
-  bool only_cross_attention = false;  // the first attention attends to the context as well
+  bool linear_projection = false;     // true: the projections in and out are linear layers; false: 1 × 1 convolutions
+  bool only_cross_attention = false;  // the first attention attends to the context instead of to its own input
 };
 
 struct BasicTransformerBlock {
@@ -25,7 +25,7 @@ struct BasicTransformerBlock {
   LayerNorm norm3{s / "norm3", dim};
   GegluFeedForward ff{s / "ff", dim};
 
-  // x [N, positions, dim], context [N, tokens, c.context]; mask as Attention takes it, for the context in attn2.
+  // x [N, positions, dim], context [N, tokens, c.context]; mask as for Attention, for the context in attn2.
   Tensor operator()(const Placed& x, const Tensor& context, const Tensor& mask) const;
 };
 

@@ -1,24 +1,25 @@
 #pragma once
-// The stages of the UNet: down to smaller feature maps, the middle, and up again.
+// The stages of the UNet: down to smaller feature maps, the middle, and back up.
 #include "models/resnet.h"
 #include "models/transformer_2d.h"
 
 namespace lora {
 
-// One stage. A stage with attention follows each residual block by a transformer.
+// One stage. In a stage with attention, a transformer follows each residual block.
 struct StageSettings {
-  int64_t out;                  // channels
-  int64_t layers;               // residual blocks
-  std::vector<int64_t> depths;  // of the transformers, one a residual block; empty for a stage without attention
+  int64_t out;     // channels
+  int64_t layers;  // residual blocks
+  std::vector<int64_t>
+      depths;  // the depth of the transformer after each residual block; empty for a stage without attention
   TransformerSettings transformer;
   bool resample;  // whether the stage ends by changing the size
 };
 
-// What every stage of one call is told.
+// The inputs of all stages in one call.
 struct Conditioning {
   Tensor time;     // [N, time], after its activation
   Tensor context;  // [N, tokens, context]
-  Tensor mask;     // added to the scores of attention to the context: [N, 1, 1, tokens], or undefined
+  Tensor mask;     // added to the scores of cross-attention: [N, 1, 1, tokens], or undefined
 };
 
 inline std::vector<Transformer2DModel> transformers(const Scope& s, const StageSettings& c) {
@@ -42,14 +43,14 @@ struct DownBlock2D {
   std::optional<Downsample2D> downsampler =
       when<Downsample2D>(c.resample, s / "downsamplers" / 0, c.out, downsample_padding);
 
-  // The outputs of every layer, for the way up; the last is the stage's own.
+  // Returns the outputs of all layers, for the way up. The last one is the output of the stage.
   std::vector<Tensor> operator()(Tensor x, const Conditioning& given) const;
 };
 
 // UpBlock2D and CrossAttnUpBlock2D.
 struct UpBlock2D {
   Scope s;
-  std::vector<int64_t> in;  // channels that each residual block takes, with those from the way down
+  std::vector<int64_t> in;  // input channels of each residual block, with those from the way down
   StageSettings c;
   ResnetSettings resnet;
 
@@ -59,7 +60,8 @@ struct UpBlock2D {
   });
   std::optional<Upsample2D> upsampler = when<Upsample2D>(c.resample, s / "upsamplers" / 0, c.out);
 
-  // `skips` are what the way down left for these residual blocks, the first block's last; `size` is where to go up to.
+  // `skips` are the outputs of the way down for these residual blocks, in reverse order. `size` is the height and width
+  // after the upsampling.
   Tensor operator()(Tensor x, std::vector<Tensor> skips, at::IntArrayRef size, const Conditioning& given) const;
 };
 

@@ -12,7 +12,7 @@ namespace {
 
 using Depths = std::vector<int64_t>;
 
-// The fields that may be given for all blocks at once or one by one, from the way down.
+// The fields that have one value for all blocks or one for each block, in the order of the way down.
 struct PerBlock {
   std::vector<int64_t> channels, layers, heads, context;
   std::vector<bool> only_cross_attention;
@@ -31,13 +31,13 @@ void reject_other_architectures(ConfigReader& config) {
   config.only("dual_cross_attention", {false});
   config.only("resnet_time_scale_shift", {"default", "scale_shift"});
   config.only("downsample_padding", {0, 1});
-  // The number of heads is in attention_head_dim, despite its name, and no published config says it here.
+  // attention_head_dim has the number of heads, in spite of its name. Published configs do not set num_attention_heads.
   config.only("num_attention_heads", {nullptr});
 
-  // Read by other kinds of block only, or without effect where attention is one fused step and nothing is trained.
+  // Only other kinds of blocks read these, or they have no effect on inference with fused attention.
   config.ignore({"dropout", "upcast_attention", "resnet_skip_time_act", "resnet_out_scale_factor",
                  "cross_attention_norm", "mid_block_only_cross_attention", "addition_embed_type_num_heads"});
-  // Left in some configs by the moving average of a training run.
+  // Some configs have these from the moving average of a training run.
   config.ignore({"decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup",
                  "collected_params"});
 }
@@ -46,7 +46,7 @@ int64_t square_sample_size(ConfigReader& config) {
   const auto& value = config.value("sample_size");
   if (!value.is_array()) return config.maybe_integer("sample_size").value_or(0);
   auto sides = config.integers("sample_size", {});
-  if (sides.size() != 2 || sides[0] != sides[1]) config.refuse("sample_size", "a number or two equal ones");
+  if (sides.size() != 2 || sides[0] != sides[1]) config.refuse("sample_size", "one number, or two equal numbers");
   return sides[0];
 }
 
@@ -66,14 +66,14 @@ std::vector<json> depths_per_block(ConfigReader& config, const std::string& name
   if (value.is_null()) return std::vector<json>(n, json(1));
   if (is_depth(value)) return std::vector<json>(n, value);
   if (!value.is_array() || value.size() != n || !std::ranges::all_of(value, is_entry))
-    config.reject(name, fmt::format("a number, or a list of {}, one a block, of numbers or lists of them", n));
+    config.reject(name, fmt::format("a number, or a list of {} numbers or lists of numbers, one for each block", n));
   return value;
 }
 
 Depths expand(ConfigReader& config, const std::string& name, const json& depth, int64_t layers) {
   if (depth.is_number()) return Depths(layers, depth.get<int64_t>());
   if (static_cast<int64_t>(depth.size()) < layers)
-    config.reject(name, fmt::format("{} numbers for a block of as many transformers", layers));
+    config.reject(name, fmt::format("a list of at least {} numbers for a block of {} transformers", layers, layers));
   auto list = depth.get<Depths>();
   list.resize(layers);
   return list;
@@ -101,7 +101,8 @@ std::vector<bool> read_types(ConfigReader& config, const std::string& direction,
   std::vector<bool> attention;
   for (const auto& type : config.words(field, std::move(fallback)))
     attention.push_back(has_attention(config, field, type, direction));
-  if (attention.size() != n) config.reject(field, fmt::format("{} texts, as block_out_channels has entries", n));
+  if (attention.size() != n)
+    config.reject(field, fmt::format("a list of {} texts, one for each of block_out_channels", n));
   return attention;
 }
 
@@ -168,7 +169,7 @@ std::optional<StageSettings> mid_stage(ConfigReader& config, const PerBlock& b, 
       .resample = false};
 }
 
-// Every transformer is given the same context.
+// The channels of the context, which must be the same for all transformers.
 int64_t common_context(ConfigReader& config, const UNet2DConditionConfig& c) {
   auto stages = c.down;
   stages.insert(stages.end(), c.up.begin(), c.up.end());
@@ -192,9 +193,9 @@ void read_time(ConfigReader& config, UNet2DConditionConfig& c) {
   auto embedded = config.maybe_integer("addition_time_embed_dim");
   auto projected = config.maybe_integer("projection_class_embeddings_input_dim");
   const bool added = !config.value("addition_embed_type").is_null();
-  if (added && !embedded) config.reject("addition_time_embed_dim", "given with addition_embed_type \"text_time\"");
+  if (added && !embedded) config.reject("addition_time_embed_dim", "a number if addition_embed_type is \"text_time\"");
   if (added && !projected)
-    config.reject("projection_class_embeddings_input_dim", "given with addition_embed_type \"text_time\"");
+    config.reject("projection_class_embeddings_input_dim", "a number if addition_embed_type is \"text_time\"");
   c.addition_time_embed_dim = added ? *embedded : 0;
   c.projection_class_embeddings_input_dim = added ? *projected : 0;
 }

@@ -4,6 +4,7 @@
 #include "core/edge.h"
 #include "lora/denoisers.h"
 #include "models/factory.h"
+#include "models/input_checks.h"
 #include "models/unet_2d_blocks.h"
 #include "models/unet_2d_condition_config.h"
 #include "nn/embeddings.h"
@@ -19,7 +20,8 @@ std::vector<DownBlock2D> down_blocks_of(const Scope& s, const UNet2DConditionCon
   });
 }
 
-// Every residual block on the way up takes one output of the way down; the last of a stage takes one of the next.
+// Each residual block on the way up takes one output of the way down. The last block of a stage takes an output of the
+// next stage.
 std::vector<UpBlock2D> up_blocks_of(const Scope& s, const UNet2DConditionConfig& c) {
   const auto n = static_cast<int64_t>(c.up.size());
   auto before = c.up.front().out;
@@ -33,7 +35,7 @@ std::vector<UpBlock2D> up_blocks_of(const Scope& s, const UNet2DConditionConfig&
   });
 }
 
-// 1 keeps and 0 discards, as something to add to attention scores.
+// The mask (1 keeps a token, 0 removes it) as a bias that is added to the attention scores.
 Tensor to_bias(const Tensor& mask, Dtype dtype) { return ((1 - mask.to(dtype)) * -10000.0).unsqueeze(1).unsqueeze(1); }
 
 }  // namespace
@@ -69,12 +71,12 @@ struct PretrainedModel<UNet2DConditionModel>::Impl {
 
 template class PretrainedModel<UNet2DConditionModel>;
 
-// ---- Running it -----------------------------------------------------------------------------------------------------
+// ---- Calls ----------------------------------------------------------------------------------------------------------
 
 Tensor UNet2DConditionModel::operator()(const Tensor& sample, const Tensor& timestep,
                                         const Tensor& encoder_hidden_states, const UNetOptions& options) const {
   return edge([&] {
-    const RunScope run(parts());
+    const RunScope run(parts_of(*this));
     impl().check_inputs(sample, timestep, encoder_hidden_states, options);
     Conditioning given{.time = impl().time(sample, timestep, options), .context = encoder_hidden_states};
     if (options.encoder_attention_mask.defined())
@@ -92,7 +94,7 @@ Tensor UNet2DConditionModel::Impl::time(const Tensor& sample, const Tensor& time
     emb = emb + (*add_embedding)(at::cat({options.text_embeds, sizes}, -1).to(emb.scalar_type()));
   }
   if (c.time_embedding_act) emb = activate(*c.time_embedding_act, std::move(emb));
-  return activate(c.act, std::move(emb));  // what every residual block would do first
+  return activate(c.act, std::move(emb));  // every residual block begins with this activation
 }
 
 Tensor UNet2DConditionModel::Impl::forward(const Tensor& sample, const Conditioning& given) const {
@@ -114,9 +116,8 @@ Tensor UNet2DConditionModel::Impl::forward(const Tensor& sample, const Condition
 
 void UNet2DConditionModel::Impl::check_inputs(const Tensor& sample, const Tensor& timestep, const Tensor& context,
                                               const UNetOptions& options) const {
-  auto want = [](bool ok, const char* name, const std::string& wanted, const Tensor& got) {
-    check(ok, ErrorKind::usage, "UNet2DConditionModel: {} must be {}; got {}", name, wanted,
-          got.defined() ? c10::str(got.scalar_type(), " ", got.sizes()) : "nothing");
+  auto want = [](bool fits, const char* name, const std::string& wanted, const Tensor& got) {
+    check_input(fits, "UNet2DConditionModel", name, wanted, got);
   };
   const auto dtype = conv_in.site->weight.scalar_type();
   auto is_batch = [&](const Tensor& t, int64_t dim) {
@@ -126,7 +127,7 @@ void UNet2DConditionModel::Impl::check_inputs(const Tensor& sample, const Tensor
   want(sample.defined() && sample.dim() == 4 && sample.size(1) == c.in_channels && sample.scalar_type() == dtype,
        "sample", fmt::format("{} [N, {}, H, W]", to_string(dtype), c.in_channels), sample);
   want(timestep.defined() && (timestep.numel() == 1 || is_batch(timestep, 1)), "timestep",
-       fmt::format("a number or [{}]", sample.size(0)), timestep);
+       fmt::format("one number or [{}]", sample.size(0)), timestep);
   want(is_batch(context, 3) && context.size(2) == c.context_channels && context.scalar_type() == dtype,
        "encoder_hidden_states",
        fmt::format("{} [{}, tokens, {}]", to_string(dtype), sample.size(0), c.context_channels), context);
@@ -139,18 +140,19 @@ void UNet2DConditionModel::Impl::check_inputs(const Tensor& sample, const Tensor
     want(c.time_cond_proj_dim > 0 && is_batch(options.timestep_cond, 2) &&
              options.timestep_cond.size(1) == c.time_cond_proj_dim,
          "timestep_cond",
-         c.time_cond_proj_dim > 0 ? fmt::format("[{}, {}]", sample.size(0), c.time_cond_proj_dim) : "left out",
+         c.time_cond_proj_dim > 0 ? fmt::format("[{}, {}]", sample.size(0), c.time_cond_proj_dim)
+                                  : "undefined, because the config does not have time_cond_proj_dim",
          options.timestep_cond);
   if (!add_embedding) return;
   want(is_batch(options.text_embeds, 2), "text_embeds", fmt::format("[{}, channels]", sample.size(0)),
        options.text_embeds);
   const auto ids = (c.projection_class_embeddings_input_dim - options.text_embeds.size(1)) / c.addition_time_embed_dim;
   want(is_batch(options.time_ids, 2) && options.time_ids.size(1) == ids, "time_ids",
-       fmt::format("[{}, {}], to go with text_embeds of {}", sample.size(0), ids, options.text_embeds.size(1)),
+       fmt::format("[{}, {}] for text_embeds with {} channels", sample.size(0), ids, options.text_embeds.size(1)),
        options.time_ids);
 }
 
-// ---- What it is -----------------------------------------------------------------------------------------------------
+// ---- Config ---------------------------------------------------------------------------------------------------------
 
 int64_t UNet2DConditionModel::in_channels() const { return impl().c.in_channels; }
 int64_t UNet2DConditionModel::sample_size() const { return impl().c.sample_size; }

@@ -4,14 +4,14 @@ namespace lora {
 
 namespace {
 
-// To where convolutions want the channels, and back: views, whose memory keeps the channels last.
+// Views with the channels first, for convolutions, and back. The memory keeps the channels last.
 Tensor channels_first(const Tensor& x) { return x.permute({0, 3, 1, 2}); }
 Tensor channels_last(const Tensor& x) { return x.permute({0, 2, 3, 1}); }
 
 // The place of a feature map [N, h, w, channels].
 Place place_of(const Tensor& map) { return {map.size(1), map.size(2)}; }
 
-// x · (1 + scale) + shift, both from one layer's output [N, 1, …, 2 · channels].
+// x · (1 + scale) + shift. Both are in one tensor, [N, 1, …, 2 · channels].
 Tensor modulate(Tensor&& x, const Tensor& scale_and_shift) {
   auto halves = scale_and_shift.chunk(2, -1);
   return plus(times(std::move(x), 1 + halves[0]), halves[1]);
@@ -25,8 +25,8 @@ Tensor UVit2DConvEmbed::operator()(const Tensor& ids) const {
 
 Tensor GlobalResponseNorm::operator()(const Tensor& x) const {
   auto energy = at::norm(x, 2, {1, 2}, /*keepdim=*/true);
-  auto share = energy / (energy.mean(-1, /*keepdim=*/true) + 1e-6);
-  return at::addcmul(beta, x, gamma * share + 1);
+  auto relative = energy / (energy.mean(-1, /*keepdim=*/true) + 1e-6);
+  return at::addcmul(beta, x, gamma * relative + 1);
 }
 
 Tensor ConvNextBlock::operator()(const Tensor& x, const UVitConditioning& given) const {

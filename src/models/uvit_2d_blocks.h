@@ -1,6 +1,6 @@
 #pragma once
-// The parts of a UVit2DModel. Feature maps have their channels last, [N, h, w, channels], as all layers but the
-// convolutions want them.
+// The blocks of a UVit2DModel. Feature maps have their channels last, [N, h, w, channels], because all layers except
+// the convolutions need that.
 #include "nn/attention.h"
 #include "nn/elementwise.h"
 #include "nn/layers.h"
@@ -8,18 +8,18 @@
 namespace lora {
 
 struct UVitSettings {
-  int64_t hidden_size;  // of the transformer, and of all that conditions it
-  int64_t channels;     // of the feature maps before and after it
+  int64_t hidden_size;  // of the transformer and of its conditioning
+  int64_t channels;     // of the feature maps before and after the transformer
   double eps;
-  int64_t block_num_heads, num_res_blocks;         // of the blocks before and after
+  int64_t block_num_heads, num_res_blocks;         // of the blocks before and after the transformer
   int64_t num_attention_heads, intermediate_size;  // of the transformer
 };
 
-// What every layer is told of the prompt and the picture.
+// The inputs of all layers from the prompt and the micro conditions.
 struct UVitConditioning {
-  Tensor embed;              // [N, hidden_size], after the activation that every layer would begin with
+  Tensor embed;              // [N, hidden_size], after the activation with which each layer begins
   Tensor context;            // [N, tokens, hidden_size]
-  Tensor activated_context;  // silu of it
+  Tensor activated_context;  // silu(context)
 };
 
 // Token ids [N, h, w] → [N, h, w, out].
@@ -35,7 +35,8 @@ struct UVit2DConvEmbed {
   Tensor operator()(const Tensor& ids) const;
 };
 
-// Each channel in proportion to its share of the map's energy (Woo et al. 2023, arXiv:2301.00808).
+// Scales each channel by its norm over the map, relative to the mean of all channels (Woo et al. 2023,
+// arXiv:2301.00808).
 struct GlobalResponseNorm {
   Scope s;
   int64_t channels;
@@ -59,7 +60,7 @@ struct ConvNextBlock {
   Tensor operator()(const Tensor& x, const UVitConditioning& given) const;
 };
 
-// Attends to the context twice: there is neither self-attention nor a feed-forward.
+// Two cross-attentions, without self-attention and without a feed-forward.
 struct SkipFFTransformerBlock {
   Scope s;
   UVitSettings c;
@@ -75,7 +76,7 @@ struct SkipFFTransformerBlock {
   Tensor operator()(const Placed& x, const UVitConditioning& given) const;
 };
 
-// Half the size; height and width are even.
+// Halves the height and width, which must be even.
 struct UVitDownsample {
   Scope s;
   UVitSettings c;
@@ -86,7 +87,8 @@ struct UVitDownsample {
   Tensor operator()(const Tensor& x) const;
 };
 
-// Twice the size, by a transposed convolution. Its weight is no site: no adapter's format reaches such a layer.
+// Doubles the height and width by a transposed convolution. Its weight is not a site, because no adapter format has
+// such layers.
 struct UVitUpsample {
   Scope s;
   UVitSettings c;
@@ -111,7 +113,7 @@ struct UVitBlock {
   Tensor operator()(Tensor x, const UVitConditioning& given) const;
 };
 
-// Norms whose result the conditioning scales and shifts.
+// Norms whose output the conditioning scales and shifts.
 struct UVitAdaRMSNorm {
   Scope s;
   UVitSettings c;

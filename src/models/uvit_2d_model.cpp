@@ -5,6 +5,7 @@
 #include "lora/denoisers.h"
 #include "models/config_reader.h"
 #include "models/factory.h"
+#include "models/input_checks.h"
 #include "models/uvit_2d_blocks.h"
 #include "nn/embeddings.h"
 
@@ -12,15 +13,17 @@ namespace lora {
 
 namespace {
 
+constexpr auto kName = "UVit2DModel";
+
 struct UVit2DConfig {
   int64_t vocab_size, codebook_size, sample_size;
-  int64_t in_channels;            // of the embeddings, and of what the logits are made of
+  int64_t in_channels;            // of the embeddings, and of the input of the last layer
   int64_t encoder_hidden_size;    // of the text encoder's hidden states
-  int64_t cond_embed_dim;         // of its projected output
+  int64_t cond_embed_dim;         // of the text encoder's projected output
   int64_t micro_cond_encode_dim;  // of one micro condition's sinusoids
-  int64_t micro_conds;            // how many there are
+  int64_t micro_conds;            // the number of micro conditions
   int64_t num_hidden_layers;
-  bool resample;  // the transformer sees a quarter of the tokens
+  bool resample;  // the transformer works on half the height and width
   UVitSettings blocks;
 
   static UVit2DConfig parse(const std::string& text, const std::string& label);
@@ -95,7 +98,7 @@ struct PretrainedModel<UVit2DModel>::Impl {
   ConvMlmLayer mlm_layer{s / "mlm_layer", c.blocks.channels, c.in_channels, c.codebook_size, c.blocks.eps};
 
   static constexpr WeightFiles kFiles = kDiffusersFiles;
-  static std::string class_name() { return "UVit2DModel"; }
+  static std::string class_name() { return kName; }
 
   void check_ids(const Tensor& ids) const;
   void check_conditions(int64_t images, const Tensor& context, const Tensor& pooled, const Tensor& micro_conds) const;
@@ -105,12 +108,12 @@ struct PretrainedModel<UVit2DModel>::Impl {
 
 template class PretrainedModel<UVit2DModel>;
 
-// ---- Running it -----------------------------------------------------------------------------------------------------
+// ---- Calls ----------------------------------------------------------------------------------------------------------
 
 Tensor UVit2DModel::operator()(const Tensor& input_ids, const Tensor& encoder_hidden_states,
                                const Tensor& pooled_text_emb, const Tensor& micro_conds) const {
   return edge([&] {
-    const RunScope run(parts());
+    const RunScope run(parts_of(*this));
     impl().check_ids(input_ids);
     impl().check_conditions(input_ids.size(0), encoder_hidden_states, pooled_text_emb, micro_conds);
     return impl().forward(input_ids.to(device()),
@@ -137,24 +140,12 @@ Tensor UVit2DModel::Impl::forward(const Tensor& ids, const UVitConditioning& giv
   return mlm_layer(up_block(tokens.unflatten(1, {here.height, here.width}), given));
 }
 
-namespace {
-
-void want(bool ok, const char* name, const std::string& wanted, const Tensor& got) {
-  check(ok, ErrorKind::usage, "UVit2DModel: {} must be {}; got {}", name, wanted,
-        got.defined() ? c10::str(got.scalar_type(), " ", got.sizes()) : "nothing");
-}
-
-}  // namespace
-
 void UVit2DModel::Impl::check_ids(const Tensor& ids) const {
   const int64_t multiple = c.resample ? 2 : 1;
-  want(ids.defined() && ids.scalar_type() == at::kLong && ids.dim() == 3 && ids.numel() > 0 &&
-           ids.size(1) % multiple == 0 && ids.size(2) % multiple == 0,
-       "input_ids", c.resample ? "int64 [N, h, w] of even h and w" : "int64 [N, h, w]", ids);
-  auto [low, high] = at::aminmax(ids);
-  check(low.item<int64_t>() >= 0 && high.item<int64_t>() < c.vocab_size, ErrorKind::usage,
-        "UVit2DModel: input_ids has values {} to {}, the vocabulary 0 to {}; are they another model's tokens?",
-        low.item<int64_t>(), high.item<int64_t>(), c.vocab_size - 1);
+  check_input(ids.defined() && ids.scalar_type() == at::kLong && ids.dim() == 3 && ids.numel() > 0 &&
+                  ids.size(1) % multiple == 0 && ids.size(2) % multiple == 0,
+              kName, "input_ids", c.resample ? "int64 [N, h, w] with even h and w" : "int64 [N, h, w]", ids);
+  check_id_range("UVit2DModel: input_ids", ids, "the vocabulary", c.vocab_size, "they may be tokens of another model");
 }
 
 void UVit2DModel::Impl::check_conditions(int64_t images, const Tensor& context, const Tensor& pooled,
@@ -163,15 +154,16 @@ void UVit2DModel::Impl::check_conditions(int64_t images, const Tensor& context, 
   auto is_batch = [&](const Tensor& t, int64_t dim, int64_t channels) {
     return t.defined() && t.dim() == dim && t.size(0) == images && t.size(-1) == channels;
   };
-  want(is_batch(context, 3, c.encoder_hidden_size) && context.scalar_type() == dtype, "encoder_hidden_states",
-       fmt::format("{} [{}, tokens, {}]", to_string(dtype), images, c.encoder_hidden_size), context);
-  want(is_batch(pooled, 2, c.cond_embed_dim) && pooled.scalar_type() == dtype, "pooled_text_emb",
-       fmt::format("{} [{}, {}]", to_string(dtype), images, c.cond_embed_dim), pooled);
-  want(is_batch(micro_conds, 2, c.micro_conds), "micro_conds", fmt::format("[{}, {}]", images, c.micro_conds),
-       micro_conds);
+  check_input(is_batch(context, 3, c.encoder_hidden_size) && context.scalar_type() == dtype, kName,
+              "encoder_hidden_states",
+              fmt::format("{} [{}, tokens, {}]", to_string(dtype), images, c.encoder_hidden_size), context);
+  check_input(is_batch(pooled, 2, c.cond_embed_dim) && pooled.scalar_type() == dtype, kName, "pooled_text_emb",
+              fmt::format("{} [{}, {}]", to_string(dtype), images, c.cond_embed_dim), pooled);
+  check_input(is_batch(micro_conds, 2, c.micro_conds), kName, "micro_conds",
+              fmt::format("[{}, {}]", images, c.micro_conds), micro_conds);
 }
 
-// ---- What it is -----------------------------------------------------------------------------------------------------
+// ---- Config ---------------------------------------------------------------------------------------------------------
 
 int64_t UVit2DModel::sample_size() const { return impl().c.sample_size; }
 int64_t UVit2DModel::vocab_size() const { return impl().c.vocab_size; }

@@ -5,6 +5,7 @@
 #include "lora/autoencoders.h"
 #include "models/autoencoder_blocks.h"
 #include "models/factory.h"
+#include "models/input_checks.h"
 #include "nn/run.h"
 
 namespace lora {
@@ -31,7 +32,7 @@ VQConfig VQConfig::parse(const std::string& text, const std::string& label) {
   c.blocks = AutoencoderSettings::parse(config);
   c.force_upcast = config.flag("force_upcast", false);
   config.only("norm_type", {"group"});
-  // What diffusers' decode() is given, latents or tokens; ours takes tokens, and both are the same picture.
+  // The field says whether diffusers' decode() takes latents or tokens. decode() here always takes tokens.
   config.ignore({"lookup_from_codebook"});
   config.ignore({"sample_size", "scaling_factor"});
   config.finish();
@@ -60,9 +61,10 @@ struct PretrainedModel<VQModel>::Impl {
 
 template class PretrainedModel<VQModel>;
 
-// ---- Running it -----------------------------------------------------------------------------------------------------
+// ---- Calls ----------------------------------------------------------------------------------------------------------
 
-// |z - e|² less |z|², which is the same for every entry e. In float32: the nearest two may be very near.
+// The entry e that minimises |z - e|² - |z|². The term |z|² is the same for all entries. The distances are float32,
+// because the distances of the nearest two entries may be almost equal.
 Tensor VQModel::Impl::nearest(const Tensor& latents) const {
   auto z = latents.permute({0, 2, 3, 1}).to(at::kFloat);
   auto entries = codebook.site->weight.to(at::kFloat);
@@ -71,33 +73,29 @@ Tensor VQModel::Impl::nearest(const Tensor& latents) const {
 }
 
 void VQModel::Impl::check_tokens(const Tensor& tokens) const {
-  check(tokens.defined() && tokens.dim() == 3 && tokens.scalar_type() == at::kLong && tokens.numel() > 0,
-        ErrorKind::usage, "VQModel: tokens must be int64 [N, h, w]; got {}",
-        tokens.defined() ? c10::str(tokens.scalar_type(), " ", tokens.sizes()) : "nothing");
-  auto [low, high] = at::aminmax(tokens);
-  check(low.item<int64_t>() >= 0 && high.item<int64_t>() < c.num_vq_embeddings, ErrorKind::usage,
-        "VQModel: tokens has values {} to {}, the codebook 0 to {}; are some of them still masked?",
-        low.item<int64_t>(), high.item<int64_t>(), c.num_vq_embeddings - 1);
+  check_input(tokens.defined() && tokens.dim() == 3 && tokens.scalar_type() == at::kLong && tokens.numel() > 0,
+              "VQModel", "tokens", "int64 [N, h, w]", tokens);
+  check_id_range("VQModel: tokens", tokens, "the codebook", c.num_vq_embeddings, "some of them may still be masked");
 }
 
 Tensor VQModel::encode(const Tensor& pixels) const {
   return edge([&] {
-    const RunScope run(parts());
-    check_images("VQModel: pixels", pixels, impl().c.in_channels, dtype());
+    const RunScope run(parts_of(*this));
+    check_images("VQModel", "pixels", pixels, impl().c.in_channels, dtype());
     return impl().nearest(impl().quant_conv(impl().encoder(pixels)));
   });
 }
 
 Tensor VQModel::decode(const Tensor& tokens) const {
   return edge([&] {
-    const RunScope run(parts());
+    const RunScope run(parts_of(*this));
     impl().check_tokens(tokens);
     auto latents = impl().codebook(tokens.to(device())).permute({0, 3, 1, 2});
     return impl().decoder(impl().post_quant_conv(latents));
   });
 }
 
-// ---- What it is -----------------------------------------------------------------------------------------------------
+// ---- Config ---------------------------------------------------------------------------------------------------------
 
 int64_t VQModel::scale_factor() const { return int64_t{1} << (impl().c.blocks.channels.size() - 1); }
 int64_t VQModel::num_vq_embeddings() const { return impl().c.num_vq_embeddings; }

@@ -32,13 +32,13 @@ enum class NativeNames { none, unet, sd3, flux };
 
 struct BaseModelRow {
   BaseModel model;
-  std::string_view label;            // "SD 1.x"
-  std::string_view pipeline;         // diffusers' class
+  std::string_view label;                    // "SD 1.x"
+  std::string_view pipeline;                 // diffusers' class
   std::span<const ComponentRow> components;  // the denoiser first
 
-  NativeNames native;                // of the denoiser's layers
-  bool kohya_has_native_names;       // otherwise sd-scripts uses diffusers' names for the denoiser
-  int first_attention = 0;           // the first of up_blocks' levels with attentions
+  NativeNames native;           // of the denoiser's layers
+  bool kohya_has_native_names;  // otherwise sd-scripts uses diffusers' names for the denoiser
+  int first_attention = 0;      // the first of up_blocks' levels with attentions
 
   // How a file of it is told. By its layers: a piece that some layer's path has, or …
   std::span<const std::string_view> marks;

@@ -41,9 +41,9 @@ std::span<const FluxRow> flux_rows() {
       {"final_layer.linear", "proj_out", {}},
       {"final_layer.adaLN_modulation.1", "norm_out.linear", {}, Halves::swapped},
       // What XLabs trains of linear1, which has no layer of its own: read only.
-      {"single_blocks.#.linear1.qkv", "single_transformer_blocks.#.attn.to_q", {0, 1, 3}},
-      {"single_blocks.#.linear1.qkv", "single_transformer_blocks.#.attn.to_k", {1, 2, 3}},
-      {"single_blocks.#.linear1.qkv", "single_transformer_blocks.#.attn.to_v", {2, 3, 3}},
+      {"single_blocks.#.linear1.qkv", "single_transformer_blocks.#.attn.to_q", {0, 1, 3}, Halves::as_they_are, true},
+      {"single_blocks.#.linear1.qkv", "single_transformer_blocks.#.attn.to_k", {1, 2, 3}, Halves::as_they_are, true},
+      {"single_blocks.#.linear1.qkv", "single_transformer_blocks.#.attn.to_v", {2, 3, 3}, Halves::as_they_are, true},
   };
   return kRows;
 }

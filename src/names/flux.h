@@ -9,8 +9,9 @@ namespace lora {
 
 struct FluxRow {
   std::string_view native, ours;
-  Share share;
+  RowSlice rows;
   Halves halves = Halves::as_they_are;
+  bool read_only = false;  // some trainer's name for a part of a layer
 };
 
 std::span<const FluxRow> flux_rows();

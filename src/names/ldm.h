@@ -23,7 +23,7 @@ std::string clip_name_from_open_clip(std::string_view name);
 std::string sd3_name_from_original(std::string_view name);
 
 // The reverse, for names of layers ("….attn.to_q."): theirs, and which of several of ours that theirs holds, -1 for one
-// alone. "" for a layer that their network has not.
+// alone. "" for a layer that their network does not have.
 struct OriginalName {
   std::string name;
   int part = -1;

@@ -49,8 +49,8 @@ std::optional<NativeLayer> flux_layer(std::string_view path) {
   if (first == last) return std::nullopt;
   NativeLayer layer{.halves = first->second->halves};
   for (auto it = first; it != last; ++it)
-    layer.layers.push_back({replace_all(std::string(it->second->ours), "#", number), it->second->share});
-  std::sort(layer.layers.begin(), layer.layers.end(), [](auto& a, auto& b) { return a.share.begin < b.share.begin; });
+    layer.layers.push_back({replace_all(std::string(it->second->ours), "#", number), it->second->rows});
+  std::sort(layer.layers.begin(), layer.layers.end(), [](auto& a, auto& b) { return a.rows.begin < b.rows.begin; });
   return layer;
 }
 
@@ -104,24 +104,35 @@ std::optional<NativeLayer> native_layer(std::string_view path) {
   return starts_with_any(path, kFlux) ? flux_layer(path) : std::nullopt;
 }
 
-std::optional<NativePlace> native_place(const std::string& path, const std::string& family) {
-  if (family == "Flux") {
-    static const auto table = flux_table(&FluxRow::ours);
-    auto [pattern, number] = numbered(path);
-    auto [first, last] = table.equal_range(pattern);
-    for (auto it = first; it != last; ++it)
-      if (auto& row = *it->second; !row.native.ends_with(".linear1.qkv"))
-        return NativePlace{replace_all(std::string(row.native), "#", number), row.share, row.halves};
-    return std::nullopt;
+namespace {
+
+std::optional<NativePlace> flux_place(const std::string& path) {
+  static const auto table = flux_table(&FluxRow::ours);
+  auto [pattern, number] = numbered(path);
+  auto [first, last] = table.equal_range(pattern);
+  for (auto it = first; it != last; ++it)
+    if (auto& row = *it->second; !row.read_only)
+      return NativePlace{replace_all(std::string(row.native), "#", number), row.rows, row.halves};
+  return std::nullopt;
+}
+
+std::optional<NativePlace> sd3_place(const std::string& path) {
+  auto [name, part] = sd3_name_to_original(path + ".");
+  auto native = layer_name(name);
+  if (native.empty()) return std::nullopt;
+  return NativePlace{native, part < 0 ? RowSlice() : RowSlice{part, part + 1, 3}, sd3_halves(native)};
+}
+
+}  // namespace
+
+std::optional<NativePlace> native_place(const std::string& path, const BaseModelRow& base_model) {
+  switch (base_model.native) {
+    case NativeNames::none: return std::nullopt;
+    case NativeNames::flux: return flux_place(path);
+    case NativeNames::sd3: return sd3_place(path);
+    case NativeNames::unet: break;
   }
-  if (family == "SD 3") {
-    auto [name, part] = sd3_name_to_original(path + ".");
-    auto native = layer_name(name);
-    if (native.empty()) return std::nullopt;
-    return NativePlace{native, part < 0 ? Share() : Share{part, part + 1, 3}, sd3_halves(native)};
-  }
-  // The first of up_blocks' levels with attentions.
-  auto name = layer_name(unet_name_to_ldm(path + ".", kLayersPerBlock, family == "SDXL" ? 0 : 1).name);
+  auto name = layer_name(unet_name_to_ldm(path + ".", kLayersPerBlock, base_model.first_attention).name);
   return name.empty() ? std::nullopt : std::optional(NativePlace{name});
 }
 

@@ -8,15 +8,10 @@
 #include <string_view>
 #include <vector>
 
+#include "names/base_model.h"
+#include "names/row_slice.h"
+
 namespace lora {
-
-// Rows [begin, end) of `of` equal shares of a native layer.
-struct Share {
-  int begin = 0, end = 1, of = 1;
-
-  bool whole() const { return end - begin == of; }
-  bool operator==(const Share&) const = default;
-};
 
 // Where diffusers has the scale before the shift and the native layer has them the other way round.
 enum class Halves {
@@ -25,13 +20,13 @@ enum class Halves {
   swapped_if_two,  // the last block's alone, whose rows are two blocks of its columns, not six
 };
 
-// A layer of diffusers' and where in a native layer it is.
-struct Layer {
+// A layer of diffusers' and which rows of a native layer it is.
+struct PathRows {
   std::string path;
-  Share share;
+  RowSlice rows;
 };
 struct NativeLayer {
-  std::vector<Layer> layers;  // one, or several in the order of their rows
+  std::vector<PathRows> layers;  // one, or several in the order of their rows
   Halves halves = Halves::as_they_are;
 };
 
@@ -40,13 +35,13 @@ bool is_flux_native(std::string_view path);  // the names that only Flux has
 // nullopt for a path that is no native one. UNets have two layers a block, as all published ones do.
 std::optional<NativeLayer> native_layer(std::string_view path);
 
-// The reverse: which native layer holds a layer of diffusers', and which rows of it. `family` as architecture_of names
-// it. nullopt where that model's native code has no such layer.
+// The reverse: which native layer holds a layer of diffusers', and which rows of it. nullopt where that base model's
+// native code does not have such a layer.
 struct NativePlace {
   std::string path;
-  Share share;
+  RowSlice rows;
   Halves halves = Halves::as_they_are;
 };
-std::optional<NativePlace> native_place(const std::string& path, const std::string& family);
+std::optional<NativePlace> native_place(const std::string& path, const BaseModelRow& base_model);
 
 }  // namespace lora

@@ -13,7 +13,7 @@ namespace lora {
 
 namespace {
 
-// Vectors of 16, which the compiler maps onto whatever the target has.
+// Vectors of 16 numbers. The compiler maps them to the registers of the target.
 constexpr int kLanes = 16;
 typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4)));
 typedef uint32_t Words __attribute__((vector_size(4 * kLanes), aligned(4)));
@@ -39,7 +39,7 @@ LORA_INLINE void store(c10::BFloat16* to, const Floats& from) {
   std::memcpy(to, &shorts, sizeof(shorts));
 }
 
-// By integer arithmetic, because compilers convert vectors of halves one by one.
+// Integer arithmetic, because compilers convert vectors of halves one element at a time.
 LORA_INLINE void load(Floats& to, const c10::Half* from) {
   Shorts bits;
   std::memcpy(&bits, from, sizeof(bits));
@@ -52,12 +52,12 @@ LORA_INLINE void load(Floats& to, const c10::Half* from) {
   to = reinterpret_cast<Floats>(reinterpret_cast<Words>(to) | sign);
 }
 
-// Rounds to nearest, ties to even; what is 65520 or more becomes infinity.
+// Rounds to nearest, ties to even. Numbers from 65520 on become infinity.
 LORA_INLINE void store(c10::Half* to, const Floats& from) {
   auto bits = reinterpret_cast<Words>(from);
   auto sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7FFFFFFF;
   auto normal = (magnitude - ((127 - 15) << 23) + 0xFFF + ((magnitude >> 13) & 1)) >> 13;
-  // The unit in the last place of 0.5 is that of the denormal numbers: adding it rounds there.
+  // 0.5 has the same unit in the last place as the denormal numbers, so that adding 0.5 rounds to that unit.
   auto denormal = reinterpret_cast<Words>(reinterpret_cast<Floats>(magnitude) + 0.5f) - 0x3F000000;
   auto rounded = magnitude < (113u << 23) ? denormal : magnitude >= 0x477FF000 ? normal * 0 + 0x7C00 : normal;
   rounded = (from == from ? rounded : normal * 0 + 0x7E00) | sign;
@@ -73,10 +73,10 @@ struct Problem {
   int64_t rows, columns, rank;
 };
 
-// Rows × width·16 columns of the result from (row, column) on, kept in registers while the rank is walked.
+// kRows × kWidth·16 elements of the result from (row, column) on. They stay in registers during the loop over the rank.
 template <int kRows, int kWidth, class T>
 LORA_INLINE void tile(const Problem<T>& p, int64_t row, int64_t column) {
-  // Ahead of the tile's loads, which alone would leave the memory idle while the rank is walked.
+  // Prefetches later tiles. Without this, the memory would be idle during the loop over the rank.
   constexpr int kAhead = 8 * kWidth * kLanes, kLine = 64 / sizeof(T);
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i)
@@ -103,7 +103,7 @@ LORA_INLINE void tile(const Problem<T>& p, int64_t row, int64_t column) {
     for (int j = 0; j < kWidth; ++j) store(p.to + (row + i) * p.columns + column + j * kLanes, sum[i][j]);
 }
 
-// The columns that fill no vector, by way of one that is padded.
+// The last columns, fewer than a vector has, in a padded vector.
 template <class T>
 LORA_INLINE void tail(const Problem<T>& p, int64_t row, int64_t column) {
   auto count = p.columns - column;
@@ -136,7 +136,7 @@ LORA_INLINE void sweep(const Problem<T>& p) {
   for (; row < p.rows; ++row) strip<1, kWidth>(p, row);
 }
 
-// The tile fills the registers of each kind of processor: 32, 16 and 16.
+// The tile sizes fit the number of registers: 32 for AVX512, 16 for AVX2 and for the rest.
 #if defined(__x86_64__)
 template <class T>
 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))) void sweep_avx512(const Problem<T>& p) {

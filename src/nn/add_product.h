@@ -5,14 +5,15 @@
 
 namespace lora {
 
-// The dtypes that add_product knows.
+// Whether add_product() supports a dtype.
 bool has_add_product(Dtype dtype);
 
-// to ← from + B A, added up in float32 and rounded once to the dtype of both. Row-major matrices on the CPU: `to` and
-// `from` [rows, columns], the same memory or apart; B [rows, rank] and A [rank, columns] float32.
+// to ← from + B A. The sum is made in float32 and rounded once to `dtype`, the dtype of `to` and `from`. All matrices
+// are row-major and on the CPU. `to` and `from` are [rows, columns]; they are the same memory or do not overlap. B
+// [rows, rank] and A [rank, columns] are float32.
 //
-// A product of so low a rank is bound by the memory that the large matrix is in: here it is read and written once,
-// where a GEMM in bfloat16 or through a temporary in float32 takes several times as long.
+// At a low rank, memory bandwidth limits the speed. This function reads and writes the large matrix once. A GEMM in
+// bfloat16, or with a float32 temporary, takes several times as long.
 void add_product(Dtype dtype, void* to, const void* from, const float* B, const float* A, int64_t rows, int64_t columns,
                  int64_t rank);
 

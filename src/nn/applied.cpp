@@ -12,7 +12,7 @@ namespace {
 
 const Tensor& or_own(const Tensor& replacement, const Tensor& own) { return replacement.defined() ? replacement : own; }
 
-// t times a factor for each number of dimension `dim`; t itself where there is no factor.
+// t times one factor for each index of dimension `dim`. t itself if `factor` is undefined.
 Tensor times(const Tensor& t, const Tensor& factor, int64_t dim) {
   if (!factor.defined()) return t;
   std::vector<int64_t> shape(t.dim(), 1);
@@ -20,7 +20,7 @@ Tensor times(const Tensor& t, const Tensor& factor, int64_t dim) {
   return (t * factor.view(shape)).to(t.scalar_type());
 }
 
-// y plus a number for each channel.
+// y plus one number for each index of dimension `dim`. y itself if `bias` is undefined.
 Tensor plus_bias(const Tensor& y, const Tensor& bias, int64_t dim) {
   if (!bias.defined()) return y;
   std::vector<int64_t> shape(y.dim(), 1);
@@ -28,17 +28,18 @@ Tensor plus_bias(const Tensor& y, const Tensor& bias, int64_t dim) {
   return y + bias.to(y.scalar_type()).view(shape);
 }
 
-// The means of areas, which keep a mask's edges where they are.
+// Resizing by the means of areas keeps the edges of a mask in their place.
 Tensor resized(const Tensor& masks, int64_t h, int64_t w) { return at::adaptive_avg_pool2d(masks, {h, w}); }
 
 Tensor for_batch(const Tensor& images, int64_t batch) {
   auto rounds = batch / images.size(0);
   check(rounds * images.size(0) == batch, ErrorKind::usage,
-        "adapters were given for {} images; a batch of {} is no multiple of that", images.size(0), batch);
+        "the adapters were given for {} images, but the batch has {}; the batch must be a multiple of the images",
+        images.size(0), batch);
   return images.repeat({rounds, 1});
 }
 
-// What a delta that is trained does now.
+// The present effect of a delta that is being trained.
 ForAll now(const Site& site, const Trained& trained) {
   auto effect = trained.delta->effect(trained.strength, or_own(trained.base, site.weight));
   ForAll fresh{.scale = effect.scale, .gain = effect.gain};
@@ -47,7 +48,7 @@ ForAll now(const Site& site, const Trained& trained) {
   return fresh;
 }
 
-// y + scale · t Bᵀ over the last dimension, in place where that is possible.
+// y + scale · t Bᵀ over the last dimension, in place if possible.
 Tensor plus_product(Tensor y, const Tensor& t, const Tensor& B, double scale) {
   auto flat = t.flatten(0, -2);
   if (y.scalar_type() == t.scalar_type() && y.is_contiguous()) {
@@ -62,7 +63,7 @@ Tensor convolve(const Site& site, const Tensor& x, const Tensor& weight, const T
   return at::conv2d(x.to(weight.scalar_type()), weight, bias, g.stride, g.padding, g.dilation, g.groups);
 }
 
-// ---- Every image takes every adapter --------------------------------------------------------------------------------
+// ---- All images take all adapters -----------------------------------------------------------------------------------
 
 Tensor linear(const Site& site, const ForAll& a, const Placed& in) {
   const auto &W = or_own(a.weight, site.weight), &bias = or_own(a.bias, site.bias);
@@ -89,15 +90,16 @@ Tensor embedding(const Site& site, const ForAll& a, const Placed& ids) {
   return y + (at::matmul(t, B.t()) * a.scale).to(y.scalar_type());
 }
 
-// ---- Each image takes its own share ---------------------------------------------------------------------------------
+// ---- Each image has its own adapter weights -------------------------------------------------------------------------
 
-// W x with what the adapters' shares make of its gain and of the bias. `share` and the channels are last.
-Tensor finished(const Site& site, const PerImage& a, const Tensor& Wx, const Tensor& share) {
+// Adds the gains and biases of the adapters to W x. `adapter_weights` is from ImageWeights. Adapters and channels are
+// the last dimension.
+Tensor finished(const Site& site, const PerImage& a, const Tensor& Wx, const Tensor& adapter_weights) {
   auto y = Wx;
-  if (a.gains.defined()) y = (y * (at::matmul(share, a.gains) + 1)).to(y.scalar_type());
+  if (a.gains.defined()) y = (y * (at::matmul(adapter_weights, a.gains) + 1)).to(y.scalar_type());
   auto bias = site.bias.defined() ? site.bias.to(at::kFloat) : Tensor();
   if (a.biases.defined()) {
-    auto added = at::matmul(share, a.biases);
+    auto added = at::matmul(adapter_weights, a.biases);
     bias = bias.defined() ? added + bias : added;
   }
   return bias.defined() ? (y + bias).to(y.scalar_type()) : y;
@@ -105,29 +107,29 @@ Tensor finished(const Site& site, const PerImage& a, const Tensor& Wx, const Ten
 
 bool is_plain(const PerImage& a) { return !a.gains.defined() && !a.biases.defined(); }
 
-// A x times what each image and place takes of each rank. `share` and the ranks are last.
-Tensor shared(const PerImage& a, const Tensor& Ax, const Tensor& share) {
-  return (Ax * (share.index_select(-1, a.adapter_of_rank) * a.s)).to(Ax.scalar_type());
+// A x times the strength of each rank at each image and place. Adapters and ranks are the last dimension.
+Tensor weighted_ranks(const PerImage& a, const Tensor& Ax, const Tensor& adapter_weights) {
+  return (Ax * (adapter_weights.index_select(-1, a.adapter_of_rank) * a.s)).to(Ax.scalar_type());
 }
 
 Tensor linear(const Site& site, const PerImage& a, const Placed& in) {
-  auto share = a.shares->of_rows(in.x, in.place);
-  auto y =
-      is_plain(a) ? at::linear(in.x, site.weight, site.bias) : finished(site, a, at::linear(in.x, site.weight), share);
+  auto adapter_weights = a.image_weights->of_rows(in.x, in.place);
+  auto y = is_plain(a) ? at::linear(in.x, site.weight, site.bias)
+                       : finished(site, a, at::linear(in.x, site.weight), adapter_weights);
   if (!a.factors) return y;
   const auto &A = a.factors->A, &B = a.factors->B;
-  return plus_product(y, shared(a, at::linear(in.x.to(A.scalar_type()), A), share), B, 1);
+  return plus_product(y, weighted_ranks(a, at::linear(in.x.to(A.scalar_type()), A), adapter_weights), B, 1);
 }
 
 Tensor conv2d(const Site& site, const PerImage& a, const Tensor& x) {
   auto last = [](const Tensor& t) { return t.movedim(1, -1); };
   auto first = [](const Tensor& t) { return t.movedim(-1, 1); };
   auto y = convolve(site, x, site.weight, is_plain(a) ? site.bias : Tensor());
-  auto share = last(a.shares->of_maps(y));  // of the places that come out
-  if (!is_plain(a)) y = first(finished(site, a, last(y), share)).contiguous();
+  auto adapter_weights = last(a.image_weights->of_maps(y));  // at the places of the output
+  if (!is_plain(a)) y = first(finished(site, a, last(y), adapter_weights)).contiguous();
   if (!a.factors) return y;
   const auto &A = a.factors->A, &B = a.factors->B;
-  auto t = first(shared(a, last(convolve(site, x, A, {})), share));
+  auto t = first(weighted_ranks(a, last(convolve(site, x, A, {})), adapter_weights));
   return y.add_(at::conv2d(t, B).to(y.scalar_type()));
 }
 
@@ -135,7 +137,7 @@ Tensor embedding(const Site& site, const PerImage& a, const Placed& ids) {
   auto y = at::embedding(site.weight, ids.x);
   if (!a.factors) return y;
   const auto &A = a.factors->A, &B = a.factors->B;
-  auto t = shared(a, at::embedding(A.t().contiguous(), ids.x), a.shares->of_rows(y, ids.place));
+  auto t = weighted_ranks(a, at::embedding(A.t().contiguous(), ids.x), a.image_weights->of_rows(y, ids.place));
   return y + at::matmul(t, B.t()).to(y.scalar_type());
 }
 
@@ -147,7 +149,7 @@ Tensor embedding(const Site& site, const Trained& a, const Placed& ids) { return
 
 }  // namespace
 
-Tensor Shares::of_rows(const Tensor& x, Place place) const {
+Tensor ImageWeights::of_rows(const Tensor& x, Place place) const {
   auto each = for_batch(images, x.size(0));  // [batch, adapters]
   std::vector<int64_t> shape(x.dim(), 1);
   shape.front() = each.size(0), shape.back() = each.size(1);
@@ -160,7 +162,7 @@ Tensor Shares::of_rows(const Tensor& x, Place place) const {
   return each * there.reshape(middle);
 }
 
-Tensor Shares::of_maps(const Tensor& x) const {
+Tensor ImageWeights::of_maps(const Tensor& x) const {
   auto each = for_batch(images, x.size(0)).unsqueeze(-1).unsqueeze(-1);
   return masks.defined() ? each * resized(masks, x.size(2), x.size(3)) : each;
 }
@@ -185,7 +187,7 @@ Tensor embedding(const Site& site, const Placed& ids) {
 
 std::pair<const Tensor&, const Tensor&> norm_weights(const Site& site) {
   auto* applied = RunScope::at(site);
-  auto* all = applied ? std::get_if<ForAll>(applied) : nullptr;  // a norm has no other form
+  auto* all = applied ? std::get_if<ForAll>(applied) : nullptr;  // a norm does not have another form
   if (!all) return {site.weight, site.bias};
   return {or_own(all->weight, site.weight), or_own(all->bias, site.bias)};
 }

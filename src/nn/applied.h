@@ -1,6 +1,6 @@
 #pragma once
-// What the adapters of a run do, together, at one site, and the layers that do it. There are three forms, each with a
-// forward pass of its own.
+// What all adapters of a run do together at one site, and the layers that apply it. There are three forms. Each form
+// has its own forward pass.
 #include <memory>
 #include <variant>
 #include <vector>
@@ -12,58 +12,58 @@ namespace lora {
 
 class Delta;
 
-// The factors of several low-rank adapters, one above the other, so that their number does not show in the work.
+// The stacked factors of several low-rank adapters. The work is two products, whatever the number of adapters is.
 struct FactorStack {
   Tensor A;                    // linear [R, in], conv [R, in, kh, kw], embedding [R, num]
   Tensor B;                    // linear [out, R], conv [out, R, 1, 1], embedding [dim, R]
-  std::vector<Tensor> As, Bs;  // what they were made of, where that is more than one pair
+  std::vector<Tensor> As, Bs;  // the factors that were stacked; empty for one adapter
 };
 
-// Every image takes every adapter:
+// All images take all adapters:
 //   y = gain ⊙ (W x) + scale · ((A x) ⊙ s) B + bias
 struct ForAll {
-  std::shared_ptr<const FactorStack> factors;  // nullptr where none is low-rank
-  Tensor s;                                    // [R] float32: one factor a rank; undefined where `scale` says it all
+  std::shared_ptr<const FactorStack> factors;  // nullptr if no adapter is low-rank
+  Tensor s;                                    // [R] float32: one factor for each rank; undefined if `scale` is enough
   double scale = 1;                            // one factor for all ranks
   Tensor gain;                                 // [out] float32; undefined for 1
-  Tensor weight;                               // stands in for Site::weight where defined
-  Tensor bias;                                 // stands in for Site::bias where defined
+  Tensor weight;                               // if defined, replaces Site::weight
+  Tensor bias;                                 // if defined, replaces Site::bias
 };
 
-// How much of each adapter the images of a batch take, and where in them.
-struct Shares {
-  Tensor images;  // [images, adapters] float32; a batch is these images, or several rounds of them
-  Tensor masks;   // [adapters, H, W] float32 over the latent image; undefined where everything is everywhere
+// The weight of each adapter for each image of a batch, and for each region of the images.
+struct ImageWeights {
+  Tensor images;  // [images, adapters] float32; a batch repeats these images once or more
+  Tensor masks;   // [adapters, H, W] float32 over the latent image; undefined if no adapter has a region
 
-  // For inputs [batch, …, channels] at that place: [batch, …, adapters], where sizes may be 1. Inputs without a place
-  // in the picture take the mean of a mask. Throws Error{usage} where the batch is no multiple of the images.
+  // For an input [batch, …, channels] at `place`: [batch, …, adapters], where sizes may be 1. An input without a place
+  // in the image takes the mean of each mask. Throws Error{usage} unless the batch is a multiple of the images.
   Tensor of_rows(const Tensor& x, Place place) const;
-  // For feature maps [batch, channels, h, w]: [batch, adapters, h, w], where sizes may be 1.
+  // For a feature map [batch, channels, h, w]: [batch, adapters, h, w], where sizes may be 1.
   Tensor of_maps(const Tensor& x) const;
 };
 
-// Each image, or each region, takes its own share of every adapter. As ForAll, but that the share of a rank's adapter
-// multiplies s, and that gains and biases are the sum over the adapters of share · row.
+// Each image, or each region, has its own weight for each adapter. This is ForAll with two changes. The weight of an
+// adapter multiplies s for the adapter's ranks. Gains and biases are sums of weight · row over the adapters.
 struct PerImage {
-  std::shared_ptr<const Shares> shares;
-  std::shared_ptr<const FactorStack> factors;  // nullptr where none is low-rank
+  std::shared_ptr<const ImageWeights> image_weights;
+  std::shared_ptr<const FactorStack> factors;  // nullptr if no adapter is low-rank
   Tensor s;                                    // [R] float32
   Tensor adapter_of_rank;                      // [R] int64
-  Tensor gains;                                // [adapters, out]: what each adds to a gain of 1; undefined for nothing
-  Tensor biases;  // [adapters, out]: what each adds to the site's own bias; undefined for nothing
+  Tensor gains;   // [adapters, out]: added to a gain of 1; undefined if no adapter has a gain
+  Tensor biases;  // [adapters, out]: added to the bias of the site; undefined if no adapter has a bias
 };
 
-// One delta that is being trained, alone. It is asked anew in every forward pass, so that each pass has a graph of its
-// own and sees what the last step wrote.
+// One delta that is being trained, without other deltas. Each forward pass calls Delta::effect() again. So each pass
+// has its own autograd graph and sees the latest values of the factors.
 struct Trained {
   std::shared_ptr<const Delta> delta;
   double strength = 0;
-  Tensor base;  // the site's weight without what is fused
+  Tensor base;  // the weight of the site without fused adapters; undefined if nothing is fused there
 };
 
 using Applied = std::variant<ForAll, PerImage, Trained>;
 
-// The layer's output for x with everything that applies: the only places where a weight meets an input.
+// The output of a layer for x, with everything that applies. All products of weights and inputs are made here.
 Tensor linear(const Site& site, const Placed& x);       // x [..., in] → [..., out]
 Tensor conv2d(const Site& site, const Tensor& x);       // x [N, in, H, W] → [N, out, H', W']
 Tensor embedding(const Site& site, const Placed& ids);  // int64 [N, …] → [N, …, dim]

@@ -3,7 +3,7 @@
 
 namespace lora {
 
-// Attention with as many key heads as query heads. Self-attention is attention to one's own input.
+// Attention with equally many query heads and key heads. For self-attention, pass x as c.
 struct Attention {
   Scope s;
   int64_t dim, context, heads;
@@ -15,12 +15,12 @@ struct Attention {
   Linear to_v{s / "to_v", context, dim, bias};
   Linear to_out{s / "to_out" / 0, dim, dim, out_bias};
 
-  // x [N, tokens, dim], c [N, others, context] → [N, tokens, dim]. The mask, if defined, is added to the scores: it
+  // x [N, tokens, dim], c [N, others, context] → [N, tokens, dim]. If `mask` is defined, it is added to the scores. It
   // broadcasts to [N, heads, tokens, others].
   Tensor operator()(const Placed& x, const Placed& c, const Tensor& mask = {}) const;
 };
 
-// A gated feed-forward: one half of the first layer's output opens and shuts the other.
+// A gated feed-forward: one half of the output of the first layer is the gate of the other half.
 struct GegluFeedForward {
   Scope s;
   int64_t dim, inner = 4 * dim;

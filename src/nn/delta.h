@@ -1,6 +1,6 @@
 #pragma once
-// What one adapter changes at one site. Layers, fusing and saving speak to this interface and never ask which algorithm
-// it is; each algorithm is one file under deltas/.
+// The change that one adapter makes at one site. Layers, fusing and saving use only this interface; they do not depend
+// on the algorithm. Each algorithm is one file in src/kinds.
 #include <memory>
 
 #include "nn/effect.h"
@@ -12,23 +12,24 @@ class Delta {
   virtual ~Delta() = default;
 
   virtual const char* algorithm() const = 0;  // "lora", …
-  virtual int64_t rank() const = 0;           // 0 where there is none
+  virtual int64_t rank() const = 0;           // 0 if the algorithm does not have a rank
   virtual double alpha() const = 0;
-  virtual double scale() const = 0;  // what multiplies the product of the factors at strength 1
+  virtual double scale() const = 0;  // the factor of the product B A at strength 1
   virtual Device device() const = 0;
-  virtual bool has_bias() const { return false; }    // whether effects have one
-  virtual bool is_trained() const { return false; }  // its tensors require gradients
+  virtual bool has_bias() const { return false; }    // whether effects have a bias
+  virtual bool is_trained() const { return false; }  // whether the tensors require gradients
 
-  // What it does at a strength (an adapter's weight) to a site whose base weight, without anything fused, is `base`.
-  // If A and B do not depend on the strength, every call returns the same tensor objects: callers keep what they made
-  // of them. A `weight` is made anew, at the cost of its size.
+  // The effect at `strength` (the weight of the adapter) on a site. `base` is the weight of the site without fused
+  // adapters; only dense effects may depend on its numbers. If A and B do not depend on `strength`, every call must
+  // return the same tensor objects: callers cache what they build from them. Effect::weight is computed in each call
+  // and takes the memory of a whole weight.
   virtual Effect effect(double strength, const Tensor& base) const = 0;
-  // Whether effects have a weight: what a caller can hold only a few of at a time.
+  // Whether effects are dense (Effect::is_dense). Callers can hold only a few dense effects at a time.
   virtual bool is_dense() const { return false; }
 
-  // The tensors under the canonical suffixes ("lora_A.weight", …), alpha not among them.
-  virtual StateDict tensors() const = 0;
-  // The same delta elsewhere or in another dtype; shares the tensors where nothing changes.
+  // The tensors under the canonical suffixes ("lora_A.weight", …), without alpha.
+  virtual LayerTensors tensors() const = 0;
+  // The same delta on that device in that dtype. Tensors that do not change are shared.
   virtual std::shared_ptr<const Delta> to(Device device, Dtype dtype) const = 0;
 };
 

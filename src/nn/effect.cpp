@@ -12,12 +12,12 @@ Dtype sum_dtype(const Tensor& weight) { return weight.scalar_type() == at::kDoub
 
 void add(Tensor& sum, const Tensor& term) { sum = sum.defined() ? sum + term : term; }
 
-// One matrix of several side by side or one above the other.
+// Concatenates matrices along `dim`.
 Tensor joined(const std::vector<Tensor>& parts, int64_t dim) {
   return (parts.size() == 1 ? parts.front() : at::cat(parts, dim)).contiguous();
 }
 
-// An input channel's factor for each column of the matrix.
+// Repeats the factor of each input channel for all columns of the channel.
 Tensor for_columns(const Tensor& input_gain, const Tensor& weight) {
   auto positions = weight[0].numel() / input_gain.size(0);
   return input_gain.repeat_interleave(positions).unsqueeze(0);
@@ -42,7 +42,7 @@ EffectSum sum_of(const std::vector<Effect>& effects, SiteKind kind, const Tensor
       up.push_back(as_matrix(embeds ? effect.A.t() : effect.B).to(device, dtype) * effect.scale);
       down.push_back(as_matrix(embeds ? effect.B.t() : effect.A).to(device, dtype));
     }
-    // Each changes the base, so that gains add up as what they add to 1.
+    // Each effect changes the base, so the differences of the gains from 1 are added.
     if (effect.gain.defined()) add(sum.gain, (effect.gain - 1).unsqueeze(1).to(device, dtype));
     if (effect.input_gain.defined())
       add(sum.input_gain, for_columns((effect.input_gain - 1).to(device, dtype), weight));
@@ -66,7 +66,7 @@ bool needs_row_sums(const EffectSum& sum, const Tensor& to) {
 void add_rows(const EffectSum& sum, const Tensor& from, const Tensor& base, const Tensor& to, int64_t begin,
               int64_t end, const RowSums& rows) {
   auto result = rows_of(to, begin, end), start = rows_of(from, begin, end), own = rows_of(base, begin, end);
-  if (!alike(from, to) || !start.is_contiguous()) {  // the base as it is after a load: in the model's dtype
+  if (!alike(from, to) || !start.is_contiguous()) {  // converts the base to the dtype of the model, as a load does
     result.copy_(start);
     if (base.is_same(from)) own = result;
     start = result;

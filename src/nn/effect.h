@@ -1,34 +1,36 @@
 #pragma once
-// What adapters do to a weight, and the one place where their effects are added up.
+// The effects of adapters on a weight, and their sum.
 #include <vector>
 
 #include "nn/site.h"
 
 namespace lora {
 
-// A delta at one strength. With it, a site that gave W x + b gives
+// The effect of a delta at one strength. It changes the output of a site from W x + b to
 //   (gain ⊙ W ⊙ input_gain + weight) x + scale · B A x + b + bias
-// Several at one site add up: each changes the base, never what another one made of it.
+// Several effects at one site are added. Each of them changes the base weight, not the result of another effect.
 struct Effect {
-  Tensor A, B;  // [r, in…] and [out, r…], the site's dtype; an embedding's [r, num], [dim, r]; undefined for none
+  // [r, in…] and [out, r…]; for an embedding [r, num] and [dim, r]. In the dtype of the site. Undefined if the effect
+  // is not low-rank.
+  Tensor A, B;
   double scale = 0;   // of B A
   Tensor gain;        // [out] float32: a factor for each row of W; undefined for 1
   Tensor input_gain;  // [in] float32: a factor for each input channel of W; undefined for 1
   Tensor weight;      // of W's shape; undefined for 0
   Tensor bias;        // [out]; undefined for 0
 
-  // True where it takes a weight of W's size to say it: all but low-rank products, gains of rows and biases.
+  // Whether the effect needs a matrix of the size of W. Low-rank products, gains of rows and biases do not.
   bool is_dense() const { return weight.defined() || input_gain.defined(); }
 };
 
-// Several effects on one weight, seen as a matrix W [out, columns] (a norm's [n, 1]), ready to be added to its rows:
+// The sum of several effects on one weight, as a matrix W [out, columns] (for a norm: [n, 1]):
 //   base + (gain + input_gain) ⊙ base + weight + B A
-// All tensors are in the dtype that sums are made in (float32, or float64 for a float64 weight) and on the weight's
-// device; an undefined one adds nothing.
+// All tensors are on the device of the weight and in the dtype of the sum: float32, or float64 for a float64 weight. An
+// undefined tensor adds nothing.
 struct EffectSum {
-  Tensor B, A;        // [out, R] with all strengths in it, [R, columns]
-  Tensor gain;        // [out, 1]: what the rows' factors add to 1
-  Tensor input_gain;  // [1, columns]: what the columns' factors add to 1
+  Tensor B, A;        // [out, R], multiplied by all strengths; [R, columns]
+  Tensor gain;        // [out, 1]: the factors of the rows, minus 1
+  Tensor input_gain;  // [1, columns]: the factors of the columns, minus 1
   Tensor weight;      // [out, columns]
   Tensor bias;        // [out]
 
@@ -36,34 +38,34 @@ struct EffectSum {
   bool changes_beyond_product() const { return gain.defined() || input_gain.defined() || weight.defined(); }
 };
 
-// A weight of any kind of site as a matrix [out, columns].
+// The weight of a site of any kind as a matrix [out, columns].
 Tensor as_matrix(const Tensor& weight);
 
-// Without factors: what is left when the low-rank products are applied in another way.
+// Products::without leaves A and B out, for callers that apply the low-rank products in another way.
 enum class Products { with, without };
 EffectSum sum_of(const std::vector<Effect>& effects, SiteKind kind, const Tensor& weight,
                  Products products = Products::with);
 
-// Memory for the sums of rows, made before they are needed so that adding rows allocates nothing on the CPU.
+// Memory for the sums of rows, allocated before it is needed. With it, add_rows() does not allocate on the CPU.
 struct RowSums {
-  Tensor sum, base, term;  // as many numbers each as the largest block of rows has
+  Tensor sum, base, term;  // each as large as the largest block of rows
 
   static RowSums of(int64_t numbers, const Tensor& like);
 };
 
-// Rows begin … end of `to` ← those of `from` + what the sum makes of those of `base`. Matrices of one size; `to` and
-// `from` may be the same memory. Where `base` is `from`, it may be of any dtype and device, and is first brought to
-// `to`'s; else all are alike. Rounds once, to the dtype of `to`. `rows` may be empty where nothing beyond a product
-// changes the weight and add_product() takes its dtype.
+// Computes rows begin … end of `to`: the rows of `from` plus the effect of the sum on the rows of `base`. The three
+// matrices have the same size. `to` and `from` may be the same memory. If `base` is `from`, it may have any dtype and
+// device; it is converted to those of `to` first. Otherwise all three have the same dtype and device. The result is
+// rounded once, to the dtype of `to`. `rows` may be empty unless needs_row_sums().
 void add_rows(const EffectSum& sum, const Tensor& from, const Tensor& base, const Tensor& to, int64_t begin,
               int64_t end, const RowSums& rows);
 
-// Whether add_rows needs memory for sums.
+// Whether add_rows() needs memory for sums.
 bool needs_row_sums(const EffectSum& sum, const Tensor& to);
 
-// `from` with what the sum makes of `base`, both of W's shape, as a new tensor of from's dtype.
+// `from` plus the effect of the sum on `base`, as a new tensor of the dtype of `from`. Both have the shape of W.
 Tensor with_effects(const EffectSum& sum, const Tensor& from, const Tensor& base);
-// A weight in float32 with one effect on it: what magnitudes (DoRA) are measured on.
+// A weight plus one effect, in float32. DoRA measures magnitudes on it.
 Tensor with_effect(const Effect& effect, SiteKind kind, const Tensor& weight);
 
 }  // namespace lora

@@ -1,5 +1,5 @@
 #pragma once
-// Elementwise steps between layers. Given a temporary, they write over its memory where nothing else needs it: fresh
+// Elementwise operations between layers. They reuse the memory of a temporary if nothing else needs it, because new
 // memory costs more than the arithmetic.
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -12,19 +12,20 @@
 
 namespace lora {
 
-// True where nobody else sees x's memory and no gradient will ask for what it holds.
+// True if nothing else uses the memory of x and no gradient needs its values.
 inline bool reusable(const Tensor& x) {
   return !c10::GradMode::is_enabled() && x.use_count() == 1 && x.storage().use_count() == 1;
 }
 
-// a + b and a · b, where b broadcasts to a.
+// a + b and a · b. b broadcasts to a.
 inline Tensor plus(Tensor&& a, const Tensor& b) { return reusable(a) ? std::move(a.add_(b)) : a + b; }
 inline Tensor times(Tensor&& a, const Tensor& b) { return reusable(a) ? std::move(a.mul_(b)) : a * b; }
 
 enum class Activation { silu, mish, gelu, relu, gelu_tanh };
 
-// By the name in a config: "silu" or "swish", "mish", "gelu", "relu", in any case; nullopt for another.
-// gelu_tanh, the approximation, is what some networks have without a field that says so.
+// The activation with this name in a config: "silu" or "swish", "mish", "gelu" or "relu", in upper or lower case.
+// nullopt for other names. The approximation gelu_tanh does not have a name, because networks use it without a config
+// field.
 std::optional<Activation> activation_named(std::string_view name);
 
 Tensor activate(Activation activation, const Tensor& x);

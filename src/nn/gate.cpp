@@ -7,7 +7,7 @@ void Gate::enter() {
   const auto ticket = next_ticket_++;
   changed_.wait(lock, [&] { return turn_ == ticket; });
   ++inside_;
-  ++turn_;  // whoever comes next need not wait for this run, unless it is a writer
+  ++turn_;  // the next run may pass at once; a writer still waits until this run leaves
   changed_.notify_all();
 }
 

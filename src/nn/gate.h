@@ -1,23 +1,23 @@
 #pragma once
-// The gate between a pipeline's runs and those who write its weights. Everyone passes in the order of arrival:
-// neighbouring runs together, a writer alone. So a writer that waits keeps out the runs that come after it, a run that
-// has begun ends undisturbed, and nobody waits for ever.
+// A lock between the runs of a pipeline and the writers of its weights, in order of arrival. Consecutive runs share it;
+// a writer has it alone. A waiting writer keeps later runs out, so nobody waits for ever. A run that has begun always
+// ends undisturbed.
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
 
 namespace lora {
 
-// Any number of threads may use a gate at once. A thread that is inside must not enter again: see SnapshotScope, which
-// enters once for all that is nested in it.
+// Threads: any number may use a gate at the same time. A thread that is inside must not enter again. SnapshotScope
+// enters once for all scopes nested in it.
 class Gate {
  public:
-  void enter();  // a run: shared with other runs
+  void enter();  // for a run: shared with other runs
   void leave();
-  void close();  // a writer: returns once every run has left
+  void close();  // for a writer: returns when all runs have left
   void open();
 
-  // Keeps the gate closed while it lives.
+  // Closes the gate; the destructor opens it.
   class Closed {
    public:
     explicit Closed(Gate& gate) : gate_(gate) { gate_.close(); }
@@ -32,8 +32,8 @@ class Gate {
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
-  uint64_t next_ticket_ = 0, turn_ = 0;  // whose turn it is to pass
-  uint64_t inside_ = 0;                  // runs
+  uint64_t next_ticket_ = 0, turn_ = 0;  // turn_ is the ticket that may pass next
+  uint64_t inside_ = 0;                  // the number of runs inside
 };
 
 }  // namespace lora

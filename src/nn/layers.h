@@ -1,6 +1,5 @@
 #pragma once
-// The layers. Each declares its site as it is made; its members are what the config says, its weights what the file
-// says.
+// The layers. A layer declares its site when it is made. Its members come from the config, its weights from the file.
 #include <ATen/ATen.h>
 
 #include "nn/applied.h"
@@ -61,8 +60,8 @@ struct LayerNorm {
   }
 };
 
-// A layer norm that neither centres nor shifts. Computed in float32 at least; the result has the weight's dtype,
-// whatever x's is.
+// A layer norm without mean and bias. It is computed in float32 or higher precision. The result has the dtype of the
+// weight, whatever the dtype of x is.
 struct RMSNorm {
   Scope s;
   int64_t channels;

@@ -1,11 +1,11 @@
 #pragma once
-// Where a layer's input stands in the picture. The block that calls a layer says it: sizes cannot tell, for a text may
-// have as many tokens as a picture.
+// The place of a layer's input in the image. The block that calls a layer gives it. The size of the input is not
+// enough, because a text may have as many tokens as an image.
 #include "lora/tensor.h"
 
 namespace lora {
 
-// A map of height × width places, row by row; 0 × 0 for inputs without a place in the picture.
+// A map of height × width places, row by row. 0 × 0 for inputs that are not part of the image.
 struct Place {
   int64_t height = 0, width = 0;
 

@@ -12,11 +12,12 @@ at::Generator make_generator(uint64_t seed) { return at::make_generator<at::CPUG
 static void check_generators(at::IntArrayRef shape, const std::vector<at::Generator>& generators, Device device) {
   auto batch = shape.empty() ? 1 : shape[0];
   check(generators.size() <= 1 || static_cast<int64_t>(generators.size()) == batch, ErrorKind::usage,
-        "generators: there are {} for a batch of {}; give none, one, or {}", generators.size(), batch, batch);
+        "generators: there are {} for a batch of {}; give none, one or {}", generators.size(), batch, batch);
   for (const auto& generator : generators) {
-    check(generator.defined(), ErrorKind::usage, "generators: one is empty; make each with make_generator(seed)");
+    check(generator.defined(), ErrorKind::usage,
+          "generators: one of them is undefined; make each with make_generator(seed)");
     check(generator.device().is_cpu() || generator.device().type() == device.type(), ErrorKind::usage,
-          "generators: one is for {}, noise is wanted on {}; use a CPU generator or one for {}",
+          "generators: one of them is for {}, but the noise is for {}; use a generator for the CPU or for {}",
           generator.device().str(), device.str(), device.str());
   }
 }

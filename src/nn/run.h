@@ -1,5 +1,5 @@
 #pragma once
-// What applies while a model runs, and the scopes that keep it in place for one thread.
+// What applies while a model runs, and the scopes that pin it for one thread.
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -13,26 +13,27 @@
 
 namespace lora {
 
-// Words beyond a text encoder's vocabulary: their ids go on where the vocabulary ends, in the order of the rows.
+// Words that are added to the vocabulary of a text encoder. Their ids follow those of the vocabulary, in the order of
+// the rows.
 struct AddedRows {
-  Tensor rows;  // [rows, dim], of the embedding's dtype
+  Tensor rows;  // [rows, dim], in the dtype of the embedding
   std::vector<AddedWord> words;
 };
 
-// What one model applies. Immutable.
+// What one model applies. Immutable, so threads may share it.
 struct Run {
-  std::vector<std::shared_ptr<const Applied>> at;  // by Site::index; nullptr where none applies
-  std::shared_ptr<const AddedRows> added;          // nullptr for none
-  std::string problem;                             // why no run may start with it, such as tensors on another device
+  std::vector<std::shared_ptr<const Applied>> at;  // by Site::index; nullptr if nothing applies there
+  std::shared_ptr<const AddedRows> added;          // nullptr if no words are added
+  std::string problem;                             // if not empty, runs cannot start, and this is the reason
 };
 
-// What all models of a pipeline apply: one state of everything. Immutable, and replaced as a whole.
+// What all models of a pipeline apply at one time. Immutable; a change publishes a new object.
 struct Runs {
-  uint64_t number = 0;                           // counts the changes
+  uint64_t number = 0;                           // the number of changes before this one
   std::vector<std::shared_ptr<const Run>> runs;  // by Parts::component
 };
 
-// Who gives the models of a pipeline their runs. Any number of threads may ask.
+// The object that gives the models of a pipeline their runs. Threads: any number may call it at the same time.
 class RunSource {
  public:
   virtual std::shared_ptr<const Runs> snapshot() const = 0;
@@ -45,8 +46,8 @@ class RunSource {
   mutable Gate gate_;
 };
 
-// Pins one snapshot of all models of a source, and their weights, for this thread while it lives. The outermost scope
-// goes through the gate and then takes the present snapshot; those inside share both and never wait.
+// Pins one snapshot of a source and all weights of its models, for this thread, until the scope ends. The outermost
+// scope enters the gate and then takes the present snapshot. Nested scopes share both and never wait.
 class SnapshotScope {
  public:
   explicit SnapshotScope(const RunSource& source);
@@ -68,22 +69,22 @@ class SnapshotScope {
   std::shared_ptr<const Runs> snapshot_;
 };
 
-// Says what one model applies for this thread while it lives. A model opens one in each call.
+// Sets what one model applies on this thread, until the scope ends. Each call of a model opens one.
 class RunScope {
  public:
-  // What the scope around this one says for the model, or its pipeline's snapshot. Throws Error{conflict} with the
-  // run's problem, if it has one.
+  // Takes the run of the enclosing RunScope of this model, or else that of the pipeline's snapshot. Throws
+  // Error{conflict} with Run::problem if the run has one.
   explicit RunScope(const Parts& parts);
-  // A run of the caller's own.
+  // Takes the given run; nullptr applies nothing. Throws in the same way.
   RunScope(const Parts& parts, std::shared_ptr<const Run> run);
   ~RunScope();
   RunScope(const RunScope&) = delete;
   RunScope& operator=(const RunScope&) = delete;
 
-  // What applies at a site in the run that this thread is in; nullptr for nothing.
+  // What applies at a site in the present run of this thread; nullptr if nothing applies.
   static const Applied* at(const Site& site);
-  // What is added to the vocabulary in the run that this thread is in, else in the one that would start now; nullptr
-  // for nothing.
+  // The rows that are added to the vocabulary in the present run of this thread. Without one, those of the run that
+  // would start now. nullptr if there are none.
   static std::shared_ptr<const AddedRows> added(const Parts& parts);
 
  private:
@@ -93,7 +94,7 @@ class RunScope {
   const Parts* parts_;
   const RunScope* outer_;
   std::optional<SnapshotScope> pin_;
-  std::shared_ptr<const Run> run_;  // nullptr: nothing applies
+  std::shared_ptr<const Run> run_;  // nullptr if nothing applies
 };
 
 }  // namespace lora

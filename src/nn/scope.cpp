@@ -29,18 +29,18 @@ Tensor Scope::original(const std::string& name, at::IntArrayRef shape) const {
   if (!t.defined())
     source_->problems.emplace_back(ErrorKind::bad_key, fmt::format("tensor \"{}\" is missing", full(name)));
   else
-    source_->problems.emplace_back(ErrorKind::bad_shape, fmt::format("{} has shape {}, the model's config wants {}",
+    source_->problems.emplace_back(ErrorKind::bad_shape, fmt::format("{} has shape {}, but the config needs {}",
                                                                      full(name), c10::str(t.sizes()), c10::str(shape)));
-  return at::empty({0});  // of no size, whatever a config asks for
+  return at::empty({0});  // empty, because a config may ask for any size
 }
 
 Tensor Scope::keep(const std::string& name, const Tensor& original) const {
   Tensor t;
   try {
     t = without_inference(original.to(source_->device, dtype()).contiguous());
-  } catch (const std::exception& e) {  // no memory for it, mostly; see TensorSource::problems
+  } catch (const std::exception& e) {  // usually missing memory; see TensorSource::problems
     auto kind = is_out_of_memory(e) ? ErrorKind::out_of_memory : ErrorKind::io;
-    source_->problems.emplace_back(kind, fmt::format("tensor \"{}\" cannot be brought to {}: {}", full(name),
+    source_->problems.emplace_back(kind, fmt::format("tensor \"{}\" cannot be moved to {}: {}", full(name),
                                                      c10::str(source_->device), message_of(e)));
     t = at::empty({0});
   }
@@ -58,7 +58,7 @@ Site* Scope::site(SiteKind kind, at::IntArrayRef shape, bool bias, ConvGeometry 
   site->index = parts_->sites.size();
   site->owner = parts_.get();
 
-  // A converted copy can be made again from a mapped file at no cost in memory; a copy of a copy cannot.
+  // A converted copy can be made again from a mapped file. Keeping the mapping does not cost memory.
   auto load = [&](const char* name, at::IntArrayRef wanted, Tensor& value, Tensor& source) {
     auto from_file = original(name, wanted);
     value = keep(name, from_file);

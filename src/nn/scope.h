@@ -1,7 +1,7 @@
 #pragma once
-// How a model fills itself: a Scope names a place in the checkpoint ("down_blocks.0.resnets.1") and gives the layer
-// declared there its tensors, checked, and its site, listed. Nothing is initialised to be overwritten, registered by
-// hand, or forgotten.
+// A Scope is a place in the checkpoint, such as "down_blocks.0.resnets.1". The layer declared there gets its tensors
+// from the Scope, which checks them and lists the site of the layer. So layers do not initialise weights that are
+// overwritten later, and models do not register layers by hand.
 #include <functional>
 #include <optional>
 #include <set>
@@ -13,37 +13,37 @@ namespace lora {
 
 inline constexpr bool kNoBias = false;
 
-// Where tensors come from, and what they are to become.
+// Where the tensors of a model come from, and the dtype and device they get.
 struct TensorSource {
-  // The tensor of that name, or an undefined one. A model of random weights draws one of the wanted shape instead.
+  // Returns the tensor of that name, or an undefined tensor. For random weights, it draws a tensor of the given shape.
   std::function<Tensor(const std::string& name, at::IntArrayRef shape)> get;
-  std::string label;  // for messages: the file or folder
+  std::string label;  // the file or folder, for error messages
   Dtype dtype = Dtype::Float;
   Device device = at::kCPU;
-  // What was wrong so far. Told when the model is whole: all of it at once, and not by an exception out of a half-built
-  // aggregate, whose members GCC 12 destroys twice.
+  // The problems so far. ModelLoader::finish() throws all of them at once when the model is complete. Exceptions during
+  // the construction are not possible: GCC 12 destroys the members of a half-built aggregate twice.
   mutable std::vector<Error> problems;
 };
 
 class Scope {
  public:
-  // The root of a model. `parts` outlives every layer: each keeps it.
+  // The root of a model. All layers keep `parts`.
   Scope(std::shared_ptr<Parts> parts, std::shared_ptr<const TensorSource> source)
       : parts_(std::move(parts)), source_(std::move(source)) {}
 
   Scope operator/(const std::string& name) const;
   Scope operator/(int64_t i) const { return *this / std::to_string(i); }
-  // The same place, its tensors in that dtype whatever the model's is.
+  // The same place. Its tensors get this dtype instead of the dtype of the model.
   Scope in(Dtype dtype) const;
   Dtype dtype() const { return dtype_.value_or(source_->dtype); }
 
-  // The tensor `<path>.<name>` in dtype() and on the model's device: the file's own memory where it already is both.
-  // Where it is missing or its sizes are not `shape`, that is one of the source's problems, and an empty tensor stands
-  // in.
+  // The tensor `<path>.<name>` in dtype() and on the device of the model. If the file has it in that dtype and place,
+  // the tensor is the memory of the file. For a missing tensor, or one of another shape, it adds an entry to
+  // TensorSource::problems and returns an empty tensor.
   Tensor tensor(const std::string& name, at::IntArrayRef shape) const;
-  // Lists this place as a site, its weight [shape] and, if wanted, its bias [shape[0]] loaded.
+  // Lists this place as a site and loads its weight [shape] and, if `bias`, its bias [shape[0]].
   Site* site(SiteKind kind, at::IntArrayRef shape, bool bias, ConvGeometry geometry = {}) const;
-  // The same for the one embedding [num, dim] of token ids that a text encoder has.
+  // The same for the embedding [num, dim] of the token ids. A text encoder has one.
   Site* vocabulary(int64_t num, int64_t dim) const;
 
   const std::string& path() const { return path_; }
@@ -59,7 +59,7 @@ class Scope {
   Tensor keep(const std::string& name, const Tensor& original) const;
 };
 
-// A list of like layers under s.0, s.1, …
+// A list of n equal layers at s.0, s.1, …
 template <class Layer, class... Args>
 std::vector<Layer> repeat(const Scope& s, int64_t n, const Args&... args) {
   std::vector<Layer> layers;
@@ -67,7 +67,7 @@ std::vector<Layer> repeat(const Scope& s, int64_t n, const Args&... args) {
   return layers;
 }
 
-// A layer that is there or not.
+// A layer that only some models have.
 template <class Layer, class... Args>
 std::optional<Layer> when(bool present, const Scope& s, const Args&... args) {
   if (!present) return std::nullopt;

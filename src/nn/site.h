@@ -1,6 +1,6 @@
 #pragma once
-// A Site is one layer's weights, and the place where adapters meet a model. The table of sites by path, filled while a
-// model builds, is all that whoever attaches adapters ever sees of it.
+// A Site is the weights of one layer. Adapters act on sites. The table of sites by path is filled while a model is
+// built. It is all that the code for adapters knows of a model.
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -15,7 +15,7 @@ class RunSource;
 
 enum class SiteKind { linear, conv2d, embedding, norm };
 
-// How a convolution walks over its input; the adapters' down projection walks the same way.
+// The stride, padding, dilation and groups of a convolution. The down projection of an adapter has the same.
 struct ConvGeometry {
   std::vector<int64_t> stride{1, 1}, padding{0, 0}, dilation{1, 1};
   int64_t groups = 1;
@@ -27,23 +27,23 @@ struct Site {
   std::string path;  // as in the checkpoint, without ".weight"
   SiteKind kind = SiteKind::linear;
   ConvGeometry geometry;
-  Tensor weight, bias;  // bias undefined where the layer has none
-  // What the file holds, where weight or bias is a converted copy of it and the file is mapped: restoring reads it
-  // again. Undefined where the tensors alias the mapping themselves or came from no file.
+  Tensor weight, bias;  // bias is undefined for a layer without a bias
+  // The tensor of the file, if weight or bias is a converted copy of it and the file is mapped. The copy can be made
+  // again from it. Otherwise undefined: the weight is the mapping itself, or it is not from a file.
   Tensor weight_source, bias_source;
 
   size_t index = 0;              // in Parts::sites
-  const Parts* owner = nullptr;  // the model's parts
+  const Parts* owner = nullptr;  // the parts of the model
 };
 
-// Everything a model is made of.
+// Everything that a model consists of: all its tensors and sites, and the pipeline it belongs to.
 struct Parts {
-  StateDict tensors;  // every tensor, under the checkpoint's names
+  StateDict tensors;  // all tensors, under their names in the checkpoint
   std::vector<std::unique_ptr<Site>> sites;
   std::unordered_map<std::string, Site*> by_path;
-  const Site* vocabulary = nullptr;  // a text encoder's embedding of token ids
+  const Site* vocabulary = nullptr;  // the embedding of token ids, for a text encoder
 
-  // Who gives the model its runs, and under which number it does: set once, when a pipeline takes the model.
+  // The source of the model's runs, and the number of the model there. Set when a pipeline takes the model.
   const RunSource* source = nullptr;
   size_t component = 0;
 };

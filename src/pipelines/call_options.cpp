@@ -7,7 +7,6 @@
 
 #include "core/check.h"
 #include "core/edge.h"
-#include "core/text.h"
 #include "io/public_call.h"
 #include "nn/random.h"
 
@@ -15,7 +14,7 @@ namespace lora {
 
 namespace {
 
-// How many fields an aggregate has.
+// Counts the fields of an aggregate.
 struct Anything {
   template <class T>
   operator T() const;
@@ -50,7 +49,7 @@ void check_numbers(const CallOptions& o) {
       {"joint_attention_kwargs.scale", o.joint_attention_kwargs.scale},
   };
   for (auto [name, number] : numbers)
-    check(std::isfinite(float(number)), ErrorKind::usage, "{} is {}; it must be a finite number", name, number);
+    check(std::isfinite(float(number)), ErrorKind::usage, "{} is {}. It must be a finite number", name, number);
 }
 
 }  // namespace
@@ -60,50 +59,55 @@ void check_taken(const CallOptions& o, const Taken& taken, const char* pipeline)
   const std::pair<std::string_view, bool> given[] = {
       {"prompt_2", !o.prompt_2.empty()},
       {"prompt_3", !o.prompt_3.empty()},
-      {"negative_prompt_2", !o.negative_prompt_2.empty()},
-      {"negative_prompt_3", !o.negative_prompt_3.empty()},
-      {"guidance_rescale", o.guidance_rescale != none.guidance_rescale},
-      {"eta", o.eta != none.eta},
-      {"clip_skip", o.clip_skip.has_value()},
-      {"max_sequence_length", o.max_sequence_length != none.max_sequence_length},
-      {"pooled_prompt_embeds", o.pooled_prompt_embeds.defined()},
-      {"negative_pooled_prompt_embeds", o.negative_pooled_prompt_embeds.defined()},
       {"image", !o.image.empty()},
-      {"strength", o.strength.has_value()},
       {"mask_image", !o.mask_image.empty()},
-      {"original_size", o.original_size.has_value()},
-      {"target_size", o.target_size.has_value()},
-      {"negative_original_size", o.negative_original_size.has_value()},
-      {"negative_target_size", o.negative_target_size.has_value()},
-      {"crops_coords_top_left", o.crops_coords_top_left != none.crops_coords_top_left},
-      {"negative_crops_coords_top_left", o.negative_crops_coords_top_left != none.negative_crops_coords_top_left},
-      {"aesthetic_score", o.aesthetic_score != none.aesthetic_score},
-      {"negative_aesthetic_score", o.negative_aesthetic_score != none.negative_aesthetic_score},
+      {"strength", o.strength.has_value()},
       {"denoising_start", o.denoising_start.has_value()},
       {"denoising_end", o.denoising_end.has_value()},
+      {"negative_prompt_2", !o.negative_prompt_2.empty()},
+      {"negative_prompt_3", !o.negative_prompt_3.empty()},
+      {"eta", o.eta != none.eta},
+      {"pooled_prompt_embeds", o.pooled_prompt_embeds.defined()},
+      {"negative_pooled_prompt_embeds", o.negative_pooled_prompt_embeds.defined()},
+      {"cross_attention_kwargs", o.cross_attention_kwargs.scale != 1},
+      {"joint_attention_kwargs", o.joint_attention_kwargs.scale != 1},
+      {"guidance_rescale", o.guidance_rescale != none.guidance_rescale},
+      {"original_size", o.original_size.has_value()},
+      {"crops_coords_top_left", o.crops_coords_top_left != none.crops_coords_top_left},
+      {"target_size", o.target_size.has_value()},
+      {"negative_original_size", o.negative_original_size.has_value()},
+      {"negative_crops_coords_top_left", o.negative_crops_coords_top_left != none.negative_crops_coords_top_left},
+      {"negative_target_size", o.negative_target_size.has_value()},
+      {"aesthetic_score", o.aesthetic_score != none.aesthetic_score},
+      {"negative_aesthetic_score", o.negative_aesthetic_score != none.negative_aesthetic_score},
+      {"clip_skip", o.clip_skip.has_value()},
+      {"max_sequence_length", o.max_sequence_length != none.max_sequence_length},
       {"skip_guidance_layers", !o.skip_guidance_layers.empty()},
       {"skip_layer_guidance_scale", o.skip_layer_guidance_scale != none.skip_layer_guidance_scale},
-      {"skip_layer_guidance_start", o.skip_layer_guidance_start != none.skip_layer_guidance_start},
       {"skip_layer_guidance_stop", o.skip_layer_guidance_stop != none.skip_layer_guidance_stop},
+      {"skip_layer_guidance_start", o.skip_layer_guidance_start != none.skip_layer_guidance_start},
       {"mu", o.mu.has_value()},
       {"micro_conditioning_aesthetic_score",
        o.micro_conditioning_aesthetic_score != none.micro_conditioning_aesthetic_score},
       {"micro_conditioning_crop_coord", o.micro_conditioning_crop_coord != none.micro_conditioning_crop_coord},
       {"temperature", o.temperature != none.temperature},
-      {"cross_attention_kwargs", o.cross_attention_kwargs.scale != 1},
-      {"joint_attention_kwargs", o.joint_attention_kwargs.scale != 1},
   };
-  static_assert(fields_of<CallOptions>() == 46, "a new argument: say here, or in check_numbers, what it is");
+  static_assert(fields_of<CallOptions>() == 46, "a new argument: add it here, and to check_numbers if it is a number");
   for (auto [name, is_given] : given)
-    check(!is_given || taken.contains(name), ErrorKind::usage, "{} does not take {}; leave it out", pipeline, name);
+    check(!is_given || taken.contains(name), ErrorKind::usage, "{} does not take {}. Leave it out", pipeline, name);
   check_numbers(o);
-  check(o.num_images_per_prompt >= 1, ErrorKind::usage, "num_images_per_prompt is {}; it must be at least 1",
+  check(o.num_images_per_prompt >= 1, ErrorKind::usage, "num_images_per_prompt is {}. It must be at least 1",
         o.num_images_per_prompt);
+}
+
+void check_scheduler(const DiffusionPipeline& pipe) {
+  check(pipe.scheduler != nullptr, ErrorKind::usage, "the pipeline has no scheduler. Set its scheduler");
 }
 
 int64_t count_prompts(const Prompts& prompt, const CallOptions& options) {
   check(prompt.empty() == options.prompt_embeds.defined(), ErrorKind::usage,
-        "give either a prompt or prompt_embeds, not {}", prompt.empty() ? "neither" : "both");
+        "the call has {}. Give either a prompt or prompt_embeds",
+        prompt.empty() ? "neither a prompt nor prompt_embeds" : "both a prompt and prompt_embeds");
   if (!prompt.empty()) return int64_t(prompt.size());
   check_argument("prompt_embeds", options.prompt_embeds, at::kFloat, {-1, -1, -1});
   return options.prompt_embeds.size(0);
@@ -111,14 +115,15 @@ int64_t count_prompts(const Prompts& prompt, const CallOptions& options) {
 
 void check_argument(const char* name, const Tensor& t, Dtype like, at::IntArrayRef shape) {
   auto fits = [&](int64_t i) { return shape[size_t(i)] == -1 ? t.size(i) > 0 : t.size(i) == shape[size_t(i)]; };
-  bool tokens = like == at::kLong;
-  bool numbers = tokens ? t.scalar_type() == at::kLong : t.is_floating_point();
-  bool here = t.layout() == at::kStrided && !t.is_meta();
-  bool whole = numbers && here && t.dim() == int64_t(shape.size());
-  for (int64_t i = 0; whole && i < t.dim(); ++i) whole = fits(i);
-  check(whole, ErrorKind::bad_shape, "{}: {}{} of shape {}; {} of shape {} are wanted, where -1 is any size", name,
-        here ? "" : "sparse or without memory, ", to_string(t.scalar_type()), c10::str(t.sizes()),
-        tokens ? "int64 tokens" : "floats", c10::str(shape));
+  const bool integers = like == at::kLong;
+  const bool right_numbers = integers ? t.scalar_type() == at::kLong : t.is_floating_point();
+  const bool dense = t.layout() == at::kStrided && !t.is_meta();
+  bool valid = right_numbers && dense && t.dim() == int64_t(shape.size());
+  for (int64_t i = 0; valid && i < t.dim(); ++i) valid = fits(i);
+  const char* layout = dense ? "dense" : t.is_meta() ? "meta" : "sparse";
+  check(valid, ErrorKind::bad_shape,
+        "{} is a {} tensor of {} with shape {}. It must be a dense tensor of {} with shape {}, where -1 is any size",
+        name, layout, to_string(t.scalar_type()), c10::str(t.sizes()), integers ? "int64" : "floats", c10::str(shape));
 }
 
 TextEmbeddings given_embeddings(const CallOptions& o, bool negative, int64_t prompts, TextWidths widths) {
@@ -126,42 +131,42 @@ TextEmbeddings given_embeddings(const CallOptions& o, bool negative, int64_t pro
   const auto& pooled = negative ? o.negative_pooled_prompt_embeds : o.pooled_prompt_embeds;
   const std::string name = negative ? "negative_prompt_embeds" : "prompt_embeds";
   const std::string pooled_name = negative ? "negative_pooled_prompt_embeds" : "pooled_prompt_embeds";
-  check(embeds.defined() || !pooled.defined(), ErrorKind::usage, "{} is given without {}", pooled_name, name);
+  check(embeds.defined() || !pooled.defined(), ErrorKind::usage, "{} is given without {}. Give both", pooled_name,
+        name);
   if (!embeds.defined()) return {};
   check(!negative || o.negative_prompt.empty(), ErrorKind::usage,
-        "give either a negative_prompt or negative_prompt_embeds, not both");
+        "the call has both a negative_prompt and negative_prompt_embeds. Give one of them");
   auto rows = [&](const Tensor& t) { return t.dim() > 0 && t.size(0) == 1 ? 1 : prompts; };
   check_argument(name.c_str(), embeds, at::kFloat, {rows(embeds), -1, widths.states});
   if (widths.pooled == 0) return {embeds, {}};
-  check(pooled.defined(), ErrorKind::usage, "{} is given without {}", name, pooled_name);
+  check(pooled.defined(), ErrorKind::usage, "{} is given without {}. This model needs both", name, pooled_name);
   check_argument(pooled_name.c_str(), pooled, at::kFloat, {rows(pooled), widths.pooled});
   return {embeds, pooled};
 }
 
-std::vector<std::string> spread(const Prompts& texts, const std::vector<std::string>& otherwise, int64_t prompts,
-                                int64_t repeats, const char* name) {
-  std::vector<std::string> all = texts;
-  if (all.empty()) all = otherwise;
+std::vector<std::string> spread(const Prompts& texts, int64_t prompts, int64_t repeats, const char* name) {
+  auto all = texts.values();
   if (all.size() == 1) all.resize(size_t(prompts), all.front());
-  check(int64_t(all.size()) == prompts, ErrorKind::usage, "{} {} for {} prompts; give one for all, or one each",
-        all.size(), replace_all(name, "_prompt", " prompt") + "s", prompts);
+  check(int64_t(all.size()) == prompts, ErrorKind::usage,
+        "{} has {} texts for {} prompts. Give one for all prompts, or one for each", name, all.size(), prompts);
   std::vector<std::string> each;
   for (const auto& text : all) each.insert(each.end(), size_t(repeats), text);
   return each;
 }
 
 std::vector<std::string> spread_prompts(const Prompts& prompt) {
-  check(!prompt.empty(), ErrorKind::usage, "prompt is empty; give at least one text");
-  return prompt;
+  check(!prompt.empty(), ErrorKind::usage, "prompt is empty. Give at least one text");
+  return prompt.values();
 }
 
 std::vector<std::string> spread_prompts(const Prompts& texts, const std::vector<std::string>& first, const char* name) {
-  return texts.empty() ? first : spread(texts, {}, int64_t(first.size()), 1, name);
+  return texts.empty() ? first : spread(texts, int64_t(first.size()), 1, name);
 }
 
-std::vector<at::Generator> generators(const std::vector<uint64_t>& seeds, int64_t images) {
+std::vector<at::Generator> generators(const OneOrMany<uint64_t>& seeds, int64_t images) {
   check(seeds.size() <= 1 || int64_t(seeds.size()) == images, ErrorKind::usage,
-        "{} seeds for {} images; give one for all, or one an image", seeds.size(), images);
+        "there are {} seeds for {} images. Give one seed for the whole batch, or one for each image", seeds.size(),
+        images);
   if (seeds.empty()) return {make_generator(std::random_device()())};
   std::vector<at::Generator> all;
   for (auto seed : seeds) all.push_back(make_generator(seed));
@@ -176,7 +181,7 @@ void report_step(const CallOptions& options, int step, int steps, const Tensor& 
   check(callers([&] { return options.callback_on_step_end(end); }), ErrorKind::cancelled,
         "cancelled after step {} of {}", step + 1, steps);
   if (latents.is_same(before)) return;
-  check(latents.defined(), ErrorKind::usage, "callback_on_step_end left no latents");
+  check(latents.defined(), ErrorKind::usage, "callback_on_step_end left undefined latents. Leave a tensor");
   check_argument("callback_on_step_end's latents", latents, before.scalar_type(), before.sizes());
   latents = without_inference(latents.detach().to(before.device(), before.scalar_type()));
 }

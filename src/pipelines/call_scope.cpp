@@ -14,7 +14,8 @@ CallScope::CallScope(const AdapterRegistry& registry, const CallOptions& options
       options_{.adapters = options.adapters, .per_image = options.adapters_per_image, .scale = scale},
       image_(std::move(image)) {
   check(options_.per_image.empty() || int64_t(options_.per_image.size()) == images, ErrorKind::usage,
-        "adapters_per_image has {} lists for {} images", options_.per_image.size(), images);
+        "adapters_per_image has {} lists for {} images. Give one list for each image", options_.per_image.size(),
+        images);
   const auto& snapshot = AdapterRegistry::of(pin_);
   auto lists = options_.per_image;
   if (options_.adapters) lists.push_back(*options_.adapters);

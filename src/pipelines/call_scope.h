@@ -1,5 +1,5 @@
 #pragma once
-// One call of a pipeline: one snapshot of all its models from beginning to end, with the call's own adapters.
+// One call of a pipeline: one snapshot of all its models from beginning to end, and the call's own adapters.
 #include <list>
 
 #include "loaders/call_adapters.h"
@@ -9,14 +9,15 @@ namespace lora {
 
 class CallScope {
  public:
-  // `image`: what masks are over. `scale` multiplies every adapter's weight. Throws Error{not_found} for adapters that
-  // are not loaded, Error{usage} where adapters_per_image has not a list an image, or what it says makes no sense.
+  // `scale` multiplies every adapter's weight. `image` is what the adapters' masks cover. Throws Error{not_found} for
+  // an adapter that is not loaded, Error{usage} where adapters_per_image does not have one list for each image, and for
+  // an adapter's values that are out of range.
   CallScope(const AdapterRegistry& registry, const CallOptions& options, int64_t images, double scale,
             LatentImage image);
   CallScope(const CallScope&) = delete;
   CallScope& operator=(const CallScope&) = delete;
 
-  // A run of one component with what applies at a step.
+  // A run of one component with the adapters that apply at a step.
   RunScope on(const std::string& component, int step, int steps);
   uint64_t snapshot() const { return pin_.snapshot()->number; }
 
@@ -25,7 +26,7 @@ class CallScope {
   SnapshotScope pin_;
   CallAdapterOptions options_;
   LatentImage image_;
-  std::list<CallAdapters> adapters_;  // by component
+  std::list<CallAdapters> adapters_;  // of each component
 };
 
 }  // namespace lora

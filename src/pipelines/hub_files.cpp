@@ -13,7 +13,7 @@ namespace {
 
 constexpr const char* kIndex = "model_index.json";
 
-// Of any library: tokenizers' and schedulers' folders may hold models too.
+// A model file of any library: a folder of a tokenizer or a scheduler may hold some.
 bool is_model(const fs::path& file) {
   auto extension = file.extension();
   return is_weight_file(file) || extension == ".h5" || extension == ".msgpack" || extension == ".onnx" ||
@@ -28,13 +28,14 @@ std::vector<std::string> top_level_checkpoints(const std::vector<std::string>& f
   return found;
 }
 
-// All files of a folder that are no models.
+// All files of a folder that are not model files.
 std::vector<std::string> small_files(const Repository& repository, const std::string& folder) {
   std::vector<std::string> found;
   for (const auto& file : repository.files)
     if (file.starts_with(folder + "/") && !is_model(file)) found.push_back(file);
-  check(!found.empty(), ErrorKind::not_found, "{}: the pipeline needs the folder {}, which is not there; there are: {}",
-        repository.label, folder, listing(repository.files));
+  check(!found.empty(), ErrorKind::not_found,
+        "{}: the pipeline needs the folder {}, which the repository does not have. It has: {}", repository.label,
+        folder, listing(repository.files));
   return found;
 }
 
@@ -45,12 +46,12 @@ fs::path fetch_index(Repository& repository) {
   if (repository.snapshot.listed() && std::find(files.begin(), files.end(), kIndex) == files.end()) {
     auto checkpoints = top_level_checkpoints(files);
     auto advice = checkpoints.empty()
-                      ? "there are: " + listing(files)
+                      ? "It has: " + listing(files)
                       : fmt::format(
-                            "it has single-file checkpoints: {}. `lora download {} {}` brings one of them, "
-                            "which can be opened by the path that it prints",
+                            "It has single-file checkpoints: {}. `lora download {} {}` downloads one of them and "
+                            "prints its path. Open that path",
                             listing(checkpoints), repository.repo_id, checkpoints.front());
-    fail(ErrorKind::not_found, "{}: no {} in this repository, so it is no diffusers pipeline; {}", repository.label,
+    fail(ErrorKind::not_found, "{}: the repository has no {}, so it is not a diffusers pipeline. {}", repository.label,
          kIndex, advice);
   }
   return repository.snapshot.fetch({kIndex});

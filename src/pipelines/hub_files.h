@@ -1,17 +1,16 @@
 #pragma once
-// A pipeline's files in a repository on the Hugging Face Hub: those that are needed, and no others.
+// Downloads a pipeline's files from a repository on the Hugging Face Hub: only those that it needs.
 #include <nlohmann/json.hpp>
 
 #include "checkpoints/repository.h"
 
 namespace lora {
 
-// Brings model_index.json into the cache; the folder that it is in. Throws Error{not_found} for repositories of other
-// things.
+// Downloads model_index.json and returns its folder in the cache. Throws Error{not_found} for a repository without one.
 std::filesystem::path fetch_index(Repository& repository);
 
-// Brings what these models (components to their classes) are opened from, and the tokenizers and the scheduler beside
-// them. What is missing is an error before the weights come.
+// Downloads the files of these models, which map components to classes, and of the tokenizers and the scheduler. Throws
+// Error{not_found} for a missing file before it downloads weights.
 void fetch_components(Repository& repository, const std::map<std::string, std::string>& models,
                       const std::string& variant);
 

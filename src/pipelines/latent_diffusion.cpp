@@ -6,13 +6,12 @@
 #include <cmath>
 
 #include "core/check.h"
-#include "core/text.h"
 #include "io/png.h"
 #include "io/public_call.h"
 #include "loaders/registry_of.h"
 #include "nn/random.h"
-#include "pipelines/pictures.h"
-#include "pipelines/pipeline_files.h"
+#include "pipelines/batch.h"
+#include "pipelines/image_processor.h"
 
 namespace lora {
 
@@ -36,29 +35,27 @@ Tensor guidance_scale_embedding(double w, int64_t images, int64_t dim) {
   return dim % 2 ? at::constant_pad_nd(embedding, {0, 1}) : embedding;
 }
 
-// Fewer rows for a batch: all of them over and over, as diffusers repeats pictures and masks.
+// Repeats all rows until there is one for each image, as diffusers does with images and masks.
 Tensor tiled(const Tensor& t, int64_t images, const char* name) {
-  check(images % t.size(0) == 0, ErrorKind::usage, "{} {}s for {} pictures; give one for all, or one each", t.size(0),
-        name, images);
+  check(images % t.size(0) == 0, ErrorKind::usage,
+        "{} has {} images for a batch of {}. Give one for all prompts, or one for each", name, t.size(0), images);
   return t.size(0) == images ? t : t.repeat({images / t.size(0), 1, 1, 1});
 }
 
-bool within(const std::optional<double>& fraction) { return fraction && *fraction > 0 && *fraction < 1; }
+bool is_inside_run(const std::optional<double>& fraction) { return fraction && *fraction > 0 && *fraction < 1; }
 
 }  // namespace
 
 class LatentDiffusionPipeline::Call {
  public:
   Call(const LatentDiffusionPipeline& pipe, const Prompts& prompt, const CallOptions& options)
-      : pipe_(pipe), prompt_(prompt), o_(options), traits_(pipe.traits()) {
-    check_taken(o_, traits_.takes, pipe.class_name());
-    pipe.check_scheduler();
-    prompts_ = count_prompts(prompt, o_);
-    images_ = prompts_ * o_.num_images_per_prompt;
-    given_ = given_embeddings(o_, /*negative=*/false, prompts_, traits_.text);
-    given_negative_ = given_embeddings(o_, /*negative=*/true, prompts_, traits_.text);
+      : pipe_(pipe),
+        o_(options),
+        traits_(pipe.traits()),
+        batch_(pipe, prompt, options, traits_.takes, traits_.text),
+        images_(batch_.images()) {
     check_mode();
-    set_size();
+    batch_.set_size(traits_.sample_size * pipe.vae.scale_factor(), size_multiple());
     if (o_.latents.defined()) check_argument("latents", o_.latents, at::kFloat, latent_shape());
   }
 
@@ -66,12 +63,11 @@ class LatentDiffusionPipeline::Call {
 
  private:
   const LatentDiffusionPipeline& pipe_;
-  const Prompts& prompt_;
   const CallOptions& o_;
   const Traits traits_;
-  int64_t prompts_, images_, height_, width_;  // pixels
-  TextEmbeddings given_, given_negative_;      // in place of texts
-  int64_t extra_ = 0;                          // channels of the denoiser beyond the latents'
+  Batch batch_;
+  const int64_t images_;
+  int64_t extra_ = 0;  // input channels of the denoiser beyond those of the latents
   double guidance_scale_ = 0;
   bool guided_ = false;
 
@@ -85,71 +81,61 @@ class LatentDiffusionPipeline::Call {
   Device device() const { return pipe_.device(); }
   double strength() const { return o_.strength.value_or(inpaints() ? traits_.inpaint_strength : traits_.strength); }
   int count() const { return end_ - begin_; }
-  std::vector<int64_t> latent_shape() const {
+  int64_t size_multiple() const { return pipe_.vae.scale_factor() * traits_.patch_size; }
+  std::vector<int64_t> latent_shape(int64_t rows) const {
     auto factor = pipe_.vae.scale_factor();
-    return {images_, pipe_.vae.latent_channels(), height_ / factor, width_ / factor};
+    return {rows, pipe_.vae.latent_channels(), batch_.height() / factor, batch_.width() / factor};
   }
+  std::vector<int64_t> latent_shape() const { return latent_shape(images_); }
 
   void check_mode();
-  void set_size();
   void set_timesteps();
   TextEmbeddings embed(CallScope& scope, bool negative) const;
   Conditions conditions(CallScope& scope) const;
   Tensor time_ids() const;
+  std::vector<at::Generator> generators_of(const Tensor& pixels) const;
   Tensor encode(const Tensor& pixels) const;
-  Tensor start();
+  Tensor first_latents();
   void prepare_mask();
-  Tensor guide(const Tensor& latents, const Tensor& t, const Conditions& given, int i) const;
+  Tensor predict(const Tensor& latents, const Tensor& t, const Conditions& conditions, int i) const;
 };
 
-// ---- What is asked --------------------------------------------------------------------------------------------------
+// ---- Arguments ------------------------------------------------------------------------------------------------------
 
 void LatentDiffusionPipeline::Call::check_mode() {
   for (const auto& image : o_.image) check_pixels(image, "image");
   for (const auto& image : o_.mask_image) check_pixels(image, "mask_image");
   for (auto layer : o_.skip_guidance_layers)
     check(layer >= 0 && layer < traits_.layers, ErrorKind::usage,
-          "skip_guidance_layers has {}; the model has the layers 0 to {}", layer, traits_.layers - 1);
-  check(o_.mask_image.empty() || !o_.image.empty(), ErrorKind::usage, "mask_image is given without an image to mask");
-  check(!o_.strength || !o_.image.empty(), ErrorKind::usage, "strength is given without an image to start from");
-  check(strength() > 0 && strength() <= 1, ErrorKind::usage, "strength is {}; it must be in (0, 1]", strength());
+          "skip_guidance_layers has {}. The model has layers 0 to {}", layer, traits_.layers - 1);
+  check(o_.mask_image.empty() || !o_.image.empty(), ErrorKind::usage, "mask_image needs an image. Give one");
+  check(!o_.strength || !o_.image.empty(), ErrorKind::usage, "strength needs an image to start from. Give one");
+  check(strength() > 0 && strength() <= 1, ErrorKind::usage, "strength is {}. It must be above 0 and at most 1",
+        strength());
   check(!o_.denoising_start || o_.latents.defined() || !o_.image.empty(), ErrorKind::usage,
-        "denoising_start needs the latents of the run before it, or an image");
+        "denoising_start needs an image, or the latents of the run before it. Give one of them");
   auto latent = pipe_.vae.latent_channels();
   extra_ = traits_.in_channels - latent;
   check(extra_ == 0 || extra_ == latent + 1, ErrorKind::unsupported,
-        "the denoiser has {} input channels; {} or, for inpainting, {} go with this VAE", traits_.in_channels, latent,
-        2 * latent + 1);
-  check(extra_ == 0 || inpaints(), ErrorKind::usage, "this is a model for inpainting: give an image and a mask_image");
-}
-
-void LatentDiffusionPipeline::Call::set_size() {
-  auto multiple = pipe_.vae.scale_factor() * traits_.patch_size;
-  auto own = traits_.sample_size * pipe_.vae.scale_factor();
-  auto side = [&](int given, int Image::*of) {
-    if (given) return int64_t(given);
-    return o_.image.empty() ? own : o_.image.front().*of / multiple * multiple;
-  };
-  height_ = side(o_.height, &Image::height);
-  width_ = side(o_.width, &Image::width);
-  check(height_ > 0 && width_ > 0 && height_ % multiple == 0 && width_ % multiple == 0, ErrorKind::usage,
-        "the size is {}x{}; width and height must be multiples of {}", width_, height_, multiple);
+        "the denoiser has {} input channels. With this VAE it must have {}, or for inpainting {}", traits_.in_channels,
+        latent, 2 * latent + 1);
+  check(extra_ == 0 || inpaints(), ErrorKind::usage, "this model is for inpainting. Give an image and a mask_image");
 }
 
 void LatentDiffusionPipeline::Call::set_timesteps() {
   scheduler_ = pipe_.scheduler->clone();
   auto steps = o_.num_inference_steps.value_or(traits_.steps);
-  auto factor = pipe_.vae.scale_factor() * traits_.patch_size;
-  auto mu = o_.mu ? o_.mu : pipe_.mu((height_ / factor) * (width_ / factor));
+  auto patch = size_multiple();
+  auto mu = o_.mu ? o_.mu : pipe_.mu((batch_.height() / patch) * (batch_.width() / patch));
   scheduler_->set_timesteps(steps, {.mu = mu});
   auto timesteps = scheduler_->timesteps();
   end_ = int(timesteps.size(0));
 
   auto cutoff = [&](double fraction) {
-    auto trained = config_of(*scheduler_).value("num_train_timesteps", 1000);
+    auto trained = double(scheduler_->num_train_timesteps().value_or(1000));
     return double(std::lround(trained - fraction * trained));
   };
-  if (within(o_.denoising_start)) {
+  if (is_inside_run(o_.denoising_start)) {
     auto left = timesteps.lt(cutoff(*o_.denoising_start)).sum().item<int64_t>();
     if (scheduler_->order() == 2 && left % 2 == 0) ++left;
     begin_ = end_ - int(left);
@@ -158,52 +144,34 @@ void LatentDiffusionPipeline::Call::set_timesteps() {
     auto left_out = traits_.rounds_strength_down ? steps - std::min(int(kept), steps) : int(steps - kept);
     begin_ = left_out * scheduler_->order();
   }
-  if (within(o_.denoising_end)) {
-    check(!within(o_.denoising_start) || *o_.denoising_start < *o_.denoising_end, ErrorKind::usage,
-          "denoising_start {} is not before denoising_end {}", o_.denoising_start.value_or(0), *o_.denoising_end);
+  if (is_inside_run(o_.denoising_end)) {
+    check(!is_inside_run(o_.denoising_start) || *o_.denoising_start < *o_.denoising_end, ErrorKind::usage,
+          "denoising_start is {} and denoising_end is {}. The start must come first", o_.denoising_start.value_or(0),
+          *o_.denoising_end);
     end_ = begin_ + int(timesteps.slice(0, begin_).ge(cutoff(*o_.denoising_end)).sum().item<int64_t>());
   }
-  check(begin_ < end_, ErrorKind::usage, "of {} steps, strength {:g} leaves none", steps, strength());
+  check(begin_ < end_, ErrorKind::usage,
+        "the run has no steps: none of the {} steps is left. Raise num_inference_steps or strength, or widen the range "
+        "from denoising_start to denoising_end",
+        steps);
   scheduler_->set_begin_index(begin_);
 }
 
 // ---- Text -----------------------------------------------------------------------------------------------------------
 
 TextEmbeddings LatentDiffusionPipeline::Call::embed(CallScope& scope, bool negative) const {
-  // Where images have adapters of their own, each image's text is encoded with them.
-  auto repeats = o_.adapters_per_image.empty() ? 1 : int64_t(o_.num_images_per_prompt);
   Texts texts{.max_sequence_length = o_.max_sequence_length, .call = &scope, .steps = count()};
-  const Prompts* given[2][3] = {{&prompt_, &o_.prompt_2, &o_.prompt_3},
-                                {&o_.negative_prompt, &o_.negative_prompt_2, &o_.negative_prompt_3}};
-  const char* names[2][3] = {{"prompt", "prompt_2", "prompt_3"},
-                             {"negative_prompt", "negative_prompt_2", "negative_prompt_3"}};
-  std::vector<std::string> first = *given[negative][0];
-  if (first.empty()) first = {""};
-  for (int i = 0; i < 3; ++i)
-    texts.by_encoder[i] = spread(*given[negative][i], first, prompts_, repeats, names[negative][i]);
+  for (int i = 0; i < 3; ++i) texts.by_encoder[i] = batch_.texts(negative, i);
   if (!negative) texts.clip_skip = o_.clip_skip;
   return pipe_.embed(texts);
 }
 
 LatentDiffusionPipeline::Conditions LatentDiffusionPipeline::Call::conditions(CallScope& scope) const {
-  auto each_image = [&](const Tensor& t) {
-    if (!t.defined()) return t;
-    auto own = t.to(device(), dtype());
-    return own.size(0) == images_ ? own : own.repeat_interleave(images_ / own.size(0), 0);
-  };
-  auto text = given_.prompt_embeds.defined() ? given_ : embed(scope, /*negative=*/false);
-  Conditions all{.embeds = each_image(text.prompt_embeds), .pooled = each_image(text.pooled)};
-  if (guided_) {
-    auto without = given_negative_.prompt_embeds.defined() ? given_negative_ : pipe_.no_text(text, o_);
-    if (!without.prompt_embeds.defined()) without = embed(scope, /*negative=*/true);
-    auto embeds = each_image(without.prompt_embeds);
-    check(embeds.sizes() == all.embeds.sizes(), ErrorKind::bad_shape,
-          "negative_prompt_embeds have shape {}, prompt_embeds {}", c10::str(embeds.sizes()),
-          c10::str(all.embeds.sizes()));
-    all.embeds = at::cat({embeds, all.embeds});
-    if (all.pooled.defined()) all.pooled = at::cat({each_image(without.pooled), all.pooled});
-  }
-  all.time_ids = time_ids();
+  auto text = batch_.embeddings(guided_, [&](bool negative, const TextEmbeddings& positive) {
+    auto own = negative ? pipe_.without_negative_prompt(positive, o_) : TextEmbeddings();
+    return own.prompt_embeds.defined() ? own : embed(scope, negative);
+  });
+  Conditions all{.embeds = text.prompt_embeds, .pooled = text.pooled, .time_ids = time_ids(), .timestep_cond = {}};
   if (auto dim = traits_.time_cond_proj_dim)
     all.timestep_cond = guidance_scale_embedding(guidance_scale_ - 1, images_, dim).to(device(), dtype());
   return all;
@@ -211,7 +179,7 @@ LatentDiffusionPipeline::Conditions LatentDiffusionPipeline::Call::conditions(Ca
 
 Tensor LatentDiffusionPipeline::Call::time_ids() const {
   auto rows = [&](bool negative) {
-    auto ids = pipe_.time_ids(o_, int(height_), int(width_), negative);
+    auto ids = pipe_.time_ids(o_, int(batch_.height()), int(batch_.width()), negative);
     return ids.defined() ? ids.to(device(), dtype()).expand({images_, -1}) : ids;
   };
   auto own = rows(false);
@@ -220,23 +188,27 @@ Tensor LatentDiffusionPipeline::Call::time_ids() const {
 
 // ---- Latents --------------------------------------------------------------------------------------------------------
 
-Tensor LatentDiffusionPipeline::Call::encode(const Tensor& pixels) const {
+std::vector<at::Generator> LatentDiffusionPipeline::Call::generators_of(const Tensor& pixels) const {
   auto generators = step_options_.generators;
   if (generators.size() > 1) generators.resize(size_t(pixels.size(0)));
+  return generators;
+}
+
+Tensor LatentDiffusionPipeline::Call::encode(const Tensor& pixels) const {
   const auto& vae = pipe_.vae;
-  auto latents = vae.encode(pixels.to(vae.device(), vae.dtype())).sample(generators);
+  auto latents = vae.encode(pixels.to(vae.device(), vae.dtype())).sample(generators_of(pixels));
   return ((latents - vae.shift_factor()) * vae.scaling_factor()).to(device(), dtype());
 }
 
-// The latents that the first step takes. Random numbers are drawn in the order of diffusers' pipelines.
-Tensor LatentDiffusionPipeline::Call::start() {
+// The latents that the first step takes. Draws random numbers in the order of diffusers' pipelines.
+Tensor LatentDiffusionPipeline::Call::first_latents() {
   const auto shape = latent_shape();
   auto given = o_.latents.defined() ? o_.latents.to(device(), dtype()) : Tensor();
   if (o_.image.empty() && o_.denoising_start) return given;
 
   bool from_noise = o_.image.empty() || (inpaints() && strength() == 1);
   if (!o_.image.empty() && !(from_noise && extra_)) {
-    auto pixels = to_pixels(o_.image, height_, width_);
+    auto pixels = to_pixels(o_.image.values(), batch_.height(), batch_.width());
     if (!inpaints() && step_options_.generators.size() > 1) pixels = tiled(pixels, images_, "image");
     image_latents_ = tiled(encode(pixels), images_, "image");
     if (o_.denoising_start) return image_latents_;
@@ -248,38 +220,35 @@ Tensor LatentDiffusionPipeline::Call::start() {
 }
 
 void LatentDiffusionPipeline::Call::prepare_mask() {
-  auto factor = pipe_.vae.scale_factor();
-  auto mask = to_mask(o_.mask_image, height_, width_);
-  auto small = at::upsample_nearest2d(mask, {height_ / factor, width_ / factor});
+  const auto shape = latent_shape();
+  auto mask = to_mask(o_.mask_image.values(), batch_.height(), batch_.width());
+  auto small = at::upsample_nearest2d(mask, {shape[2], shape[3]});
   mask_ = tiled(small.to(device(), dtype()), images_, "mask_image");
-  auto pixels = to_pixels(o_.image, height_, width_);
+  auto pixels = to_pixels(o_.image.values(), batch_.height(), batch_.width());
   if (extra_) {
     masked_latents_ = tiled(encode(pixels * mask.lt(0.5)), images_, "image");
     return;
   }
-  // What the masked picture's encoding would draw: later draws come after it.
-  auto generators = step_options_.generators;
-  if (generators.size() > 1) generators.resize(size_t(pixels.size(0)));
-  randn_tensor({pixels.size(0), pipe_.vae.latent_channels(), height_ / factor, width_ / factor}, generators, dtype(),
-               device());
+  // diffusers encodes the masked image here too. This draws the same numbers, so that later draws are the same.
+  randn_tensor(latent_shape(pixels.size(0)), generators_of(pixels), dtype(), device());
 }
 
 // ---- The run --------------------------------------------------------------------------------------------------------
 
-Tensor LatentDiffusionPipeline::Call::guide(const Tensor& latents, const Tensor& t, const Conditions& given,
-                                            int i) const {
+Tensor LatentDiffusionPipeline::Call::predict(const Tensor& latents, const Tensor& t, const Conditions& conditions,
+                                              int i) const {
   auto input = scheduler_->scale_model_input(guided_ ? at::cat({latents, latents}) : latents, t);
   if (extra_) {
-    auto shown = at::cat({mask_, masked_latents_}, 1);
-    input = at::cat({input, guided_ ? at::cat({shown, shown}) : shown}, 1);
+    auto masked = at::cat({mask_, masked_latents_}, 1);
+    input = at::cat({input, guided_ ? at::cat({masked, masked}) : masked}, 1);
   }
-  auto predicted = pipe_.predict(input, t, given);
+  auto predicted = pipe_.predict(input, t, conditions);
   if (!guided_) return predicted;
   auto halves = predicted.chunk(2);
-  auto guided = halves[0] + guidance_scale_ * (halves[1] - halves[0]);
+  auto guided = guide(halves, guidance_scale_);
   bool skips = i > count() * o_.skip_layer_guidance_start && i < count() * o_.skip_layer_guidance_stop;
   if (!o_.skip_guidance_layers.empty() && skips) {
-    Conditions positive{.embeds = given.embeds.chunk(2)[1], .pooled = given.pooled.chunk(2)[1]};
+    Conditions positive{.embeds = conditions.embeds.chunk(2)[1], .pooled = conditions.pooled.chunk(2)[1]};
     auto without = pipe_.predict(input.chunk(2)[1], t, positive, o_.skip_guidance_layers);
     guided = guided + (halves[1] - without) * o_.skip_layer_guidance_scale;
   }
@@ -291,19 +260,19 @@ Tensor LatentDiffusionPipeline::Call::run() {
   guided_ = guidance_scale_ > 1 && traits_.time_cond_proj_dim == 0;
   set_timesteps();
   step_options_ = {.eta = o_.eta, .generators = generators(o_.seed, images_)};
-  // One snapshot of all adapters for the whole run, whatever is set or loaded meanwhile.
+  // One snapshot of all adapters for the whole run: what other threads set or load meanwhile does not matter.
   const auto shape = latent_shape();
   CallScope scope(registry_of(pipe_), o_, images_, o_.cross_attention_kwargs.scale * o_.joint_attention_kwargs.scale,
                   {traits_.denoiser, shape[2], shape[3]});
-  auto given = conditions(scope);
-  auto latents = start();
+  const auto fixed = conditions(scope);
+  auto latents = first_latents();
   if (inpaints()) prepare_mask();
 
   auto timesteps = scheduler_->timesteps();
   for (int i = 0; i < count(); ++i) {
     auto t = timesteps[begin_ + i];
-    auto pass = scope.on(traits_.denoiser, i, count());
-    latents = scheduler_->step(guide(latents, t, given, i), t, latents, step_options_).prev_sample;
+    auto run = scope.on(traits_.denoiser, i, count());
+    latents = scheduler_->step(predict(latents, t, fixed, i), t, latents, step_options_).prev_sample;
     if (inpaints() && !extra_) {
       auto kept = image_latents_;
       if (i + 1 < count()) kept = scheduler_->add_noise(kept, noise_, timesteps[begin_ + i + 1].reshape(1));
@@ -330,11 +299,19 @@ std::vector<Image> LatentDiffusionPipeline::decode_latents(const Tensor& latents
   });
 }
 
-TextEmbeddings LatentDiffusionPipeline::no_text(const TextEmbeddings&, const CallOptions&) const { return {}; }
+TextEmbeddings LatentDiffusionPipeline::without_negative_prompt(const TextEmbeddings&, const CallOptions&) const {
+  return {};
+}
 
 Tensor LatentDiffusionPipeline::time_ids(const CallOptions&, int, int, bool) const { return {}; }
 
 std::optional<double> LatentDiffusionPipeline::mu(int64_t) const { return {}; }
+
+TextEmbeddings LatentDiffusionPipeline::Texts::clip(const char* component, const CLIPTextModel& model,
+                                                    const CLIPTokenizer& tokenizer, int encoder) const {
+  return run(component, model,
+             [&] { return penultimate(model, tokenize(tokenizer, model, by_encoder[encoder]), clip_skip); });
+}
 
 Tensor tokenize(const CLIPTokenizer& tokenizer, const CLIPTextModel& model, const std::vector<std::string>& texts) {
   auto with_words = tokenizer.with_words(model.added_words());
@@ -346,8 +323,8 @@ Tensor tokenize(const CLIPTokenizer& tokenizer, const CLIPTextModel& model, cons
 TextEmbeddings penultimate(const CLIPTextModel& model, const Tensor& ids, std::optional<int> clip_skip) {
   const auto skipped = int64_t(clip_skip.value_or(0)) + 1;
   check(skipped >= 1 && skipped <= model.num_hidden_layers(), ErrorKind::usage,
-        "clip_skip {} is not in 0 … {}: this pipeline reads the last layer but one", clip_skip.value_or(0),
-        model.num_hidden_layers() - 1);
+        "clip_skip is {}. It must be 0 to {}, as this pipeline reads the states before the last layer",
+        clip_skip.value_or(0), model.num_hidden_layers() - 1);
   auto out = model(ids);
   return {out.hidden_states[out.hidden_states.size() - 1 - size_t(skipped)], out.text_embeds};
 }

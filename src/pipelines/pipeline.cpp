@@ -1,6 +1,8 @@
 #include "core/check.h"
 #include "io/public_call.h"
+#include "loaders/registry_of.h"
 #include "lora/pipelines.h"
+#include "pipelines/call_options.h"
 #include "pipelines/pipeline_files.h"
 
 namespace lora {
@@ -8,37 +10,40 @@ namespace lora {
 namespace fs = std::filesystem;
 
 StableDiffusionPipeline StableDiffusionPipeline::from_pretrained(const fs::path& path, const PipelineOptions& options) {
-  return public_call([&] { return open({path, options, PipelineFamily::stable_diffusion}); });
+  return public_call([&] { return open({path, options, "StableDiffusionPipeline"}); });
 }
 
 StableDiffusionXLPipeline StableDiffusionXLPipeline::from_pretrained(const fs::path& path,
                                                                      const PipelineOptions& options) {
-  return public_call([&] { return open({path, options, PipelineFamily::stable_diffusion_xl}); });
+  return public_call([&] { return open({path, options, "StableDiffusionXLPipeline"}); });
 }
 
 StableDiffusion3Pipeline StableDiffusion3Pipeline::from_pretrained(const fs::path& path,
                                                                    const PipelineOptions& options) {
-  return public_call([&] { return open({path, options, PipelineFamily::stable_diffusion_3}); });
+  return public_call([&] { return open({path, options, "StableDiffusion3Pipeline"}); });
 }
 
 AmusedPipeline AmusedPipeline::from_pretrained(const fs::path& path, const PipelineOptions& options) {
-  return public_call([&] { return open({path, options, PipelineFamily::amused}); });
+  return public_call([&] { return open({path, options, "AmusedPipeline"}); });
 }
 
 std::unique_ptr<DiffusionPipeline> DiffusionPipeline::from_pretrained(const fs::path& path,
                                                                       const PipelineOptions& options) {
-  return public_call([&]() -> std::unique_ptr<DiffusionPipeline> {
-    PipelineFiles files(path, options);
-    switch (files.family()) {
-      case PipelineFamily::stable_diffusion:
-        return std::make_unique<StableDiffusionPipeline>(StableDiffusionPipeline::open(files));
-      case PipelineFamily::stable_diffusion_xl:
-        return std::make_unique<StableDiffusionXLPipeline>(StableDiffusionXLPipeline::open(files));
-      case PipelineFamily::stable_diffusion_3:
-        return std::make_unique<StableDiffusion3Pipeline>(StableDiffusion3Pipeline::open(files));
-      case PipelineFamily::amused: return std::make_unique<AmusedPipeline>(AmusedPipeline::open(files));
-    }
-    fail(ErrorKind::unsupported, "{}: a pipeline of no known family", path.string());
+  using Opened = std::unique_ptr<DiffusionPipeline>;
+  using Files = const PipelineFiles&;
+  static const std::map<std::string_view, Opened (*)(Files)> open_class{
+      {"StableDiffusionPipeline",
+       [](Files f) -> Opened { return std::make_unique<StableDiffusionPipeline>(StableDiffusionPipeline::open(f)); }},
+      {"StableDiffusionXLPipeline",
+       [](Files f) -> Opened {
+         return std::make_unique<StableDiffusionXLPipeline>(StableDiffusionXLPipeline::open(f));
+       }},
+      {"StableDiffusion3Pipeline",
+       [](Files f) -> Opened { return std::make_unique<StableDiffusion3Pipeline>(StableDiffusion3Pipeline::open(f)); }},
+      {"AmusedPipeline", [](Files f) -> Opened { return std::make_unique<AmusedPipeline>(AmusedPipeline::open(f)); }}};
+  return public_call([&] {
+    const PipelineFiles files(path, options);
+    return open_class.at(files.pipeline_class())(files);
   });
 }
 
@@ -46,12 +51,32 @@ std::vector<Image> DiffusionPipeline::operator()(const Prompts& prompt, const Ca
   return decode_latents(generate_latents(prompt, options));
 }
 
-DiffusionPipeline::DiffusionPipeline(std::shared_ptr<const Scheduler> given) : scheduler(std::move(given)) {
-  check_scheduler();
+void DiffusionPipeline::save_pretrained(const fs::path& folder) const {
+  public_call([&] {
+    const SnapshotScope scope(registry_of(*this));  // no other thread writes weights meanwhile
+    check_scheduler(*this);
+    PipelineFolder out(folder, class_name());
+    for (const auto& c : models()) out.add(c.name, *c.model);
+    out.add(autoencoder().name, *autoencoder().model);
+    out.add(*scheduler);
+    add_to(out);
+    out.finish();
+  });
 }
 
-void DiffusionPipeline::check_scheduler() const {
-  check(scheduler != nullptr, ErrorKind::usage, "the pipeline has no scheduler; set one");
+DiffusionPipeline::DiffusionPipeline(std::shared_ptr<const Scheduler> given) : scheduler(std::move(given)) {
+  check_scheduler(*this);
+}
+
+void DiffusionPipeline::adapt_models() {
+  std::vector<std::pair<std::string, Model*>> all;
+  // The models are members of this pipeline, which is not const here.
+  for (const auto& [name, model] : models()) all.emplace_back(name, const_cast<Model*>(model));
+  adapt(all);
+}
+
+Dtype stored_dtype(const fs::path& path, const PipelineOptions& options) {
+  return PipelineFiles(path, options).stored_dtype();
 }
 
 }  // namespace lora

@@ -14,49 +14,36 @@ using nlohmann::json;
 
 namespace {
 
-// The first row whose prefix a class name has: image-to-image and inpainting classes are calls of the same pipeline.
-constexpr std::pair<const char*, PipelineFamily> kFamilies[] = {
-    {"StableDiffusionXL", PipelineFamily::stable_diffusion_xl},
-    {"StableDiffusion3", PipelineFamily::stable_diffusion_3},
-    {"StableDiffusion", PipelineFamily::stable_diffusion},
-    {"LatentConsistencyModel", PipelineFamily::stable_diffusion},
-    {"Amused", PipelineFamily::amused},
+// diffusers has a class each for text to image, image-to-image and inpainting. One pipeline here runs all classes of a
+// prefix. The first prefix that fits counts.
+constexpr std::pair<std::string_view, std::string_view> kPipelineOfPrefix[] = {
+    {"StableDiffusionXL", "StableDiffusionXLPipeline"},
+    {"StableDiffusion3", "StableDiffusion3Pipeline"},
+    {"StableDiffusion", "StableDiffusionPipeline"},
+    {"LatentConsistencyModel", "StableDiffusionPipeline"},
+    {"Amused", "AmusedPipeline"},
 };
 
-const char* name_of(PipelineFamily family) {
-  switch (family) {
-    case PipelineFamily::stable_diffusion: return "StableDiffusionPipeline";
-    case PipelineFamily::stable_diffusion_xl: return "StableDiffusionXLPipeline";
-    case PipelineFamily::stable_diffusion_3: return "StableDiffusion3Pipeline";
-    case PipelineFamily::amused: return "AmusedPipeline";
-  }
-  return "";
+// The row of the pipeline that runs a class; nullptr where none does.
+const BaseModelRow* row_that_runs(std::string_view class_name) {
+  for (auto [prefix, pipeline] : kPipelineOfPrefix)
+    if (class_name.starts_with(prefix)) return row_of_pipeline(pipeline);
+  return nullptr;
 }
 
-// The classes that each component may be of.
-const std::map<std::string, std::vector<std::string>>& classes(PipelineFamily family) {
-  using Classes = std::map<std::string, std::vector<std::string>>;
-  static const std::map<PipelineFamily, Classes> all = {
-      {PipelineFamily::stable_diffusion,
-       {{"unet", {"UNet2DConditionModel"}}, {"text_encoder", {"CLIPTextModel"}}, {"vae", {"AutoencoderKL"}}}},
-      {PipelineFamily::stable_diffusion_xl,
-       {{"unet", {"UNet2DConditionModel"}},
-        {"text_encoder", {"CLIPTextModel"}},
-        {"text_encoder_2", {"CLIPTextModelWithProjection"}},
-        {"vae", {"AutoencoderKL"}}}},
-      {PipelineFamily::stable_diffusion_3,
-       {{"transformer", {"SD3Transformer2DModel"}},
-        {"text_encoder", {"CLIPTextModelWithProjection"}},
-        {"text_encoder_2", {"CLIPTextModelWithProjection"}},
-        {"text_encoder_3", {"T5EncoderModel"}},
-        {"vae", {"AutoencoderKL"}}}},
-      {PipelineFamily::amused,
-       {{"transformer", {"UVit2DModel"}}, {"text_encoder", {"CLIPTextModelWithProjection"}}, {"vqvae", {"VQModel"}}}},
-  };
-  return all.at(family);
+std::string runnable_models() {
+  std::vector<std::string> labels;
+  for (const auto& row : base_models())
+    if (row_that_runs(row.pipeline)) labels.emplace_back(row.label);
+  return join(labels, ", ");
 }
 
-// Schedulers of early repositories are corrected by the pipeline, whatever their file says or leaves out.
+// A scheduler's config, with Python's infinities as texts. Schedulers read those as well.
+json config_of(const Scheduler& scheduler) {
+  return json::parse(replace_all(scheduler.config(), ": -Infinity", ": \"-Infinity\""));
+}
+
+// diffusers' StableDiffusionPipeline corrects the schedulers of early repositories in the same way.
 std::string corrected_scheduler(const std::string& text) {
   auto config = config_of(*Scheduler::from_config(text));
   if (config.contains("steps_offset")) config["steps_offset"] = 1;
@@ -66,19 +53,7 @@ std::string corrected_scheduler(const std::string& text) {
 
 }  // namespace
 
-json config_of(const Scheduler& scheduler) {
-  return json::parse(replace_all(scheduler.config(), ": -Infinity", ": \"-Infinity\""));
-}
-
-PipelineFamily family_of(const std::string& class_name, const std::string& label) {
-  for (auto [prefix, family] : kFamilies)
-    if (class_name.starts_with(prefix)) return family;
-  fail(ErrorKind::unsupported,
-       "{}: the pipeline is of class {}; pipelines of Stable Diffusion 1, 2, XL and 3, and of aMUSEd can be run", label,
-       class_name);
-}
-
-PipelineFiles::PipelineFiles(fs::path path, const PipelineOptions& options, std::optional<PipelineFamily> wanted)
+PipelineFiles::PipelineFiles(fs::path path, const PipelineOptions& options, std::string_view wanted)
     : path_(std::move(path)), label_(path_.string()), options_(options) {
   std::optional<Repository> repository;
   if (is_repository(path_)) {
@@ -87,28 +62,32 @@ PipelineFiles::PipelineFiles(fs::path path, const PipelineOptions& options, std:
     path_ = fetch_index(*repository);
   }
   check(fs::exists(path_), ErrorKind::not_found, "{}: there is no such model folder or checkpoint; {}", label_,
-        kRepositoryForm);
-  check(!options.device.is_meta(), ErrorKind::usage, "device is meta, on which nothing can be computed");
-  std::string class_name;
-  if (fs::is_directory(path_)) {
-    check(fs::exists(path_ / "model_index.json"), ErrorKind::not_found,
-          "{}: no model_index.json in this folder, so it is no diffusers pipeline", label_);
-    index_ = read_json(path_ / "model_index.json");
-    auto name = index_.find("_class_name");
-    check(index_.is_object() && name != index_.end() && name->is_string(), ErrorKind::bad_file,
-          "{}: model_index.json does not name the class of the pipeline as _class_name", label_);
-    class_name = *name;
-  } else {
+        why_only_a_path(path_));
+  check(!options.device.is_meta(), ErrorKind::usage, "device is meta. Tensors on it have no numbers: give another");
+  const auto class_name = read();
+  row_ = row_that_runs(class_name);
+  check(row_ != nullptr, ErrorKind::unsupported,
+        "{}: the pipeline is of class {}, which is not supported. The supported models are {}", label_, class_name,
+        runnable_models());
+  check(wanted.empty() || wanted == row_->pipeline, ErrorKind::unsupported,
+        "{}: the pipeline is of class {}, but the caller opens it as {}", label_, class_name, wanted);
+  if (repository) fetch_components(*repository, models_in_index(), options_.variant);
+}
+
+std::string PipelineFiles::read() {
+  if (!fs::is_directory(path_)) {
     auto file = open_single_file(path_);
-    class_name = file.pipeline_class;
     single_ = std::move(file.components);
     scheduler_config_ = std::move(file.scheduler_config);
+    return file.pipeline_class;
   }
-  family_ = family_of(class_name, label_);
-  check(!wanted || family_ == *wanted, ErrorKind::unsupported,
-        "{}: the pipeline is of class {}; {} is what was asked for", label_, class_name,
-        name_of(wanted.value_or(family_)));
-  if (repository) fetch_components(*repository, models_in_index(), options_.variant);
+  check(fs::exists(path_ / "model_index.json"), ErrorKind::not_found,
+        "{}: the folder has no model_index.json, so it is not a diffusers pipeline", label_);
+  index_ = read_json(path_ / "model_index.json");
+  auto name = index_.find("_class_name");
+  check(index_.is_object() && name != index_.end() && name->is_string(), ErrorKind::bad_file,
+        "{}: model_index.json does not name the pipeline's class in _class_name", label_);
+  return *name;
 }
 
 bool PipelineFiles::has(const std::string& component) const {
@@ -118,21 +97,22 @@ bool PipelineFiles::has(const std::string& component) const {
 }
 
 void PipelineFiles::check_class(const std::string& component) const {
-  check(has(component), ErrorKind::bad_file, "{}: {} no {}", label_,
-        is_folder() ? "model_index.json names" : "the checkpoint has", component);
+  check(has(component), ErrorKind::bad_file, "{}: {} has no {}", label_,
+        is_folder() ? "model_index.json" : "the checkpoint", component);
   if (!is_folder()) return;
-  const auto& known = classes(family_).at(component);
-  auto given = index_[component].at(1).get<std::string>();
-  check(std::find(known.begin(), known.end(), given) != known.end(), ErrorKind::unsupported,
-        "{}: {} is of class {}; {} is what can be run", label_, component, given, join(known, " or "));
+  const auto wanted = row_->component(component)->class_name;
+  const auto given = index_[component].at(1).get<std::string>();
+  check(given == wanted, ErrorKind::unsupported, "{}: {} is of class {}. {} supports only {}", label_, component, given,
+        row_->pipeline, wanted);
 }
 
 std::map<std::string, std::string> PipelineFiles::models_in_index() const {
   std::map<std::string, std::string> models;
-  for (const auto& [component, known] : classes(family_)) {
+  for (const auto& row : row_->components) {
+    const std::string component(row.name);
     if (!has(component)) continue;
     check_class(component);
-    models[component] = index_[component].at(1);
+    models[component] = row.class_name;
   }
   return models;
 }
@@ -155,16 +135,17 @@ std::future<CLIPTokenizer> PipelineFiles::tokenizer(const std::string& component
 T5Tokenizer PipelineFiles::t5_tokenizer(const std::string& component) const {
   if (is_folder()) return T5Tokenizer::from_pretrained(path_ / component);
   auto beside = path_.parent_path() / component;
-  check(fs::is_directory(beside), ErrorKind::not_found,
-        "{}: the checkpoint has a T5 text encoder, but checkpoints hold no tokenizer for it; put the folder {} of the "
-        "model's repository beside the file",
-        label_, component);
+  check(
+      fs::is_directory(beside), ErrorKind::not_found,
+      "{}: the checkpoint has a T5 text encoder, but no tokenizer for it. Put the folder {} of the model's repository "
+      "beside the file",
+      label_, component);
   return T5Tokenizer::from_pretrained(beside);
 }
 
 std::unique_ptr<Scheduler> PipelineFiles::scheduler() const {
   auto config = is_folder() ? Scheduler::from_pretrained(path_ / "scheduler")->config() : scheduler_config_;
-  if (family_ == PipelineFamily::stable_diffusion) config = corrected_scheduler(config);
+  if (pipeline_class() == "StableDiffusionPipeline") config = corrected_scheduler(config);
   return Scheduler::from_config(config, options_.scheduler);
 }
 
@@ -174,25 +155,22 @@ bool PipelineFiles::flag(const std::string& name, bool fallback) const {
 }
 
 Dtype PipelineFiles::stored_dtype() const {
-  const char* denoiser = classes(family_).contains("unet") ? "unet" : "transformer";
+  const std::string denoiser(row_->denoiser());
   check_class(denoiser);
   auto dtype_of = [](const Checkpoint& checkpoint) { return checkpoint.tensors.begin()->second.scalar_type(); };
   return is_folder() ? dtype_of(open_component(path_ / denoiser, kDiffusersFiles, options_.variant))
                      : dtype_of(single_.at(denoiser));
 }
 
-Dtype stored_dtype(const fs::path& path, const PipelineOptions& options) {
-  return PipelineFiles(path, options).stored_dtype();
-}
-
 // ---- Writing --------------------------------------------------------------------------------------------------------
 
-PipelineFolder::PipelineFolder(fs::path folder) : folder_(std::move(folder)) {
-  check(!fs::exists(folder_) || fs::is_directory(folder_), ErrorKind::io, "{}: is a file; a folder is wanted",
+PipelineFolder::PipelineFolder(fs::path folder, const std::string& class_name) : folder_(std::move(folder)) {
+  set("_class_name", class_name);
+  check(!fs::exists(folder_) || fs::is_directory(folder_), ErrorKind::io, "{}: this is a file. Give a folder",
         folder_.string());
   std::error_code error;
   fs::create_directories(folder_ / "scheduler", error);
-  check(!error, ErrorKind::io, "{}: the folder cannot be made: {}", folder_.string(), error.message());
+  check(!error, ErrorKind::io, "{}: cannot create the folder: {}", folder_.string(), error.message());
 }
 
 void PipelineFolder::add(const std::string& component, const Model& model) {
@@ -215,11 +193,10 @@ void PipelineFolder::add(const Scheduler& scheduler) {
   index_["scheduler"] = {"diffusers", scheduler.class_name()};
 }
 
-void PipelineFolder::add_nothing(const std::string& component) { index_[component] = {nullptr, nullptr}; }
-
-void PipelineFolder::finish(const std::string& class_name) {
-  index_["_class_name"] = class_name;
-  write_text(folder_ / "model_index.json", index_.dump(2) + "\n");
+void PipelineFolder::add_missing(std::initializer_list<std::string> components) {
+  for (const auto& component : components) index_[component] = {nullptr, nullptr};
 }
+
+void PipelineFolder::finish() { write_text(folder_ / "model_index.json", index_.dump(2) + "\n"); }
 
 }  // namespace lora

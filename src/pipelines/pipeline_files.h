@@ -1,46 +1,47 @@
 #pragma once
-// A pipeline's parts from and to files.
+// The files of a pipeline: opening them and writing them.
 #include <future>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "checkpoints/component_files.h"
 #include "lora/pipelines.h"
+#include "names/base_model.h"
 
 namespace lora {
 
-enum class PipelineFamily { stable_diffusion, stable_diffusion_xl, stable_diffusion_3, amused };
-
-// Throws Error{unsupported} for a class that is none of ours, with those that are.
-PipelineFamily family_of(const std::string& class_name, const std::string& label);
-
-// A scheduler's config, with Python's infinities as texts, which schedulers read as well.
-nlohmann::json config_of(const Scheduler& scheduler);
-
-// A diffusers folder, here or in a repository on the Hub, or a single-file checkpoint.
+// A diffusers folder, a repository on the Hub, or a single-file checkpoint.
 class PipelineFiles {
  public:
-  // A repository's files are in the cache then. Throws Error{not_found, bad_file}, as hf_hub_download() does, and,
-  // where it is another family's, Error{unsupported}.
-  PipelineFiles(std::filesystem::path path, const PipelineOptions& options, std::optional<PipelineFamily> wanted = {});
+  // Downloads what a repository lacks in the cache. `wanted` is the class that the caller opens; "": any class. Throws
+  // Error{not_found, bad_file}, what hf_hub_download() throws, and Error{unsupported} for another class than `wanted`,
+  // or one that no pipeline here runs.
+  PipelineFiles(std::filesystem::path path, const PipelineOptions& options, std::string_view wanted = "");
 
-  PipelineFamily family() const { return family_; }
-  // Whether there is such a component: a folder's index may say that there is none.
+  // "StableDiffusionPipeline" for image-to-image and inpainting as well.
+  std::string_view pipeline_class() const { return row_->pipeline; }
+  // False for a component that the index lists as missing.
   bool has(const std::string& component) const;
-  // A model, once its class is what the pipeline runs.
+  // Opens a model. Throws Error{bad_file} where the component is missing, Error{unsupported} where it has another
+  // class.
   template <class M>
   M model(const std::string& component) const {
     return open<M>(component, model_options());
   }
-  // In float32 where its config says that half precision overflows.
+  // The same, or nothing where the component is missing.
+  template <class M>
+  std::optional<M> optional_model(const std::string& component) const {
+    return has(component) ? std::optional<M>(model<M>(component)) : std::nullopt;
+  }
+  // Opens the VAE, in float32 where its config says that half precision overflows.
   AutoencoderKL vae_in_float32() const;
-  // Read on another thread: a vocabulary takes longer than all the weights take to map. `pad_token` is for single
-  // files, which have none: the tokenizer is CLIP's own then.
+  // Opens a tokenizer on another thread, as reading a vocabulary takes longer than mapping all weights. A single file
+  // has no tokenizers: it gets CLIP's own with `pad_token`.
   std::future<CLIPTokenizer> tokenizer(const std::string& component,
                                        const std::string& pad_token = "<|endoftext|>") const;
   T5Tokenizer t5_tokenizer(const std::string& component) const;
   std::unique_ptr<Scheduler> scheduler() const;
-  // Of the denoiser's weights, as they are stored.
+  // The dtype of the denoiser's weights in the files.
   Dtype stored_dtype() const;
   // A setting of model_index.json.
   bool flag(const std::string& name, bool fallback) const;
@@ -49,7 +50,7 @@ class PipelineFiles {
   std::filesystem::path path_;
   std::string label_;  // for messages
   PipelineOptions options_;
-  PipelineFamily family_;
+  const BaseModelRow* row_;
   nlohmann::json index_;                      // of a folder
   std::map<std::string, Checkpoint> single_;  // of a single file
   std::string scheduler_config_;
@@ -58,6 +59,8 @@ class PipelineFiles {
   ModelOptions model_options() const {
     return {.dtype = options_.dtype, .device = options_.device, .variant = options_.variant};
   }
+  // Reads the index or the single file, and returns the pipeline's class.
+  std::string read();
   void check_class(const std::string& component) const;
   std::map<std::string, std::string> models_in_index() const;
 
@@ -70,18 +73,25 @@ class PipelineFiles {
   }
 };
 
-// Writes a diffusers folder part by part, its index last, so that a folder that was not written whole is no pipeline.
+// Writes a diffusers folder, one component after the other. It writes the index last: a folder that is not complete has
+// no index, so that nothing opens it.
 class PipelineFolder {
  public:
-  explicit PipelineFolder(std::filesystem::path folder);
+  PipelineFolder(std::filesystem::path folder, const std::string& class_name);
 
   void add(const std::string& component, const Model& model);
   void add(const std::string& component, const CLIPTokenizer& tokenizer);
   void add(const std::string& component, const T5Tokenizer& tokenizer);
+  template <class T>
+  void add(const std::string& component, const std::optional<T>& tokenizer) {
+    tokenizer ? add(component, *tokenizer) : add_missing({component});
+  }
   void add(const Scheduler& scheduler);
-  void add_nothing(const std::string& component);
-  void set(const std::string& name, bool value) { index_[name] = value; }
-  void finish(const std::string& class_name);
+  // Lists components in the index that the pipeline does not have.
+  void add_missing(std::initializer_list<std::string> components);
+  // Sets a field of the index. "_class_name" replaces the class.
+  void set(const std::string& name, const nlohmann::json& value) { index_[name] = value; }
+  void finish();
 
  private:
   std::filesystem::path folder_;

@@ -9,9 +9,8 @@ namespace lora {
 StableDiffusionPipeline StableDiffusionPipeline::open(const PipelineFiles& files) {
   auto tokenizer = files.tokenizer("tokenizer");
   auto unet = files.model<UNet2DConditionModel>("unet");
-  auto text_encoder = files.model<CLIPTextModel>("text_encoder");
   return StableDiffusionPipeline({.vae = files.model<AutoencoderKL>("vae"),
-                                  .text_encoder = std::move(text_encoder),
+                                  .text_encoder = files.model<CLIPTextModel>("text_encoder"),
                                   .tokenizer = tokenizer.get(),
                                   .unet = std::move(unet),
                                   .scheduler = files.scheduler()});
@@ -22,22 +21,14 @@ StableDiffusionPipeline::StableDiffusionPipeline(Components c)
       unet(std::move(c.unet)),
       text_encoder(std::move(c.text_encoder)),
       tokenizer(std::move(c.tokenizer)) {
-  adapt({{"unet", &unet}, {"text_encoder", &text_encoder}});
+  adapt_models();
 }
 
-void StableDiffusionPipeline::save_pretrained(const std::filesystem::path& folder) const {
-  public_call([&] {
-    const SnapshotScope unwritten(registry_of(*this));
-    check_scheduler();
-    PipelineFolder out(folder);
-    for (const auto& c : models()) out.add(c.name, *c.model);
-    out.add("vae", vae);
-    out.add("tokenizer", tokenizer);
-    out.add(*scheduler);
-    for (const char* absent : {"feature_extractor", "image_encoder", "safety_checker"}) out.add_nothing(absent);
-    out.set("requires_safety_checker", false);
-    out.finish(unet.in_channels() > vae.latent_channels() ? "StableDiffusionInpaintPipeline" : class_name());
-  });
+void StableDiffusionPipeline::add_to(PipelineFolder& folder) const {
+  folder.add("tokenizer", tokenizer);
+  folder.add_missing({"feature_extractor", "image_encoder", "safety_checker"});
+  folder.set("requires_safety_checker", false);
+  if (unet.in_channels() > vae.latent_channels()) folder.set("_class_name", "StableDiffusionInpaintPipeline");
 }
 
 std::vector<LoraBaseMixin::Component> StableDiffusionPipeline::models() const {
@@ -69,12 +60,12 @@ TextEmbeddings StableDiffusionPipeline::embed(const Texts& texts) const {
   auto encode = [&] {
     return text_encoder.encode(tokenize(tokenizer, text_encoder, texts.by_encoder[0]), texts.clip_skip);
   };
-  return {texts.inside("text_encoder", text_encoder, encode), {}};
+  return {texts.run("text_encoder", text_encoder, encode), {}};
 }
 
-Tensor StableDiffusionPipeline::predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+Tensor StableDiffusionPipeline::predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,
                                         const std::vector<int64_t>&) const {
-  return unet(input, timestep, given.embeds, {.timestep_cond = given.timestep_cond});
+  return unet(input, timestep, conditions.embeds, {.timestep_cond = conditions.timestep_cond});
 }
 
 }  // namespace lora

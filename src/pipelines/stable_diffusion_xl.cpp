@@ -12,12 +12,11 @@ namespace lora {
 StableDiffusionXLPipeline StableDiffusionXLPipeline::open(const PipelineFiles& files) {
   auto tokenizer_2 = files.tokenizer("tokenizer_2", "!");
   auto unet = files.model<UNet2DConditionModel>("unet");
-  const bool refiner = !files.has("text_encoder");
-  using Encoder = std::optional<CLIPTextModel>;
-  auto text_encoder = refiner ? Encoder() : Encoder(files.model<CLIPTextModel>("text_encoder"));
+  auto text_encoder = files.optional_model<CLIPTextModel>("text_encoder");
+  const bool refiner = !text_encoder;
   auto tokenizer = refiner ? std::nullopt : std::optional(files.tokenizer("tokenizer").get());
   auto text_encoder_2 = files.model<CLIPTextModel>("text_encoder_2");
-  // What a single file, which has no index, is taken to say.
+  // The fallbacks of flag() are for single files, which have no index.
   return StableDiffusionXLPipeline(
       {.vae = files.vae_in_float32(),
        .text_encoder = std::move(text_encoder),
@@ -40,32 +39,21 @@ StableDiffusionXLPipeline::StableDiffusionXLPipeline(Components c)
       force_zeros_for_empty_prompt(c.force_zeros_for_empty_prompt),
       requires_aesthetics_score(c.requires_aesthetics_score) {
   check(text_encoder.has_value() == tokenizer.has_value(), ErrorKind::usage,
-        "text_encoder and tokenizer: give both, or neither for a refiner");
-  std::vector<std::pair<std::string, Model*>> all{{"unet", &unet}};
-  if (text_encoder) all.emplace_back("text_encoder", &*text_encoder);
-  all.emplace_back("text_encoder_2", &text_encoder_2);
-  adapt(all);
+        "only one of text_encoder and tokenizer is given. Give both, or for a refiner neither");
+  adapt_models();
 }
 
-void StableDiffusionXLPipeline::save_pretrained(const std::filesystem::path& folder) const {
-  public_call([&] {
-    const SnapshotScope unwritten(registry_of(*this));
-    check_scheduler();
-    PipelineFolder out(folder);
-    for (const auto& c : models()) out.add(c.name, *c.model);
-    out.add("vae", vae);
-    if (tokenizer) out.add("tokenizer", *tokenizer);
-    out.add("tokenizer_2", tokenizer_2);
-    out.add(*scheduler);
-    if (!text_encoder) out.add_nothing("text_encoder");
-    if (!tokenizer) out.add_nothing("tokenizer");
-    for (const char* absent : {"feature_extractor", "image_encoder"}) out.add_nothing(absent);
-    out.set("force_zeros_for_empty_prompt", force_zeros_for_empty_prompt);
-    if (requires_aesthetics_score) out.set("requires_aesthetics_score", true);
-    out.finish(unet.in_channels() > vae.latent_channels() ? "StableDiffusionXLInpaintPipeline"
-               : requires_aesthetics_score                ? "StableDiffusionXLImg2ImgPipeline"
-                                                          : class_name());
-  });
+void StableDiffusionXLPipeline::add_to(PipelineFolder& folder) const {
+  if (unet.in_channels() > vae.latent_channels())
+    folder.set("_class_name", "StableDiffusionXLInpaintPipeline");
+  else if (requires_aesthetics_score)
+    folder.set("_class_name", "StableDiffusionXLImg2ImgPipeline");
+  folder.set("force_zeros_for_empty_prompt", force_zeros_for_empty_prompt);
+  if (requires_aesthetics_score) folder.set("requires_aesthetics_score", true);
+  folder.add_missing({"feature_extractor", "image_encoder"});
+  if (!text_encoder) folder.add_missing({"text_encoder"});
+  folder.add("tokenizer", tokenizer);
+  folder.add("tokenizer_2", tokenizer_2);
 }
 
 std::vector<LoraBaseMixin::Component> StableDiffusionXLPipeline::models() const {
@@ -121,20 +109,14 @@ LatentDiffusionPipeline::Traits StableDiffusionXLPipeline::traits() const {
 }
 
 TextEmbeddings StableDiffusionXLPipeline::embed(const Texts& texts) const {
-  std::vector<Tensor> states;
-  auto encode = [&](const char* name, const CLIPTextModel& model, const CLIPTokenizer& tokens, int of) {
-    auto out = texts.inside(name, model, [&] {
-      return penultimate(model, tokenize(tokens, model, texts.by_encoder[of]), texts.clip_skip);
-    });
-    states.push_back(out.prompt_embeds);
-    return out.pooled;
-  };
-  if (text_encoder) encode("text_encoder", *text_encoder, *tokenizer, 0);
-  auto pooled = encode("text_encoder_2", text_encoder_2, tokenizer_2, text_encoder ? 1 : 0);
-  return {at::cat(states, -1), pooled};
+  if (!text_encoder) return texts.clip("text_encoder_2", text_encoder_2, tokenizer_2, 0);
+  auto first = texts.clip("text_encoder", *text_encoder, *tokenizer, 0);
+  auto second = texts.clip("text_encoder_2", text_encoder_2, tokenizer_2, 1);
+  return {at::cat({first.prompt_embeds, second.prompt_embeds}, -1), second.pooled};
 }
 
-TextEmbeddings StableDiffusionXLPipeline::no_text(const TextEmbeddings& prompts, const CallOptions& options) const {
+TextEmbeddings StableDiffusionXLPipeline::without_negative_prompt(const TextEmbeddings& prompts,
+                                                                  const CallOptions& options) const {
   if (!options.negative_prompt.empty() || !force_zeros_for_empty_prompt) return {};
   return {at::zeros_like(prompts.prompt_embeds), at::zeros_like(prompts.pooled)};
 }
@@ -156,10 +138,11 @@ Tensor StableDiffusionXLPipeline::time_ids(const CallOptions& o, int height, int
   return at::tensor(ids, at::kFloat).unsqueeze(0);
 }
 
-Tensor StableDiffusionXLPipeline::predict(const Tensor& input, const Tensor& timestep, const Conditions& given,
+Tensor StableDiffusionXLPipeline::predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,
                                           const std::vector<int64_t>&) const {
-  return unet(input, timestep, given.embeds,
-              {.text_embeds = given.pooled, .time_ids = given.time_ids, .timestep_cond = given.timestep_cond});
+  return unet(
+      input, timestep, conditions.embeds,
+      {.text_embeds = conditions.pooled, .time_ids = conditions.time_ids, .timestep_cond = conditions.timestep_cond});
 }
 
 }  // namespace lora

@@ -1,5 +1,5 @@
-// aMUSEd's masked tokens (Patil et al. 2024, arXiv:2401.01808; Chang et al. 2022, arXiv:2202.04200): each step draws
-// every masked token, then masks those again that the model was least sure of, fewer each time.
+// aMUSEd's masked tokens (Patil et al. 2024, arXiv:2401.01808; Chang et al. 2022, arXiv:2202.04200). Each step draws
+// every masked token. Then it masks the tokens with the lowest confidence again, fewer in each step.
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 
@@ -7,17 +7,17 @@
 #include <numbers>
 
 #include "core/check.h"
+#include "schedulers/configured_scheduler.h"
 #include "schedulers/noise.h"
 #include "schedulers/registry.h"
-#include "schedulers/steps.h"
 #include "schedulers/timesteps.h"
 
 namespace lora {
 
 namespace {
 
-constexpr int64_t kMostSteps = 1000;  // far beyond the number of tokens that a step can leave masked
-constexpr double kTiny = 1e-20;       // in place of 0, before a logarithm
+constexpr int64_t kMostSteps = 1000;  // useful runs are far shorter
+constexpr double kTiny = 1e-20;       // replaces 0 before a logarithm
 
 Device drawn_on(const at::Generator& generator, const Tensor& like) {
   return generator.defined() ? generator.device() : like.device();
@@ -30,7 +30,7 @@ std::optional<at::Generator> maybe(const at::Generator& generator) {
 // One draw from each row's distribution: [N, places, tokens] → int64 [N, places].
 Tensor draw_tokens(const Tensor& probabilities, const at::Generator& generator) {
   auto rows = probabilities.flatten(0, 1).to(drawn_on(generator, probabilities));
-  if (rows.is_cpu()) rows = rows.to(at::kFloat);  // it has no multinomial of half precision
+  if (rows.is_cpu()) rows = rows.to(at::kFloat);  // the CPU does not have multinomial in half precision
   auto drawn = at::multinomial(rows, 1, /*replacement=*/false, maybe(generator));
   return drawn.to(probabilities.device()).view(probabilities.sizes().slice(0, 2));
 }
@@ -49,33 +49,29 @@ double largest(const Tensor& t) {
   return value;
 }
 
-class AmusedScheduler final : public Scheduler {
+class AmusedScheduler final : public ConfiguredScheduler {
  public:
-  explicit AmusedScheduler(SchedulerConfig config) : config_(std::move(config)) {
+  explicit AmusedScheduler(SchedulerConfig config) : ConfiguredScheduler(std::move(config), kNoTraining) {
     auto id = config_.maybe_number("mask_token_id");
-    check(id.has_value(), ErrorKind::bad_file, "AmusedScheduler: the config has no mask_token_id");
+    check(id.has_value(), ErrorKind::bad_file, "AmusedScheduler: the config does not have mask_token_id");
     mask_token_id_ = static_cast<int64_t>(*id);
   }
 
   void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
-    check_set_timesteps_options(config_, options, {"temperature"});
-    check_num_inference_steps(config_, num_inference_steps, kMostSteps);
+    check_run(num_inference_steps, kMostSteps, options, {"temperature"});
     auto [first, last] = options.temperature.value_or(std::pair(2.0, 0.0));
-    timesteps_ = at::arange(num_inference_steps).flip(0);
+    steps_.start(at::arange(num_inference_steps).flip(0));
     temperatures_ = at::linspace(first, last, num_inference_steps, at::kFloat);
   }
 
-  const Tensor& timesteps() const override { return timesteps_; }
-  void set_begin_index(int) override {}  // a step depends on its timestep alone
-  double init_noise_sigma() const override { return 1; }
-  Tensor do_scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
+  void set_begin_index(int) override {}  // a step depends only on its timestep
 
   SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                           const SchedulerStepOptions& options) override {
-    check(timesteps_.numel() > 0, ErrorKind::usage, "AmusedScheduler: call set_timesteps before step");
+    check(steps_.count() > 0, ErrorKind::usage, "AmusedScheduler: call set_timesteps before step");
     check_inputs(model_output, sample, options);
     auto generator = options.generators.empty() ? at::Generator() : options.generators.front();
-    auto t = table_index(timestep, timesteps_.numel());
+    auto t = table_index(timestep, steps_.count());
 
     auto tokens = sample.flatten(1);
     auto unknown = tokens == mask_token_id_;
@@ -90,18 +86,17 @@ class AmusedScheduler final : public Scheduler {
     return {prev.view(sample.sizes()), drawn.view(sample.sizes())};
   }
 
-  // `noise` decides which tokens are masked: those where it lies below the share of the timestep.
+  // Masks the tokens whose `noise` is below the mask ratio of the timestep.
   Tensor do_add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
-    check(timesteps_.numel() > 0, ErrorKind::usage, "AmusedScheduler: call set_timesteps before add_noise");
+    check(steps_.count() > 0, ErrorKind::usage, "AmusedScheduler: call set_timesteps before add_noise");
     check_noise_inputs({original_samples, noise, timesteps});
-    std::vector<Tensor> shares;
+    std::vector<Tensor> ratios;
     auto flat = timesteps.flatten();
-    for (int64_t i = 0; i < flat.numel(); ++i) shares.push_back(masked_share(table_index(flat[i], timesteps_.numel())));
-    return original_samples.masked_fill(noise < per_image(at::cat(shares), noise), mask_token_id_);
+    for (int64_t i = 0; i < flat.numel(); ++i) ratios.push_back(mask_ratio(table_index(flat[i], steps_.count())));
+    return original_samples.masked_fill(noise < per_image(at::cat(ratios), noise), mask_token_id_);
   }
 
-  std::string class_name() const override { return config_.class_name(); }
-  std::string config() const override { return config_.dump(); }
+  std::optional<int64_t> mask_token_id() const override { return mask_token_id_; }
   std::unique_ptr<Scheduler> clone() const override { return std::make_unique<AmusedScheduler>(config_); }
 
  private:
@@ -115,34 +110,32 @@ class AmusedScheduler final : public Scheduler {
           "AmusedScheduler: model_output is {}, sample is {}; they must be floating-point and int64",
           to_string(model_output.scalar_type()), to_string(sample.scalar_type()));
     check(options.generators.size() <= 1, ErrorKind::usage,
-          "AmusedScheduler: there are {} generators; give one for the whole batch, or none", options.generators.size());
+          "AmusedScheduler: there are {} generators; give at most one, for the whole batch", options.generators.size());
   }
 
-  // How much is masked after the step at timestep t: [1].
-  Tensor masked_share(int64_t t) const {
-    auto steps = timesteps_.numel();
+  // The fraction of the tokens that is masked after the step at timestep t: [1].
+  Tensor mask_ratio(int64_t t) const {
+    auto steps = steps_.count();
     auto done = at::tensor({steps - t}) / steps;
     return config_.text("masking_schedule") == "cosine" ? at::cos(done * std::numbers::pi / 2) : 1 - done;
   }
 
-  // Where to mask again, bool [N, places]: as many as the schedule says, one at least and fewer than before, those of
-  // the lowest probability after Gumbel noise has been added to its logarithm. Tokens that were known come last.
+  // The tokens to mask again, bool [N, places]. The schedule gives their number, at least one and fewer than before.
+  // Chosen are the tokens with the lowest log probability plus Gumbel noise. Known tokens have the highest confidence.
   Tensor least_sure(const Tensor& probabilities, const Tensor& drawn, const Tensor& unknown, int64_t t,
                     const at::Generator& generator) const {
-    auto count = (unknown.size(1) * masked_share(t)).floor().to(unknown.device());
+    auto count = (unknown.size(1) * mask_ratio(t)).floor().to(unknown.device());
     count = at::minimum(unknown.sum(-1, /*keepdim=*/true) - 1, count).clamp_min(1).to(at::kLong);
 
     auto chosen = probabilities.gather(-1, drawn.unsqueeze(-1)).squeeze(-1);
     chosen = at::where(unknown, chosen, largest(chosen));
-    auto temperature = temperatures_[timesteps_.numel() - 1 - t].view({1, 1}).to(chosen.device());
+    auto temperature = temperatures_[steps_.count() - 1 - t].view({1, 1}).to(chosen.device());
     auto confidence = at::log(chosen.clamp_min(kTiny)) + temperature * gumbel_noise(chosen, generator);
     return confidence < std::get<0>(confidence.sort(-1)).gather(1, count);
   }
 
-  SchedulerConfig config_;
   int64_t mask_token_id_ = 0;
-  Tensor timesteps_ = at::empty({0}, at::kLong);
-  Tensor temperatures_;  // float32, one a step
+  Tensor temperatures_;  // float32, one for each step
 };
 
 }  // namespace
@@ -154,9 +147,7 @@ SchedulerClass amused_scheduler() {
                           .least = 0,
                           .most = std::numeric_limits<int32_t>::max()},
                          {.name = "masking_schedule", .fallback = "cosine", .supported = {"cosine", "linear"}}};
-  return {"AmusedScheduler", fields, [](SchedulerConfig config) -> std::unique_ptr<Scheduler> {
-            return std::make_unique<AmusedScheduler>(std::move(config));
-          }};
+  return scheduler_class<AmusedScheduler>("AmusedScheduler", fields);
 }
 
 }  // namespace lora

@@ -9,7 +9,7 @@
 
 namespace lora {
 
-// Bounds what a config can make the schedulers allocate.
+// Limits how much memory a config can make the schedulers allocate.
 static constexpr double kMostTrainTimesteps = 1e5;
 
 SchedulerFields beta_fields(double beta_start, double beta_end, const std::string& beta_schedule) {
@@ -75,6 +75,10 @@ Tensor alphas_cumprod_above_zero(const SchedulerConfig& config) {
   auto alphas_bar = alphas_cumprod_zero_snr(config);
   if (config.flag("rescale_betas_zero_snr")) alphas_bar[-1].fill_(0x1p-24);
   return alphas_bar;
+}
+
+Tensor final_alpha_cumprod(const SchedulerConfig& config, const Tensor& alphas_cumprod) {
+  return config.flag("set_alpha_to_one") ? at::scalar_tensor(1.0f, at::kFloat) : alphas_cumprod[0];
 }
 
 }  // namespace lora

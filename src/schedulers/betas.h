@@ -1,5 +1,5 @@
 #pragma once
-// The noise schedule of training: betas and the products of alphas, float32 on the CPU as in the reference.
+// The noise schedule of training: betas and the products of alphas. As in the reference, float32 on the CPU.
 #include "lora/tensor.h"
 #include "schedulers/config.h"
 
@@ -10,11 +10,13 @@ SchedulerFields beta_fields(double beta_start, double beta_end, const std::strin
 // rescale_betas_zero_snr.
 SchedulerFields zero_snr_fields();
 
-// alpha_bar: [num_train_timesteps], where a class has beta_fields alone.
+// alpha_bar [num_train_timesteps], for classes with beta_fields only.
 Tensor alphas_cumprod(const SchedulerConfig& config);
-// The same, where a class has zero_snr_fields as well: the last one may be 0.
+// The same for classes with zero_snr_fields too. The last alpha_bar may be 0.
 Tensor alphas_cumprod_zero_snr(const SchedulerConfig& config);
-// The same for classes that divide by it: 2^-24 in place of the 0.
+// The same for classes that divide by alpha_bar. The last alpha_bar is 2^-24 instead of 0.
 Tensor alphas_cumprod_above_zero(const SchedulerConfig& config);
+// alpha_bar after the last step, a scalar: 1 if the config sets set_alpha_to_one, otherwise the first of the table.
+Tensor final_alpha_cumprod(const SchedulerConfig& config, const Tensor& alphas_cumprod);
 
 }  // namespace lora

@@ -19,10 +19,10 @@ SchedulerFields concat(std::initializer_list<SchedulerFields> groups) {
 
 // ---- JSON as Python writes it ---------------------------------------------------------------------------------------
 
-// JSON has no infinities; inside a config they live as these texts.
+// JSON does not have infinities and NaN. A config keeps them as these texts.
 static constexpr std::array kPythonNumbers{"-Infinity", "Infinity", "NaN"};
 
-static std::string quote_python_numbers(const std::string& text) {
+static std::string quote_python_numbers(std::string_view text) {
   std::string quoted;
   bool inside = false;
   for (size_t i = 0; i < text.size();) {
@@ -35,7 +35,7 @@ static std::string quote_python_numbers(const std::string& text) {
     }
     bool escape = inside && text[i] == '\\';
     if (text[i] == '"') inside = !inside;
-    size_t n = escape ? 2 : 1;  // what is escaped neither ends the text nor begins another escape
+    size_t n = escape ? 2 : 1;  // an escaped character does not end the text and does not begin another escape
     quoted += text.substr(i, n);
     i += n;
   }
@@ -45,26 +45,27 @@ static std::string quote_python_numbers(const std::string& text) {
 static void erase_defaults(Json& config) {
   auto list = config.find("_use_default_values");
   if (list == config.end()) return;
-  check(list->is_array(), ErrorKind::bad_file, "scheduler config: _use_default_values is not a list");
+  check(list->is_array(), ErrorKind::bad_file, "scheduler config: _use_default_values must be a list of field names");
   auto names = *list;
   config.erase(list);
   for (const auto& name : names) {
-    check(name.is_string(), ErrorKind::bad_file, "scheduler config: _use_default_values holds {}", name.dump());
+    check(name.is_string(), ErrorKind::bad_file,
+          "scheduler config: _use_default_values contains {}; it must be a list of field names", name.dump());
     config.erase(name.get<std::string>());
   }
 }
 
-Json parse_scheduler_config(const std::string& text) {
-  constexpr int kDeepest = 8;  // copies and dumps of a value recurse
+Json parse_scheduler_config(std::string_view text) {
+  constexpr int kDeepest = 8;  // copying and dumping a value are recursive
   bool too_deep = false;
   auto watch_depth = [&](int depth, Json::parse_event_t, Json&) {
     too_deep |= depth > kDeepest;
     return depth <= kDeepest;
   };
   auto json = Json::parse(quote_python_numbers(text), watch_depth, /*allow_exceptions=*/false);
-  check(!too_deep, ErrorKind::bad_file, "scheduler config: nested more than {} levels deep", kDeepest);
-  check(!json.is_discarded(), ErrorKind::bad_file, "scheduler config: not valid JSON");
-  check(json.is_object(), ErrorKind::bad_file, "scheduler config: a JSON {} where an object is wanted",
+  check(!too_deep, ErrorKind::bad_file, "scheduler config: nested deeper than {} levels", kDeepest);
+  check(!json.is_discarded(), ErrorKind::bad_file, "scheduler config: this is not valid JSON");
+  check(json.is_object(), ErrorKind::bad_file, "scheduler config: the JSON value is of type {}; it must be an object",
         json.type_name());
   erase_defaults(json);
   return json;
@@ -77,10 +78,10 @@ static std::optional<double> to_number(const Json& value) {
   return std::nullopt;
 }
 
-// ---- Fields
-// ----------------------------------------------------------------------------------------------------------
+// ---- Fields ---------------------------------------------------------------------------------------------------------
 
-// What the diffusers schedulers know whose configs convert into one another (KarrasDiffusionSchedulers, LCM, TCD, SA).
+// All fields of the diffusers schedulers whose configs can be converted into one another (KarrasDiffusionSchedulers,
+// LCM, TCD, SA).
 static const std::vector<std::string>& fields_of_all_schedulers() {
   static const std::vector<std::string> names{"algorithm_type",
                                               "beta_end",
@@ -165,8 +166,8 @@ static std::string supported_values(const SchedulerField& field) {
 
 static void check_value(const std::string& class_name, const SchedulerField& field, const Json& value) {
   if (value.is_null() && field.fallback.is_null()) return;
-  check(has_type(value, field), ErrorKind::bad_file, "{}: {} is {}, wanted {}", class_name, field.name, value.dump(),
-        type_name(field.type));
+  check(has_type(value, field), ErrorKind::bad_file, "{}: {} is {}; it must be {}", class_name, field.name,
+        value.dump(), type_name(field.type));
   Json plain = value.is_null() ? Json(false) : value;
   const auto& supported = field.supported;
   check(supported.empty() || std::find(supported.begin(), supported.end(), plain) != supported.end(),
@@ -174,14 +175,15 @@ static void check_value(const std::string& class_name, const SchedulerField& fie
         supported_values(field));
   if (auto number = to_number(value))
     check(*number >= field.least && *number <= field.most, ErrorKind::unsupported,
-          "{}: {} {} is out of range, wanted {} to {}", class_name, field.name, value.dump(), field.least, field.most);
+          "{}: {} {} is out of range; it must be from {} to {}", class_name, field.name, value.dump(), field.least,
+          field.most);
 }
 
 static void check_known(const std::string& class_name, const std::string& name) {
   const auto& known = fields_of_all_schedulers();
   if (name.starts_with('_') || std::find(known.begin(), known.end(), name) != known.end()) return;
   auto near = nearest(name, known);
-  fail(ErrorKind::unsupported, "{}: unknown field \"{}\"; {}", class_name, name,
+  fail(ErrorKind::unsupported, "{}: the field \"{}\" is unknown; {}", class_name, name,
        near.empty() ? "remove it from the config" : "did you mean \"" + near + "\"?");
 }
 
@@ -212,8 +214,7 @@ SchedulerConfig::SchedulerConfig(std::string class_name, const SchedulerFields& 
   if (!defaults.empty()) values_["_use_default_values"] = defaults;
 }
 
-// ---- Typed reading
-// ---------------------------------------------------------------------------------------------------
+// ---- Typed reading --------------------------------------------------------------------------------------------------
 
 bool SchedulerConfig::flag(const std::string& name) const {
   const auto& value = values_.at(name);
@@ -228,7 +229,7 @@ std::optional<double> SchedulerConfig::maybe_number(const std::string& name) con
   auto value = values_.find(name);
   if (value == values_.end() || value->is_null()) return std::nullopt;
   auto number = to_number(*value);
-  check(number.has_value(), ErrorKind::bad_file, "{}: {} is {}, wanted a number", class_name_, name, value->dump());
+  check(number.has_value(), ErrorKind::bad_file, "{}: {} is {}; it must be a number", class_name_, name, value->dump());
   return number;
 }
 

@@ -1,45 +1,40 @@
-// Denoising Diffusion Implicit Models (Song, Meng & Ermon 2020, arXiv:2010.02502): equation (12), noise by (16).
+// Denoising Diffusion Implicit Models (Song, Meng & Ermon 2020, arXiv:2010.02502): equation (12), and (16) for the
+// noise.
 #include <ATen/ATen.h>
 
 #include "core/check.h"
 #include "nn/random.h"
 #include "schedulers/betas.h"
+#include "schedulers/configured_scheduler.h"
 #include "schedulers/noise.h"
 #include "schedulers/prediction.h"
 #include "schedulers/registry.h"
-#include "schedulers/steps.h"
 #include "schedulers/timesteps.h"
 
 namespace lora {
 
 namespace {
 
-class DDIMScheduler final : public Scheduler {
+class DDIMScheduler final : public ConfiguredScheduler {
  public:
   explicit DDIMScheduler(SchedulerConfig config)
-      : config_(std::move(config)),
-        trained_(config_.integer("num_train_timesteps")),
+      : ConfiguredScheduler(std::move(config)),
         prediction_(prediction_type(config_)),
         alphas_cumprod_(alphas_cumprod_zero_snr(config_)),
-        final_alpha_cumprod_(config_.flag("set_alpha_to_one") ? at::scalar_tensor(1.0f, at::kFloat)
-                                                              : alphas_cumprod_[0]) {}
+        final_alpha_cumprod_(final_alpha_cumprod(config_, alphas_cumprod_)) {}
 
   void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
-    check_set_timesteps_options(config_, options);
-    check_num_inference_steps(config_, num_inference_steps, trained_);
-    timesteps_ = table_timesteps(config_, num_inference_steps);
+    check_run(num_inference_steps, trained_, options);
+    steps_.start(table_timesteps(config_, num_inference_steps));
     stride_ = trained_ / num_inference_steps;
   }
 
-  const Tensor& timesteps() const override { return timesteps_; }
-  void set_begin_index(int) override {}  // a step depends on its timestep alone
-  double init_noise_sigma() const override { return 1; }
-  Tensor do_scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
+  void set_begin_index(int) override {}  // a step depends only on its timestep
 
   SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                           const SchedulerStepOptions& options) override {
     check(stride_ > 0, ErrorKind::usage, "DDIMScheduler: call set_timesteps before step");
-    check(options.eta >= 0 && options.eta <= 1, ErrorKind::usage, "DDIMScheduler: eta is {}, allowed: 0 to 1",
+    check(options.eta >= 0 && options.eta <= 1, ErrorKind::usage, "DDIMScheduler: eta is {}; it must be from 0 to 1",
           options.eta);
     check_step_inputs(model_output, sample);
     auto t = table_index(timestep, trained_), t_prev = t - stride_;
@@ -52,7 +47,7 @@ class DDIMScheduler final : public Scheduler {
 
     auto variance = (1 - alpha_bar_prev) / beta_bar * (1 - alpha_bar / alpha_bar_prev);
     auto sigma = options.eta * variance.pow(0.5);
-    // The difference may round to below 0 where eta is 1.
+    // Rounding can make the difference negative if eta is 1.
     auto direction = (1 - alpha_bar_prev - sigma.pow(2)).clamp_min(0).pow(0.5) * epsilon;
     auto prev_sample = alpha_bar_prev.pow(0.5) * x0 + direction;
     if (options.eta > 0) {
@@ -67,8 +62,6 @@ class DDIMScheduler final : public Scheduler {
     return add_noise_by_alphas(alphas_cumprod_, {original_samples, noise, timesteps});
   }
 
-  std::string class_name() const override { return config_.class_name(); }
-  std::string config() const override { return config_.dump(); }
   std::unique_ptr<Scheduler> clone() const override { return std::make_unique<DDIMScheduler>(config_); }
 
  private:
@@ -86,11 +79,9 @@ class DDIMScheduler final : public Scheduler {
     return {alpha * sample - sigma * output, alpha * output + sigma * sample};
   }
 
-  SchedulerConfig config_;
-  int64_t trained_, stride_ = 0;
+  int64_t stride_ = 0;
   PredictionType prediction_;
   Tensor alphas_cumprod_, final_alpha_cumprod_;  // float32: [trained_], []
-  Tensor timesteps_ = at::empty({0}, at::kLong);
 };
 
 }  // namespace
@@ -103,9 +94,7 @@ SchedulerClass ddim_scheduler() {
                         thresholding_fields(),
                         clip_fields(true),
                         {{.name = "set_alpha_to_one", .fallback = true}}});
-  return {"DDIMScheduler", fields, [](SchedulerConfig config) -> std::unique_ptr<Scheduler> {
-            return std::make_unique<DDIMScheduler>(std::move(config));
-          }};
+  return scheduler_class<DDIMScheduler>("DDIMScheduler", fields);
 }
 
 }  // namespace lora

@@ -1,5 +1,5 @@
-// DPM-Solver and DPM-Solver++, multistep, orders 1 to 3, as ODE and SDE (Lu et al. 2022, arXiv:2206.00927 and
-// arXiv:2211.01095); the updates are in dpmsolver_update.
+// The multistep DPM-Solver and DPM-Solver++, orders 1 to 3, ODE and SDE (Lu et al. 2022, arXiv:2206.00927 and
+// arXiv:2211.01095). dpmsolver_update.h has the updates.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -8,19 +8,19 @@
 #include "core/check.h"
 #include "nn/random.h"
 #include "schedulers/betas.h"
+#include "schedulers/configured_scheduler.h"
 #include "schedulers/dpmsolver_update.h"
 #include "schedulers/noise.h"
 #include "schedulers/prediction.h"
 #include "schedulers/registry.h"
 #include "schedulers/sigmas.h"
-#include "schedulers/steps.h"
 #include "schedulers/timesteps.h"
 
 namespace lora {
 
 namespace {
 
-constexpr int64_t kFewSteps = 15;  // runs below this length end with lower orders, for stability
+constexpr int64_t kFewSteps = 15;  // shorter runs end with lower orders, for stability
 
 DPMSolverMethod solver_method(const SchedulerConfig& config) {
   auto algorithm = config.text("algorithm_type");
@@ -36,21 +36,20 @@ DPMSolverMethod solver_method(const SchedulerConfig& config) {
   return method;
 }
 
-// How many of the trained timesteps lie above the config's least log-SNR.
+// The number of training timesteps whose log-SNR is above the config's lambda_min_clipped.
 int64_t usable_timesteps(const SchedulerConfig& config, const Tensor& alphas_cumprod) {
   auto lambda = at::log(at::sqrt(alphas_cumprod)) - at::log(at::sqrt(1 - alphas_cumprod));
   auto clipped = at::searchsorted(lambda.flip(0), config.number("lambda_min_clipped")).item<int64_t>();
   return alphas_cumprod.numel() - clipped;
 }
 
-class DPMSolverMultistepScheduler final : public Scheduler {
+class DPMSolverMultistepScheduler final : public ConfiguredScheduler {
  public:
   explicit DPMSolverMultistepScheduler(SchedulerConfig config)
       : DPMSolverMultistepScheduler(config, alphas_cumprod_above_zero(config)) {}
 
   DPMSolverMultistepScheduler(SchedulerConfig config, const Tensor& alphas_cumprod)
-      : config_(std::move(config)),
-        trained_(config_.integer("num_train_timesteps")),
+      : ConfiguredScheduler(std::move(config)),
         solver_order_(config_.integer("solver_order")),
         usable_(usable_timesteps(config_, alphas_cumprod)),
         prediction_(prediction_type(config_)),
@@ -59,9 +58,8 @@ class DPMSolverMultistepScheduler final : public Scheduler {
         table_(alphas_cumprod) {}
 
   void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
-    check_set_timesteps_options(config_, options);
-    check_num_inference_steps(config_, num_inference_steps, trained_);
-    auto sigmas = choose_sigmas(num_inference_steps);
+    check_run(num_inference_steps, trained_, options);
+    auto sigmas = direct_sigmas(num_inference_steps);
     auto timesteps = sigmas.empty() ? spaced(num_inference_steps) : table_.to_timesteps(sigmas);
     if (sigmas.empty()) sigmas = table_.at_timesteps(timesteps);
     bool rounds = schedule_ == SigmaSchedule::karras || config_.flag("use_lu_lambdas");
@@ -71,11 +69,6 @@ class DPMSolverMultistepScheduler final : public Scheduler {
     steps_.start(to_int64(timesteps));
     outputs_.clear();
   }
-
-  const Tensor& timesteps() const override { return steps_.timesteps(); }
-  void set_begin_index(int begin_index) override { steps_.begin_at(begin_index); }
-  double init_noise_sigma() const override { return 1; }
-  Tensor do_scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
 
   SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                           const SchedulerStepOptions& options) override {
@@ -104,29 +97,26 @@ class DPMSolverMultistepScheduler final : public Scheduler {
     return alpha * original_samples + sigma * noise;
   }
 
-  std::string class_name() const override { return config_.class_name(); }
-  std::string config() const override { return config_.dump(); }
   std::unique_ptr<Scheduler> clone() const override { return std::make_unique<DPMSolverMultistepScheduler>(config_); }
 
  private:
-  // The sigmas of a schedule that chooses them directly; none where they follow from the timesteps.
-  std::vector<double> choose_sigmas(int64_t count) const {
+  // The sigmas of a schedule that chooses them directly. Empty if they follow from the timesteps.
+  std::vector<double> direct_sigmas(int64_t count) const {
     if (schedule_ != SigmaSchedule::karras && config_.flag("use_lu_lambdas")) {
       auto sigmas = numpy_linspace(0, 1, count);
       for (auto& sigma : sigmas) sigma = std::exp(table_.most_log() + sigma * (table_.least_log() - table_.most_log()));
       return sigmas;
     }
     if (schedule_ == SigmaSchedule::from_timesteps) return {};
-    auto range = sigma_range(config_, {.most = table_.most(), .least = table_.least()});
-    return schedule_ == SigmaSchedule::karras ? karras_sigmas(range, count) : exponential_sigmas(range, count);
+    return choose_sigmas(schedule_, config_, {table_.most(), table_.least()}, count);
   }
 
-  // As spaced_timesteps(), but over the usable ones, and for one step more whose end is left out.
+  // As spaced_timesteps(), but over the usable timesteps only. One more step is spaced, and its end is left out.
   std::vector<double> spaced(int64_t count) const {
     auto spacing = config_.text("timestep_spacing");
     if (spacing == "trailing") {
-      check(usable_ > 0, ErrorKind::usage, "{}: lambda_min_clipped {} leaves no timesteps", class_name(),
-            config_.number("lambda_min_clipped"));
+      check(usable_ > 0, ErrorKind::usage, "{}: lambda_min_clipped is {}, which excludes all timesteps; set it lower",
+            class_name(), config_.number("lambda_min_clipped"));
       auto ratio = static_cast<double>(trained_) / static_cast<double>(count);
       auto timesteps = rounded(numpy_arange(static_cast<double>(usable_), 0, -ratio));
       for (auto& timestep : timesteps) timestep -= 1;
@@ -153,7 +143,7 @@ class DPMSolverMultistepScheduler final : public Scheduler {
     return order;
   }
 
-  // To what the method integrates: the clean sample or the noise.
+  // Converts a model output to what the method integrates: the clean sample or the noise.
   Tensor convert(const Tensor& output, const Tensor& sample, const Tensor& level_sigma) const {
     auto [alpha, sigma] = dpmsolver_level(level_sigma);
     if (method_.plus_plus) {
@@ -170,15 +160,13 @@ class DPMSolverMultistepScheduler final : public Scheduler {
     return (sample - alpha * x0) / sigma;
   }
 
-  SchedulerConfig config_;
-  int64_t trained_, solver_order_, usable_;
+  int64_t solver_order_, usable_;
   PredictionType prediction_;
   DPMSolverMethod method_;
   SigmaSchedule schedule_;
   SigmaTable table_;
-  Tensor sigmas_;                // float32, on the CPU: the run's, and the one after its last step
+  Tensor sigmas_;                // float32, on the CPU: the levels of the run, and the level after its last step
   std::vector<Tensor> outputs_;  // converted, newest first, at most solver_order_
-  Steps steps_;
 };
 
 }  // namespace
@@ -200,7 +188,7 @@ SchedulerClass dpmsolver_multistep_scheduler() {
       {.name = "use_flow_sigmas", .fallback = false, .supported = {false}},
       {.name = "flow_shift", .fallback = 1.0},
       {.name = "lambda_min_clipped", .fallback = "-Infinity", .type = Json::value_t::number_float},
-      // The learned ones come with a model of twice the channels; the others are DDPM's and have no effect here.
+      // Learned variances need a model with twice the channels. The others are for DDPM and have no effect here.
       {.name = "variance_type",
        .fallback = nullptr,
        .type = Json::value_t::string,
@@ -210,9 +198,7 @@ SchedulerClass dpmsolver_multistep_scheduler() {
   auto fields = concat({beta_fields(0.0001, 0.02, "linear"), zero_snr_fields(), spacing_fields("linspace"),
                         prediction_fields({"epsilon", "sample", "v_prediction"}), thresholding_fields(), sigma_fields(),
                         std::move(own)});
-  return {"DPMSolverMultistepScheduler", fields, [](SchedulerConfig config) -> std::unique_ptr<Scheduler> {
-            return std::make_unique<DPMSolverMultistepScheduler>(std::move(config));
-          }};
+  return scheduler_class<DPMSolverMultistepScheduler>("DPMSolverMultistepScheduler", fields);
 }
 
 }  // namespace lora

@@ -6,8 +6,8 @@ namespace lora {
 
 namespace {
 
-// x_t = sample · x + D0 · d0 + D1 · d1 + D2 · d2 + noise · noise's weight, with the differences D0, D1, D2 of the
-// outputs.
+// The weights of x_t = sample · x + d0 · D0 + (midpoint or heun) · D1 + d2 · D2 + noise · z, where D0, D1 and D2 are
+// the differences of the outputs and z is the noise.
 struct Weights {
   Tensor sample, d0, midpoint, heun, d2, noise;
 };

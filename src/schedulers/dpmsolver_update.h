@@ -7,25 +7,25 @@
 namespace lora {
 
 struct DPMSolverMethod {
-  bool plus_plus;   // the model's clean sample is integrated, else its noise
-  bool stochastic;  // the SDE in place of the ODE
-  bool heun;        // how a second-order update weighs its difference; else by the midpoint rule
+  bool plus_plus;   // true: integrates the predicted clean sample; false: the predicted noise
+  bool stochastic;  // true: the SDE; false: the ODE
+  bool heun;        // true: second-order updates follow Heun's method; false: the midpoint rule
 };
 
 struct DPMSolverInputs {
   Tensor sample;                // float32
-  std::vector<Tensor> outputs;  // converted model outputs, newest first: as many as the update's order, 1 … 3
-  std::vector<Tensor> sigmas;   // the next noise level, then those of the outputs; scalars, float32 on the CPU
-  Tensor noise;                 // float32, where the method is stochastic
+  std::vector<Tensor> outputs;  // converted model outputs, newest first; their number is the order of the update, 1 … 3
+  std::vector<Tensor> sigmas;  // the next noise level, then the levels of the outputs; scalars, float32 on the CPU
+  Tensor noise;                // float32, if the method is stochastic
 };
 
-// What a noise level means for a sample: alpha · clean + sigma · noise.
+// A sample at a noise level is alpha · clean + sigma · noise.
 struct DPMSolverLevel {
   Tensor alpha, sigma;
 };
 DPMSolverLevel dpmsolver_level(const Tensor& sigma);
 
-// The sample at the next level. The stochastic method on the noise prediction has no third order.
+// The sample at the next level. The SDE that integrates the noise does not have a third order.
 Tensor dpmsolver_update(const DPMSolverMethod& method, const DPMSolverInputs& inputs);
 
 }  // namespace lora

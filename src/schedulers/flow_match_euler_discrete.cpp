@@ -1,49 +1,43 @@
-// Euler's method for flow matching (Lipman et al. 2022, arXiv:2210.02747; Esser et al. 2024, arXiv:2403.03206): the
-// sample is (1 - sigma) · clean + sigma · noise, the model predicts its velocity.
+// Euler's method for flow matching (Lipman et al. 2022, arXiv:2210.02747; Esser et al. 2024, arXiv:2403.03206). The
+// sample is (1 - sigma) · clean + sigma · noise. The model predicts its velocity.
 #include <ATen/ATen.h>
 
 #include <cmath>
 
 #include "core/check.h"
 #include "nn/random.h"
+#include "schedulers/configured_scheduler.h"
 #include "schedulers/noise.h"
 #include "schedulers/registry.h"
 #include "schedulers/sigmas.h"
-#include "schedulers/steps.h"
 #include "schedulers/timesteps.h"
 
 namespace lora {
 
 namespace {
 
-class FlowMatchEulerDiscreteScheduler final : public Scheduler {
+class FlowMatchEulerDiscreteScheduler final : public ConfiguredScheduler {
  public:
   explicit FlowMatchEulerDiscreteScheduler(SchedulerConfig config)
-      : config_(std::move(config)),
-        trained_(config_.integer("num_train_timesteps")),
-        schedule_(sigma_schedule(config_)) {}
+      : ConfiguredScheduler(std::move(config)), schedule_(sigma_schedule(config_)) {}
 
   void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
-    check_set_timesteps_options(config_, options, {"mu", "sigmas"});
-    check_num_inference_steps(config_, num_inference_steps, trained_);
-    check(options.mu || !config_.flag("use_dynamic_shifting"), ErrorKind::usage,
-          "FlowMatchEulerDiscreteScheduler: use_dynamic_shifting wants mu, the shift for the picture's size");
+    check_run(num_inference_steps, trained_, options, {"mu", "sigmas"});
+    check(
+        options.mu || !config_.flag("use_dynamic_shifting"), ErrorKind::usage,
+        "FlowMatchEulerDiscreteScheduler: the config sets use_dynamic_shifting, which needs mu; give mu, the shift for "
+        "the size of the image");
     check_sigmas(options.sigmas, num_inference_steps);
 
     auto mu = options.mu.value_or(0);
-    // The reference keeps the levels that it is given in float32, and its own in float64.
+    // The reference keeps given levels in float32, and its own levels in float64.
     auto sigmas = options.sigmas.empty() ? shift(even_sigmas(num_inference_steps), mu)
                                          : shift(std::vector<float>(options.sigmas.begin(), options.sigmas.end()), mu);
-    sigmas_ = to_float32(choose(sigmas));
+    sigmas_ = to_float32(choose_sigmas(schedule_, config_, sigmas, num_inference_steps));
     if (config_.flag("invert_sigmas")) sigmas_ = 1 - sigmas_;
     steps_.start(sigmas_ * trained_);
     sigmas_ = at::cat({sigmas_, at::full({1}, config_.flag("invert_sigmas") ? 1.0f : 0.0f)});
   }
-
-  const Tensor& timesteps() const override { return steps_.timesteps(); }
-  void set_begin_index(int begin_index) override { steps_.begin_at(begin_index); }
-  double init_noise_sigma() const override { return 1; }
-  Tensor do_scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
 
   SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                           const SchedulerStepOptions& options) override {
@@ -68,8 +62,13 @@ class FlowMatchEulerDiscreteScheduler final : public Scheduler {
     return sigma * noise + (1 - sigma) * original_samples;
   }
 
-  std::string class_name() const override { return config_.class_name(); }
-  std::string config() const override { return config_.dump(); }
+  std::optional<double> mu_for(int64_t image_tokens) const override {
+    if (!config_.flag("use_dynamic_shifting")) return std::nullopt;
+    auto from = config_.number("base_image_seq_len"), to = config_.number("max_image_seq_len");
+    auto low = config_.number("base_shift"), high = config_.number("max_shift");
+    return low + (static_cast<double>(image_tokens) - from) * (high - low) / (to - from);
+  }
+
   std::unique_ptr<Scheduler> clone() const override {
     return std::make_unique<FlowMatchEulerDiscreteScheduler>(config_);
   }
@@ -77,14 +76,15 @@ class FlowMatchEulerDiscreteScheduler final : public Scheduler {
  private:
   void check_sigmas(const std::vector<double>& sigmas, int64_t count) const {
     check(sigmas.empty() || static_cast<int64_t>(sigmas.size()) == count, ErrorKind::usage,
-          "FlowMatchEulerDiscreteScheduler: there are {} sigmas for {} steps; give one a step", sigmas.size(), count);
+          "FlowMatchEulerDiscreteScheduler: there are {} sigmas for {} steps; give one for each step", sigmas.size(),
+          count);
     for (auto sigma : sigmas)
       check(sigma > 0 && sigma <= 1, ErrorKind::usage,
-            "FlowMatchEulerDiscreteScheduler: sigmas holds {}, wanted numbers above 0 and up to 1", sigma);
+            "FlowMatchEulerDiscreteScheduler: sigmas contains {}; all must be above 0 and up to 1", sigma);
   }
 
-  // From the highest to the lowest trained level, evenly. The levels of training are shifted already: as in the
-  // reference, these will be shifted once more.
+  // Evenly spaced from the highest to the lowest level of training. The levels of training are shifted already. As in
+  // the reference, shift() shifts them a second time.
   std::vector<double> even_sigmas(int64_t count) const {
     auto trained = static_cast<double>(trained_);
     auto most = 1.0f, least = 1.0f / static_cast<float>(trained_);
@@ -94,20 +94,21 @@ class FlowMatchEulerDiscreteScheduler final : public Scheduler {
     return sigmas;
   }
 
-  // By the config's factor. The operations are the reference's, in its precision.
+  // Shifted by the config's factor. The operations and their precision are those of the reference.
   template <class T>
   T shifted(T sigma) const {
     auto shift = config_.number("shift");
     return static_cast<T>(shift) * sigma / (1 + static_cast<T>(shift - 1) * sigma);
   }
 
-  // More of the run for the high levels: by the config's factor, or by mu.
+  // Moves more steps to the high levels, by the config's factor or by mu.
   template <class T>
   std::vector<double> shift(std::vector<T> sigmas, double mu) const {
     if (config_.flag("use_dynamic_shifting")) {
       auto weight = static_cast<T>(config_.text("time_shift_type") == "exponential" ? std::exp(mu) : mu);
       check(weight > 0 && std::isfinite(weight), ErrorKind::usage,
-            "FlowMatchEulerDiscreteScheduler: mu is {}, which shifts by {}; wanted a shift above 0", mu, weight);
+            "FlowMatchEulerDiscreteScheduler: mu is {}, which shifts by {}; the shift must be finite and above 0", mu,
+            weight);
       for (auto& sigma : sigmas) sigma = weight / (weight + (1 / sigma - 1));
     } else {
       for (auto& sigma : sigmas) sigma = shifted(sigma);
@@ -116,27 +117,17 @@ class FlowMatchEulerDiscreteScheduler final : public Scheduler {
     return {sigmas.begin(), sigmas.end()};
   }
 
-  // So that the last level is `terminal`.
+  // Stretches the levels so that the last one is `terminal`.
   template <class T>
   static void stretch(std::vector<T>& sigmas, double terminal) {
     check(sigmas.back() < 1, ErrorKind::usage,
-          "FlowMatchEulerDiscreteScheduler: shift_terminal wants a run that ends below sigma 1; ask for more steps");
+          "FlowMatchEulerDiscreteScheduler: shift_terminal needs a run whose last sigma is below 1; use more steps");
     auto scale = (1 - sigmas.back()) / static_cast<T>(1 - terminal);
     for (auto& sigma : sigmas) sigma = 1 - (1 - sigma) / scale;
   }
 
-  std::vector<double> choose(const std::vector<double>& sigmas) const {
-    if (schedule_ == SigmaSchedule::from_timesteps) return sigmas;
-    auto range = sigma_range(config_, {.most = sigmas.front(), .least = sigmas.back()});
-    auto count = static_cast<int64_t>(sigmas.size());
-    return schedule_ == SigmaSchedule::karras ? karras_sigmas(range, count) : exponential_sigmas(range, count);
-  }
-
-  SchedulerConfig config_;
-  int64_t trained_;
   SigmaSchedule schedule_;
-  Tensor sigmas_;  // float32, on the CPU: the run's, and the one after its last step
-  Steps steps_;
+  Tensor sigmas_;  // float32, on the CPU: the levels of the run, and the level after its last step
 };
 
 }  // namespace
@@ -146,7 +137,7 @@ SchedulerClass flow_match_euler_discrete_scheduler() {
       {.name = "num_train_timesteps", .fallback = 1000, .least = 1, .most = 1e5},
       {.name = "shift", .fallback = 1.0, .least = 1e-3, .most = 1e3},
       {.name = "use_dynamic_shifting", .fallback = false},
-      // From these four a pipeline works out mu.
+      // mu_for() reads these four.
       {.name = "base_shift", .fallback = 0.5},
       {.name = "max_shift", .fallback = 1.15},
       {.name = "base_image_seq_len", .fallback = 256},
@@ -158,9 +149,7 @@ SchedulerClass flow_match_euler_discrete_scheduler() {
       {.name = "use_beta_sigmas", .fallback = false, .supported = {false}},
       {.name = "time_shift_type", .fallback = "exponential", .supported = {"exponential", "linear"}},
       {.name = "stochastic_sampling", .fallback = false}};
-  return {"FlowMatchEulerDiscreteScheduler", fields, [](SchedulerConfig config) -> std::unique_ptr<Scheduler> {
-            return std::make_unique<FlowMatchEulerDiscreteScheduler>(std::move(config));
-          }};
+  return scheduler_class<FlowMatchEulerDiscreteScheduler>("FlowMatchEulerDiscreteScheduler", fields);
 }
 
 }  // namespace lora

@@ -7,33 +7,31 @@
 #include "core/check.h"
 #include "nn/random.h"
 #include "schedulers/betas.h"
+#include "schedulers/configured_scheduler.h"
 #include "schedulers/noise.h"
 #include "schedulers/prediction.h"
 #include "schedulers/registry.h"
-#include "schedulers/steps.h"
 #include "schedulers/timesteps.h"
 
 namespace lora {
 
 namespace {
 
-class LCMScheduler final : public Scheduler {
+class LCMScheduler final : public ConfiguredScheduler {
  public:
   explicit LCMScheduler(SchedulerConfig config)
-      : config_(std::move(config)),
-        trained_(config_.integer("num_train_timesteps")),
+      : ConfiguredScheduler(std::move(config)),
         original_steps_(config_.integer("original_inference_steps")),
         prediction_(prediction_type(config_)),
         alphas_cumprod_(alphas_cumprod_zero_snr(config_)) {
     check(original_steps_ <= trained_, ErrorKind::unsupported,
-          "LCMScheduler: original_inference_steps {} is out of range, wanted 1 to num_train_timesteps {}",
+          "LCMScheduler: original_inference_steps {} is out of range; it must be from 1 to num_train_timesteps, {}",
           original_steps_, trained_);
   }
 
-  // Evenly spaced picks from the timesteps that the model was distilled on.
+  // Evenly spaced timesteps out of those that the model was distilled on.
   void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
-    check_set_timesteps_options(config_, options);
-    check_num_inference_steps(config_, num_inference_steps, original_steps_);
+    check_run(num_inference_steps, original_steps_, options);
     auto stride = trained_ / original_steps_;
     auto gap = static_cast<double>(original_steps_) / num_inference_steps;
     std::vector<double> timesteps;
@@ -43,11 +41,6 @@ class LCMScheduler final : public Scheduler {
     }
     steps_.start(to_int64(timesteps));
   }
-
-  const Tensor& timesteps() const override { return steps_.timesteps(); }
-  void set_begin_index(int begin_index) override { steps_.begin_at(begin_index); }
-  double init_noise_sigma() const override { return 1; }
-  Tensor do_scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
 
   SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                           const SchedulerStepOptions& options) override {
@@ -76,8 +69,6 @@ class LCMScheduler final : public Scheduler {
     return add_noise_by_alphas(alphas_cumprod_, {original_samples, noise, timesteps});
   }
 
-  std::string class_name() const override { return config_.class_name(); }
-  std::string config() const override { return config_.dump(); }
   std::unique_ptr<Scheduler> clone() const override { return std::make_unique<LCMScheduler>(config_); }
 
  private:
@@ -91,11 +82,9 @@ class LCMScheduler final : public Scheduler {
     return alpha * sample - sigma * output;
   }
 
-  SchedulerConfig config_;
-  int64_t trained_, original_steps_;
+  int64_t original_steps_;
   PredictionType prediction_;
   Tensor alphas_cumprod_;  // float32 [trained_]
-  Steps steps_;
 };
 
 }  // namespace
@@ -110,9 +99,7 @@ SchedulerClass lcm_scheduler() {
                         {{.name = "original_inference_steps", .fallback = 50, .least = 1, .most = 1e5},
                          {.name = "set_alpha_to_one", .fallback = true},
                          {.name = "timestep_scaling", .fallback = 10.0}}});
-  return {"LCMScheduler", fields, [](SchedulerConfig config) -> std::unique_ptr<Scheduler> {
-            return std::make_unique<LCMScheduler>(std::move(config));
-          }};
+  return scheduler_class<LCMScheduler>("LCMScheduler", fields);
 }
 
 }  // namespace lora

@@ -6,48 +6,42 @@
 
 #include "core/check.h"
 #include "schedulers/betas.h"
+#include "schedulers/configured_scheduler.h"
 #include "schedulers/noise.h"
 #include "schedulers/prediction.h"
 #include "schedulers/registry.h"
-#include "schedulers/steps.h"
 #include "schedulers/timesteps.h"
 
 namespace lora {
 
 namespace {
 
-constexpr int64_t kOrder = 4;              // PRK takes four evaluations a step, PLMS looks at four outputs
+constexpr int64_t kOrder = 4;              // PRK needs four model outputs in each step; PLMS uses the last four
 constexpr int64_t kPrkCalls = 3 * kOrder;  // three steps give PLMS its first outputs
 
-class PNDMScheduler final : public Scheduler {
+class PNDMScheduler final : public ConfiguredScheduler {
  public:
   explicit PNDMScheduler(SchedulerConfig config)
-      : config_(std::move(config)),
-        trained_(config_.integer("num_train_timesteps")),
+      : ConfiguredScheduler(std::move(config)),
         skip_prk_steps_(config_.flag("skip_prk_steps")),
         prediction_(prediction_type(config_)),
         alphas_cumprod_(alphas_cumprod(config_)),
-        final_alpha_cumprod_(config_.flag("set_alpha_to_one") ? at::scalar_tensor(1.0f, at::kFloat)
-                                                              : alphas_cumprod_[0]) {}
+        final_alpha_cumprod_(final_alpha_cumprod(config_, alphas_cumprod_)) {}
 
   void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
-    check_set_timesteps_options(config_, options);
-    check_num_inference_steps(config_, num_inference_steps, trained_);
+    check_run(num_inference_steps, trained_, options);
     check(skip_prk_steps_ || num_inference_steps >= kOrder, ErrorKind::usage,
-          "PNDMScheduler: num_inference_steps is {}, allowed: {} to {}, or set skip_prk_steps", num_inference_steps,
-          kOrder, trained_);
+          "PNDMScheduler: num_inference_steps is {}; it must be from {} to {}, unless the config sets skip_prk_steps",
+          num_inference_steps, kOrder, trained_);
     auto spaced = table_timesteps(config_, num_inference_steps);
     stride_ = trained_ / num_inference_steps;
-    timesteps_ = skip_prk_steps_ ? plms_timesteps(spaced) : prk_timesteps(spaced);
+    steps_.start(skip_prk_steps_ ? plms_timesteps(spaced) : prk_timesteps(spaced));
     calls_ = 0;
     outputs_.clear();
     prk_output_.reset();
   }
 
-  const Tensor& timesteps() const override { return timesteps_; }
-  void set_begin_index(int) override {}  // a step depends on its timestep and on how many were taken
-  double init_noise_sigma() const override { return 1; }
-  Tensor do_scale_model_input(const Tensor& sample, const Tensor&) override { return sample; }
+  void set_begin_index(int) override {}  // a step depends on its timestep and on the number of steps before it
 
   SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                           const SchedulerStepOptions&) override {
@@ -64,15 +58,14 @@ class PNDMScheduler final : public Scheduler {
     return add_noise_by_alphas(alphas_cumprod_, {original_samples, noise, timesteps});
   }
 
-  std::string class_name() const override { return config_.class_name(); }
-  std::string config() const override { return config_.dump(); }
   std::unique_ptr<Scheduler> clone() const override { return std::make_unique<PNDMScheduler>(config_); }
 
  private:
-  // The second timestep twice: PLMS begins with a step of Heun's method.
+  // The second timestep is there twice, because PLMS begins with a step of Heun's method.
   static Tensor plms_timesteps(const Tensor& spaced) { return at::cat({spaced.slice(0, 0, 2), spaced.slice(0, 1)}); }
 
-  // Each of the first three steps at its start, twice at its middle and at its end, where the next one starts.
+  // Each of the first three steps has four timesteps: its start, its middle twice, and its end. The end is the start of
+  // the next step.
   Tensor prk_timesteps(const Tensor& spaced) const {
     const auto* t = spaced.const_data_ptr<int64_t>();
     std::vector<int64_t> timesteps;
@@ -86,7 +79,7 @@ class PNDMScheduler final : public Scheduler {
   Tensor step_prk(const Tensor& output, int64_t t, const Tensor& sample) {
     auto stage = calls_ % kOrder;
     auto t_prev = t - (stage % 2 ? 0 : stride_ / 2);
-    auto t_start = timesteps_[calls_ - stage].item<int64_t>();
+    auto t_start = timesteps()[calls_ - stage].item<int64_t>();
     if (stage == 0) {
       outputs_.push_back(output);
       start_sample_ = sample;
@@ -96,8 +89,8 @@ class PNDMScheduler final : public Scheduler {
       slope = prk_output_ + 1.0 / 6 * output;
       prk_output_.reset();
     } else {
-      auto share = (stage == 0 ? 1.0 / 6 : 1.0 / 3) * output;
-      prk_output_ = prk_output_.defined() ? prk_output_ + share : share;
+      auto term = (stage == 0 ? 1.0 / 6 : 1.0 / 3) * output;
+      prk_output_ = prk_output_.defined() ? prk_output_ + term : term;
     }
     return transfer(start_sample_, slope, t_start, t_prev);
   }
@@ -113,7 +106,7 @@ class PNDMScheduler final : public Scheduler {
     return transfer(sample, multistep_slope(), t, t - stride_);
   }
 
-  // Adams-Bashforth over the outputs there are.
+  // The Adams-Bashforth method over the available outputs.
   Tensor multistep_slope() const {
     auto e = [&](size_t back) { return outputs_[outputs_.size() - back]; };
     switch (outputs_.size()) {
@@ -126,7 +119,7 @@ class PNDMScheduler final : public Scheduler {
 
   // Equation (9): from x_t to x_(t_prev) along `slope`.
   Tensor transfer(const Tensor& sample, Tensor slope, int64_t t, int64_t t_prev) const {
-    check(t < trained_, ErrorKind::usage, "PNDMScheduler: a run must begin with the first entry of timesteps()");
+    check(t < trained_, ErrorKind::usage, "PNDMScheduler: a run must start with the first entry of timesteps()");
     auto alpha_bar = alphas_cumprod_[t];
     auto alpha_bar_prev = t_prev >= 0 ? alphas_cumprod_[t_prev] : final_alpha_cumprod_;
     auto beta_bar = 1 - alpha_bar, beta_bar_prev = 1 - alpha_bar_prev;
@@ -135,16 +128,14 @@ class PNDMScheduler final : public Scheduler {
     return (alpha_bar_prev / alpha_bar).pow(0.5) * sample - (alpha_bar_prev - alpha_bar) * slope / denominator;
   }
 
-  SchedulerConfig config_;
-  int64_t trained_, stride_ = 0;
+  int64_t stride_ = 0;
   bool skip_prk_steps_;
   PredictionType prediction_;
   Tensor alphas_cumprod_, final_alpha_cumprod_;  // float32: [trained_], []
-  Tensor timesteps_ = at::empty({0}, at::kLong);
 
   int64_t calls_ = 0;
-  std::vector<Tensor> outputs_;       // the last kOrder that count, oldest first
-  Tensor prk_output_, start_sample_;  // of the step under way
+  std::vector<Tensor> outputs_;       // the last kOrder outputs that the methods use, oldest first
+  Tensor prk_output_, start_sample_;  // of the step in progress
 };
 
 }  // namespace
@@ -155,9 +146,7 @@ SchedulerClass pndm_scheduler() {
               spacing_fields("leading"),
               prediction_fields({"epsilon", "v_prediction"}),
               {{.name = "skip_prk_steps", .fallback = false}, {.name = "set_alpha_to_one", .fallback = false}}});
-  return {"PNDMScheduler", fields, [](SchedulerConfig config) -> std::unique_ptr<Scheduler> {
-            return std::make_unique<PNDMScheduler>(std::move(config));
-          }};
+  return scheduler_class<PNDMScheduler>("PNDMScheduler", fields);
 }
 
 }  // namespace lora

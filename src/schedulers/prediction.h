@@ -1,5 +1,5 @@
 #pragma once
-// What a model predicts, and the limits that a config sets on the clean sample that follows from it.
+// What a model predicts, and the limits that a config sets on the predicted clean sample.
 #include <string>
 #include <vector>
 
@@ -10,7 +10,7 @@ namespace lora {
 
 enum class PredictionType { epsilon, sample, v_prediction };
 
-// prediction_type, of which a class supports `supported`.
+// prediction_type. `supported` lists the values that the class supports.
 SchedulerFields prediction_fields(const std::vector<std::string>& supported);
 PredictionType prediction_type(const SchedulerConfig& config);
 
@@ -19,9 +19,9 @@ SchedulerFields thresholding_fields();
 // clip_sample, clip_sample_range.
 SchedulerFields clip_fields(bool clip_sample);
 
-// Dynamic thresholding (Saharia et al. 2022, section 2.3) where the config asks for it: an image at a time.
+// Dynamic thresholding (Saharia et al. 2022, section 2.3) of each image, if the config enables it.
 Tensor threshold_sample(const SchedulerConfig& config, const Tensor& sample);
-// The same, or else clipping where the config asks for that.
+// The same. Without thresholding, the sample is clipped if the config enables that.
 Tensor limit_sample(const SchedulerConfig& config, const Tensor& sample);
 
 }  // namespace lora

@@ -1,5 +1,5 @@
 #pragma once
-// The scheduler classes: one function a file, each giving what from_config needs to make one.
+// The scheduler classes. Each class is one file, with one function that describes the class to from_config().
 #include <memory>
 #include <string>
 
@@ -13,6 +13,12 @@ struct SchedulerClass {
   SchedulerFields fields;
   std::unique_ptr<Scheduler> (*create)(SchedulerConfig);
 };
+
+template <class T>
+SchedulerClass scheduler_class(std::string name, SchedulerFields fields) {
+  return {std::move(name), std::move(fields),
+          [](SchedulerConfig config) -> std::unique_ptr<Scheduler> { return std::make_unique<T>(std::move(config)); }};
+}
 
 SchedulerClass amused_scheduler();
 SchedulerClass ddim_scheduler();

@@ -1,4 +1,4 @@
-// The registry: from a config's text to a scheduler of its class or of another.
+// The registry of the scheduler classes, and the public calls.
 #include "lora/scheduler.h"
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 
 namespace lora {
 
-// What a command line calls a class, and the fields that the name stands for.
+// A short name on a command line, its class, and the config fields that it sets.
 struct ShortName {
   std::string name, class_name;
   Json fields = Json::object();
@@ -47,20 +47,20 @@ static const std::vector<SchedulerClass>& scheduler_classes() {
   return classes;
 }
 
-static const SchedulerClass& find_class(const std::string& name) {
+static const SchedulerClass& find_class(std::string_view name) {
   const auto& classes = scheduler_classes();
   auto found = std::find_if(classes.begin(), classes.end(), [&](const auto& c) { return c.name == name; });
   if (found != classes.end()) return *found;
   std::vector<std::string> known;
   for (const auto& c : classes) known.push_back(c.name);
-  fail(ErrorKind::unsupported, "scheduler \"{}\" is not supported; known: {}; or in short: {}", name, join(known, ", "),
-       join(Scheduler::names(), ", "));
+  fail(ErrorKind::unsupported, "scheduler \"{}\" is not supported; supported classes: {}; short names: {}", name,
+       join(known, ", "), join(Scheduler::names(), ", "));
 }
 
 static std::string class_name_of(const Json& config) {
   auto name = config.find("_class_name");
   check(name != config.end() && name->is_string(), ErrorKind::bad_file,
-        "scheduler config: no _class_name to tell the class by; add it, or name the class in the call");
+        "scheduler config: _class_name is missing or not a text; add it, or give class_name in the call");
   return name->get<std::string>();
 }
 
@@ -102,7 +102,7 @@ std::unique_ptr<Scheduler> Scheduler::from_config(const std::string& json, const
 std::unique_ptr<Scheduler> Scheduler::from_pretrained(const std::filesystem::path& folder) {
   auto file = folder / "scheduler_config.json";
   std::ifstream stream(file, std::ios::binary);
-  check(stream.is_open(), ErrorKind::not_found, "{}: no such file; give the folder that holds scheduler_config.json",
+  check(stream.is_open(), ErrorKind::not_found, "{}: no such file; give the folder that contains scheduler_config.json",
         file.string());
   std::ostringstream text;
   text << stream.rdbuf();

@@ -21,7 +21,8 @@ SchedulerFields sigma_fields() {
 SigmaSchedule sigma_schedule(const SchedulerConfig& config) {
   bool karras = config.flag("use_karras_sigmas"), exponential = config.flag("use_exponential_sigmas");
   check(!karras || !exponential, ErrorKind::unsupported,
-        "{}: use_karras_sigmas and use_exponential_sigmas exclude each other; set one to false", config.class_name());
+        "{}: the config sets both use_karras_sigmas and use_exponential_sigmas; set one of them to false",
+        config.class_name());
   return karras ? SigmaSchedule::karras : exponential ? SigmaSchedule::exponential : SigmaSchedule::from_timesteps;
 }
 
@@ -63,14 +64,23 @@ std::vector<double> SigmaTable::to_timesteps(const std::vector<double>& sigmas) 
   return timesteps;
 }
 
+namespace {
+
+struct SigmaRange {
+  double most, least;
+};
+
+// The config's sigma_max and sigma_min. Each of them that is missing is that of `range`.
 SigmaRange sigma_range(const SchedulerConfig& config, SigmaRange range) {
   range = {config.maybe_number("sigma_max").value_or(range.most),
            config.maybe_number("sigma_min").value_or(range.least)};
   check(range.least > 0 && range.most >= range.least && std::isfinite(range.most), ErrorKind::unsupported,
-        "{}: sigma_min {} and sigma_max {} are no range of noise levels", config.class_name(), range.least, range.most);
+        "{}: sigma_min is {} and sigma_max is {}; they must be finite, above 0 and in ascending order",
+        config.class_name(), range.least, range.most);
   return range;
 }
 
+// Karras et al. 2022 (arXiv:2206.00364), equation 5, with rho 7.
 std::vector<double> karras_sigmas(SigmaRange range, int64_t count) {
   constexpr double rho = 7;
   double most = std::pow(range.most, 1 / rho), least = std::pow(range.least, 1 / rho);
@@ -79,10 +89,20 @@ std::vector<double> karras_sigmas(SigmaRange range, int64_t count) {
   return sigmas;
 }
 
+// Evenly spaced in the logarithm.
 std::vector<double> exponential_sigmas(SigmaRange range, int64_t count) {
   auto sigmas = numpy_linspace(std::log(range.most), std::log(range.least), count);
   for (auto& sigma : sigmas) sigma = std::exp(sigma);
   return sigmas;
+}
+
+}  // namespace
+
+std::vector<double> choose_sigmas(SigmaSchedule schedule, const SchedulerConfig& config,
+                                  const std::vector<double>& sigmas, int64_t count) {
+  if (schedule == SigmaSchedule::from_timesteps) return sigmas;
+  auto range = sigma_range(config, {.most = sigmas.front(), .least = sigmas.back()});
+  return schedule == SigmaSchedule::karras ? karras_sigmas(range, count) : exponential_sigmas(range, count);
 }
 
 Tensor close_sigmas(const SchedulerConfig& config, const SigmaTable& table, std::vector<double> sigmas) {
@@ -90,7 +110,7 @@ Tensor close_sigmas(const SchedulerConfig& config, const SigmaTable& table, std:
   return to_float32(sigmas);
 }
 
-// A quotient of two polynomials of degree 5 in the mantissa, which is brought between sqrt(1/2) and sqrt(2).
+// The quotient of two polynomials of degree 5 in the mantissa, which is scaled to sqrt(1/2) … sqrt(2).
 float numpy_log(float x) {
   static constexpr float kNumerator[]{2.589979117907922693523e-02f, 3.808837741388407920751e-01f,
                                       1.480000633576506585156e+00f, 2.112677543073053063722e+00f,

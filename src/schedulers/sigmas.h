@@ -1,6 +1,5 @@
 #pragma once
-// Noise levels: sigma = sqrt((1 - alpha_bar) / alpha_bar), their timesteps, and the schedules that choose them
-// directly.
+// Noise levels sigma = sqrt((1 - alpha_bar) / alpha_bar), their timesteps, and the schedules that choose them directly.
 #include <vector>
 
 #include "lora/tensor.h"
@@ -13,11 +12,11 @@ SchedulerFields sigma_fields();
 
 enum class SigmaSchedule { from_timesteps, karras, exponential };
 
-// Throws Error{unsupported} where the config asks for two of them.
+// Throws Error{unsupported} if the config sets two schedules.
 SigmaSchedule sigma_schedule(const SchedulerConfig& config);
 
-// The sigmas of the training timesteps, and what converts between the two as numpy does: float32 tables, float64
-// values.
+// The sigmas of the training timesteps. Converts between timesteps and sigmas as numpy does, with float32 tables and
+// float64 values.
 class SigmaTable {
  public:
   explicit SigmaTable(const Tensor& alphas_cumprod);
@@ -26,7 +25,7 @@ class SigmaTable {
   double most() const { return sigmas_.back(); }
   double least_log() const { return log_sigmas_.front(); }
   double most_log() const { return log_sigmas_.back(); }
-  double at_timestep(double timestep) const;  // linear between entries, constant beyond the ends
+  double at_timestep(double timestep) const;  // linear between entries, constant outside the table
   double to_timestep(double sigma) const;     // linear in the logarithm
   std::vector<double> at_timesteps(const std::vector<double>& timesteps) const;
   std::vector<double> to_timesteps(const std::vector<double>& sigmas) const;
@@ -35,22 +34,17 @@ class SigmaTable {
   std::vector<float> sigmas_, log_sigmas_;
 };
 
-struct SigmaRange {
-  double most, least;
-};
+// The levels of a schedule, highest first: `count` levels over the config's range, or else over the range of `sigmas`.
+// from_timesteps gives `sigmas` themselves.
+std::vector<double> choose_sigmas(SigmaSchedule schedule, const SchedulerConfig& config,
+                                  const std::vector<double>& sigmas, int64_t count);
 
-// The config's sigma_max and sigma_min where it has them, else those of `range`.
-SigmaRange sigma_range(const SchedulerConfig& config, SigmaRange range);
-
-// Karras et al. 2022 (arXiv:2206.00364), equation 5, with rho 7; and evenly in the logarithm. Highest first.
-std::vector<double> karras_sigmas(SigmaRange range, int64_t count);
-std::vector<double> exponential_sigmas(SigmaRange range, int64_t count);
-
-// `sigmas` and the one after the last step (final_sigmas_type: 0 or the least of the table), float32 on the CPU.
+// `sigmas` and the level after the last step, float32 on the CPU. final_sigmas_type selects that level: 0, or the least
+// of the table.
 Tensor close_sigmas(const SchedulerConfig& config, const SigmaTable& table, std::vector<double> sigmas);
 
-// log(x) in float32 as numpy computes it on x86 CPUs with FMA: up to 2 ulp off, but it decides to which timestep a
-// sigma belongs, so nothing nearer the truth will do. For normal positive x.
+// log(x) in float32 exactly as numpy computes it on x86 CPUs with FMA, for normal positive x. The result may be off by
+// 2 ulp. A more accurate logarithm would assign some sigmas to other timesteps than the reference.
 float numpy_log(float x);
 
 }  // namespace lora

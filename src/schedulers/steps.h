@@ -1,5 +1,5 @@
 #pragma once
-// Where a run stands: its timesteps and the next one to take, as the reference's step_index and begin_index.
+// The timesteps of a run and the index of its next step: step_index and begin_index in the reference.
 #include <optional>
 #include <vector>
 
@@ -11,18 +11,18 @@ class Steps {
  public:
   Steps();  // no timesteps
 
-  // A new run, which begins where its first call says.
+  // Starts a new run. The timestep of its first step sets the index.
   void start(Tensor timesteps);
   const Tensor& timesteps() const { return timesteps_; }
   int64_t count() const { return timesteps_.numel(); }
-  // The run begins at timesteps()[index]. Throws Error{usage} where there is none.
+  // The run begins at timesteps()[index]. Throws Error{usage} if the index is out of range.
   void begin_at(int64_t index);
 
-  // The index of the step to take. The run's first call finds it: begin_at()'s, or else that of `timestep`. Throws
-  // Error{usage} before start(), after the last step and for a timestep that the run has not.
+  // The index of the next step. The first call of a run sets it: to that of begin_at(), or else to that of `timestep`.
+  // Throws Error{usage} before start(), after the last step and for a timestep that the run does not have.
   int64_t index(const Tensor& timestep);
   void advance() { ++*index_; }
-  // Which entries to noise samples to: one for each of `timesteps`, a 1-D tensor.
+  // For add_noise(): the index of each of `timesteps`, a 1-D tensor.
   Tensor indices_for_noise(const Tensor& timesteps) const;
 
  private:
@@ -32,13 +32,13 @@ class Steps {
   std::optional<int64_t> index_, begin_;
 };
 
-// Throws Error{bad_shape} where the two differ in shape, Error{usage} for a dtype that is not a floating one.
+// Throws Error{bad_shape} if the shapes differ, Error{usage} if a dtype is not floating-point.
 void check_step_inputs(const Tensor& model_output, const Tensor& sample);
 
-// A timestep as a number; it may be of any integer or float dtype, on any device. Throws Error{usage} unless it is one
-// number.
+// The value of a timestep of any integer or floating-point dtype, on any device. Throws Error{usage} unless the tensor
+// has exactly one element.
 double timestep_value(const Tensor& timestep);
-// The same for a table of `trained` timesteps. Throws Error{usage} where it lies outside.
+// The timestep as an index into a table of `trained` entries. Throws Error{usage} if it is out of range.
 int64_t table_index(const Tensor& timestep, int64_t trained);
 
 }  // namespace lora

@@ -25,7 +25,7 @@ std::vector<double> numpy_linspace(double start, double stop, int64_t count) {
 std::vector<double> numpy_arange(double start, double stop, double step) {
   auto count = std::max(0.0, std::ceil((stop - start) / step));
   std::vector<double> values(static_cast<size_t>(count));
-  double delta = (start + step) - start;  // not always `step`
+  double delta = (start + step) - start;  // rounding can make it differ from `step`
   for (size_t i = 0; i < values.size(); ++i) values[i] = start + static_cast<double>(i) * delta;
   return values;
 }
@@ -35,17 +35,8 @@ std::vector<double> rounded(std::vector<double> values) {
   return values;
 }
 
-void check_set_timesteps_options(const SchedulerConfig& config, const SetTimestepsOptions& options,
-                                 const std::set<std::string>& taken) {
-  const std::pair<const char*, bool> rows[] = {{"mu", options.mu.has_value()},
-                                               {"sigmas", !options.sigmas.empty()},
-                                               {"temperature", options.temperature.has_value()}};
-  for (const auto& [name, given] : rows)
-    check(!given || taken.contains(name), ErrorKind::usage, "{}: set_timesteps takes no {}", config.class_name(), name);
-}
-
 void check_num_inference_steps(const SchedulerConfig& config, int64_t steps, int64_t most) {
-  check(steps >= 1 && steps <= most, ErrorKind::usage, "{}: num_inference_steps is {}, allowed: 1 to {}",
+  check(steps >= 1 && steps <= most, ErrorKind::usage, "{}: num_inference_steps is {}; it must be from 1 to {}",
         config.class_name(), steps, most);
 }
 
@@ -72,7 +63,7 @@ Tensor table_timesteps(const SchedulerConfig& config, int64_t steps) {
   if (timesteps.back() < 0) timesteps.pop_back();
   auto trained = config.integer("num_train_timesteps");
   check(timesteps.front() < static_cast<double>(trained), ErrorKind::usage,
-        "{}: {} steps with steps_offset {} begin at timestep {}, the last trained one is {}; ask for fewer steps",
+        "{}: {} steps with steps_offset {} begin at timestep {}, but the last training timestep is {}; use fewer steps",
         config.class_name(), steps, config.integer("steps_offset"), timesteps.front(), trained - 1);
   return to_int64(timesteps);
 }

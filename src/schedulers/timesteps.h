@@ -1,11 +1,10 @@
 #pragma once
-// Which training timesteps a run visits ("timestep_spacing"), in numpy's float64 arithmetic so that they are the
-// reference's to the last bit.
-#include <set>
+// The training timesteps of a run ("timestep_spacing"). The arithmetic is numpy's, in float64, so that the timesteps
+// equal the reference's to the last bit.
 #include <string>
 #include <vector>
 
-#include "lora/scheduler.h"
+#include "lora/tensor.h"
 #include "schedulers/config.h"
 
 namespace lora {
@@ -16,21 +15,17 @@ SchedulerFields spacing_fields(const std::string& timestep_spacing);
 // numpy.linspace, numpy.arange.
 std::vector<double> numpy_linspace(double start, double stop, int64_t count);
 std::vector<double> numpy_arange(double start, double stop, double step);
-// numpy.round of each.
+// numpy.round of each value.
 std::vector<double> rounded(std::vector<double> values);
 
-// Throws Error{usage} naming an option that was given and is none of `taken`.
-void check_set_timesteps_options(const SchedulerConfig& config, const SetTimestepsOptions& options,
-                                 const std::set<std::string>& taken = {});
-
-// Throws Error{usage} where `steps` is not in 1 … most.
+// Throws Error{usage} unless `steps` is in 1 … most.
 void check_num_inference_steps(const SchedulerConfig& config, int64_t steps, int64_t most);
 
-// Highest first; whole numbers but for "linspace". "trailing" gives one entry more, -1, for the few step counts whose
-// ratio to num_train_timesteps rounds badly (61, 103, …).
+// The timesteps, highest first. They are whole numbers, except for "linspace". For a few numbers of steps (61, 103, …),
+// rounding makes "trailing" return one more entry, -1.
 std::vector<double> spaced_timesteps(const SchedulerConfig& config, int64_t steps);
-// The same as int64 for classes that look the timesteps up in a table: rounded, and without that entry. Throws
-// Error{usage} where steps_offset pushes the first one past the table.
+// The same, rounded to int64 and without the entry -1, for classes that look timesteps up in a table. Throws
+// Error{usage} if steps_offset moves the first timestep past the end of the table.
 Tensor table_timesteps(const SchedulerConfig& config, int64_t steps);
 
 Tensor to_int64(const std::vector<double>& values);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/utf8.h"
 #include "tokenizers/unicode.h"
 
 namespace lora {
@@ -33,11 +34,11 @@ AddedTokens AddedTokens::with(const std::vector<AddedWord>& words,
 
 void AddedTokens::add_word(const std::string& text, const std::vector<int64_t>& ids, bool single_word) {
   auto found = normalize_(from_utf8(text));
-  check(!std::ranges::all_of(found, is_space), ErrorKind::usage, "\"{}\" is no word: there is no ink in it", text);
+  check(!std::ranges::all_of(found, is_space), ErrorKind::usage, "\"{}\" is not a word: it has only white space", text);
   for (const auto* patterns : {&raw_, &normalized_})
     for (const auto& pattern : *patterns)
       check(pattern.text != found, ErrorKind::conflict,
-            "the word \"{}\" is another word or a special token already: \"{}\"", text, to_utf8(pattern.text));
+            "the word \"{}\" is equal to another word or a special token: \"{}\"", text, to_utf8(pattern.text));
   contents_[ids.front()] = to_utf8(found);
   normalized_.push_back({std::move(found), ids, single_word, false});
 }
@@ -63,7 +64,7 @@ std::vector<TextPiece> AddedTokens::split(const std::u32string& text) const {
 std::vector<TextPiece> AddedTokens::split(const std::u32string& text, const std::vector<Pattern>& patterns) {
   std::u32string_view view = text;
   std::vector<TextPiece> pieces;
-  size_t begin = 0;  // of the text since the last token
+  size_t begin = 0;  // where the text after the last token begins
   auto flush = [&](size_t end) {
     if (end > begin) pieces.push_back({text.substr(begin, end - begin), {}});
   };
@@ -83,7 +84,7 @@ std::vector<TextPiece> AddedTokens::split(const std::u32string& text, const std:
       pieces.push_back({{}, longest->ids});
       begin = end;
     }
-    at = end;  // a match that does not count still takes up its text
+    at = end;  // also skips the text of a match that does not count
   }
   flush(text.size());
   return pieces;

@@ -4,7 +4,7 @@
 #include <queue>
 
 #include "core/check.h"
-#include "tokenizers/unicode.h"
+#include "core/utf8.h"
 
 namespace lora {
 
@@ -29,16 +29,16 @@ uint64_t hash(int64_t left, int64_t right) {
 // A token of the word being encoded, in a list that merging shortens.
 struct Symbol {
   int64_t id;
-  int previous, next;  // -1 where there is none
+  int previous, next;  // -1: none
   bool alive = true;
 };
 
-// A merge that could be done: lowest rank first, leftmost first among equals.
+// A possible merge. The lowest rank comes first, then the leftmost.
 struct Candidate {
   uint32_t rank;
   int at;
 
-  bool operator<(const Candidate& other) const {  // for a queue whose top is its greatest
+  bool operator<(const Candidate& other) const {  // the top of the queue is its greatest element
     return rank != other.rank ? rank > other.rank : at > other.at;
   }
 };
@@ -66,12 +66,12 @@ BytePair::BytePair(const Vocabulary& vocabulary, std::vector<Merge> merges, std:
   for (uint32_t i = 0; i < merges_.size(); ++i) {
     auto [left, right, merged] = merges_[i];
     auto same = [&](uint32_t at) { return merges_[at].left == left && merges_[at].right == right; };
-    by_pair_.slot(hash(left, right), same) = i;  // of a pair given twice the later rank holds
+    by_pair_.slot(hash(left, right), same) = i;  // of equal pairs the later rank counts
   }
   auto byte_id = [&](const std::string& token) {
     auto id = vocabulary.id(token);
-    check(id || unknown, ErrorKind::bad_file, "{}: lacks the byte token `{}`, and there is no unk_token to stand in",
-          vocabulary.source(), token);
+    check(id || unknown, ErrorKind::bad_file,
+          "{}: does not have the byte token `{}`, and there is no unk_token to replace it", vocabulary.source(), token);
     return id ? *id : *unknown;
   };
   for (size_t byte = 0; byte < 256; ++byte) {
@@ -110,7 +110,7 @@ std::vector<int64_t> BytePair::encode(std::string_view word) const {
     auto& left = symbols[at];
     if (!left.alive || left.next < 0) continue;
     auto& right = symbols[left.next];
-    // Either may have changed since. What still gives the same token is done all the same, as the reference does it.
+    // Both symbols may have changed. As in the reference, the merge is done if it still gives the same token.
     uint32_t now = rank(left.id, right.id);
     if (now == FlatIndex::kNone || merges_[now].merged != merges_[offered].merged) continue;
     left.id = merges_[now].merged;

@@ -1,6 +1,6 @@
 #pragma once
-// Byte-level byte-pair encoding with an end-of-word mark. A word is bytes; each byte stands in the vocabulary as one
-// printable character, and a word's last token ends in "</w>".
+// Byte-level byte-pair encoding with an end-of-word mark. A word is bytes. The vocabulary has one printable character
+// for each byte. A word's last token ends in "</w>".
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -19,17 +19,17 @@ struct Merge {
   int32_t left, right, merged;  // ids
 };
 
-// The character that stands for each byte: printable Latin-1 bytes for themselves, the others by U+0100 and up, in
+// The character for each byte. A printable Latin-1 byte has its own character; the others have U+0100, U+0101, … in
 // order.
 const std::array<char32_t, 256>& byte_characters();
 
-// The bytes that a token stands for; a token with characters that stand for no byte is taken as it is written.
+// The bytes of a token. If one of its characters does not stand for a byte, the token itself.
 std::string token_bytes(std::string_view token);
 
 class BytePair {
  public:
-  // `merges` in order of rank. Bytes that have no token become `unknown`; Error{bad_file} where that is needed and
-  // empty.
+  // `merges` are in the order of their ranks. Bytes without a token become `unknown`. Throws Error{bad_file} if that is
+  // needed but empty.
   BytePair(const Vocabulary& vocabulary, std::vector<Merge> merges, std::optional<int64_t> unknown);
 
   std::vector<int64_t> encode(std::string_view word) const;

@@ -8,7 +8,7 @@
 #include <memory>
 
 #include "core/check.h"
-#include "tokenizers/unicode.h"
+#include "core/utf8.h"
 
 namespace lora {
 
@@ -16,7 +16,7 @@ static_assert(std::endian::native == std::endian::little, "the map is read as it
 
 namespace {
 
-// A node of Darts' double array: whether a key ends here, the byte that leads here, where its children are.
+// A node of Darts' double array: whether a key ends here, the byte that leads here, the position of its children.
 struct Unit {
   uint32_t bits;
 
@@ -26,7 +26,7 @@ struct Unit {
   uint32_t offset() const { return bits >> 10 << ((bits & 1u << 9) >> 6); }
 };
 
-// Where what a reader takes for one character ends, over and over.
+// Splits a text into graphemes: what a reader sees as one character.
 class Graphemes {
  public:
   explicit Graphemes(std::string_view text) : text_(text) {
@@ -34,7 +34,7 @@ class Graphemes {
     iterator_.reset(icu::BreakIterator::createCharacterInstance(icu::Locale::getRoot(), status));
     utext_ = utext_openUTF8(nullptr, text.data(), static_cast<int64_t>(text.size()), &status);
     if (U_SUCCESS(status)) iterator_->setText(utext_, status);
-    check(U_SUCCESS(status), ErrorKind::unsupported, "ICU cannot part the text into characters: {}",
+    check(U_SUCCESS(status), ErrorKind::unsupported, "ICU cannot split the text into characters: {}",
           u_errorName(status));
   }
   ~Graphemes() { utext_close(utext_); }
@@ -62,14 +62,16 @@ Charsmap::Charsmap(std::string_view compiled, const std::string& source) {
   bool whole = compiled.size() >= sizeof size;
   if (whole) std::memcpy(&size, compiled.data(), sizeof size);
   whole = whole && size > 0 && size % sizeof(uint32_t) == 0 && size <= compiled.size() - sizeof size;
-  check(whole, ErrorKind::bad_file, "{}: the precompiled map of characters is cut short", source);
+  check(whole, ErrorKind::bad_file, "{}: precompiled_charsmap is cut short", source);
   trie_.resize(size / sizeof(uint32_t));
   std::memcpy(trie_.data(), compiled.data() + sizeof size, size);
   replacements_ = compiled.substr(sizeof size + size);
 }
 
 const char* Charsmap::find(std::string_view text) const {
-  auto unit = [&](size_t at) { return Unit{at < trie_.size() ? trie_[at] : 0}; };  // 0 has no label, offset or leaf
+  auto unit = [&](size_t at) {
+    return Unit{at < trie_.size() ? trie_[at] : 0};
+  };  // 0 has no label, no offset and no leaf
   size_t at = unit(0).offset();
   for (char c : text) {
     auto byte = static_cast<unsigned char>(c);
@@ -86,8 +88,8 @@ const char* Charsmap::find(std::string_view text) const {
 
 std::u32string Charsmap::operator()(const std::u32string& text) const {
   if (trie_.empty()) return text;
-  // The reference looks up what a reader takes for one character, where it is short, as a whole: whatever follows the
-  // shortest key in it is lost. Longer ones go code point by code point.
+  // As the reference, looks up a short grapheme as a whole, and drops everything after the shortest key in it. Looks up
+  // the code points of a longer grapheme one by one.
   constexpr size_t kShort = 6;
   auto bytes = to_utf8(text);
   std::string out;

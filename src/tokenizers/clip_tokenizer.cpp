@@ -2,13 +2,15 @@
 
 #include "core/check.h"
 #include "core/edge.h"
+#include "core/utf8.h"
 #include "lora/tokenizer.h"
 #include "tokenizers/added_tokens.h"
 #include "tokenizers/byte_pair.h"
+#include "tokenizers/padding.h"
+#include "tokenizers/pre_tokenizer.h"
 #include "tokenizers/tokenizer_config.h"
 #include "tokenizers/tokenizer_files.h"
 #include "tokenizers/unicode.h"
-#include "tokenizers/words.h"
 
 namespace lora {
 
@@ -18,7 +20,7 @@ namespace {
 
 constexpr auto kBegin = "<|startoftext|>", kEnd = "<|endoftext|>";
 
-// Ends of words as spaces.
+// Replaces ends of words by spaces.
 std::string spaced(std::string_view text) {
   std::string out;
   size_t begin = 0;
@@ -52,8 +54,9 @@ CLIPTokenizer CLIPTokenizer::make(TokenizerFiles files, const TokenizerConfig& c
   auto id_of = [&](const char* role, const std::string& token) {
     auto stated = std::ranges::find_if(config.added, [&](const auto& a) { return a.id && a.token.content == token; });
     auto id = stated == config.added.end() ? files.vocabulary.id(token) : stated->id;
-    check(id.has_value(), ErrorKind::bad_file, "{}: lacks the token `{}`, the {}; is it another model's vocabulary?",
-          files.vocabulary.source(), token, role);
+    check(id.has_value(), ErrorKind::bad_file,
+          "{}: does not have the token `{}`, the {}; is it another model's vocabulary?", files.vocabulary.source(),
+          token, role);
     return *id;
   };
   CLIPTokenizer clip;
@@ -102,34 +105,23 @@ CLIPTokenizer CLIPTokenizer::with_words(const std::vector<AddedWord>& words) con
   });
 }
 
-std::vector<int64_t> CLIPTokenizer::encode(const std::string& text) const {
+std::vector<int64_t> CLIPTokenizer::encode(std::string_view text) const {
   return edge([&] {
     std::vector<int64_t> ids{impl_->bos};
-    for (const auto& piece : added_->split(from_utf8(text))) {
-      ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
-      for (auto word : split_words(piece.text)) {
-        auto tokens = impl_->byte_pair.encode(to_utf8(word));
-        ids.insert(ids.end(), tokens.begin(), tokens.end());
-      }
-    }
+    added_->append_ids(ids, text, pre_tokenize, [&](const std::string& word) { return impl_->byte_pair.encode(word); });
     ids.push_back(impl_->eos);
     return ids;
   });
 }
 
-std::vector<int64_t> CLIPTokenizer::encode_padded(const std::string& text) const {
+std::vector<int64_t> CLIPTokenizer::encode_padded(std::string_view text) const {
   auto ids = encode(text);
   if (impl_->model_max_length == TokenizerConfig::kNoLimit) return ids;
-  auto length = static_cast<size_t>(impl_->model_max_length);
-  if (ids.size() > length) ids[length - 1] = impl_->eos;
-  ids.resize(length, impl_->pad);
-  return ids;
+  return cut_or_padded(std::move(ids), impl_->model_max_length, impl_->eos, impl_->pad);
 }
 
-std::string CLIPTokenizer::truncated_part(const std::string& text) const {
-  auto ids = encode(text);
-  if (static_cast<int64_t>(ids.size()) <= impl_->model_max_length) return "";
-  return decode({ids.begin() + impl_->model_max_length - 1, ids.end() - 1});
+std::string CLIPTokenizer::truncated_part(std::string_view text) const {
+  return decode(cut_off(encode(text), impl_->model_max_length));
 }
 
 std::string CLIPTokenizer::decode(const std::vector<int64_t>& ids) const {

@@ -1,7 +1,7 @@
-// CLIP's merges, embedded by the assembler, and the vocabulary that they make.
+// CLIP's merges, which the assembler embeds, and the vocabulary made from them.
 #include "core/text.h"
+#include "core/utf8.h"
 #include "tokenizers/tokenizer_files.h"
-#include "tokenizers/unicode.h"
 
 asm(R"(
     .section .rodata
@@ -22,8 +22,8 @@ std::string_view openai_merges() { return {lora_clip_merges_begin, lora_clip_mer
 
 namespace {
 
-// Bytes that print first, then the others, by their characters; the same at the end of a word; what each merge makes;
-// the two special tokens.
+// All tokens in the order of their ids: the printable bytes; the other bytes; the same bytes at the end of a word; the
+// result of each merge; the two special tokens.
 std::vector<std::string> openai_tokens() {
   std::vector<std::string> tokens, others;
   for (auto character : byte_characters()) (character < 0x100 ? tokens : others).push_back(to_utf8({&character, 1}));

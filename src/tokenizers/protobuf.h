@@ -1,5 +1,5 @@
 #pragma once
-// Reads protocol buffers, as far as SentencePiece's files need it.
+// Reads protocol buffers: the parts of the format that SentencePiece's files use.
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -11,13 +11,13 @@ namespace lora {
 
 class Protobuf {
  public:
-  // `source` names the file in messages; `bytes` must outlive the reader and all that it gives.
+  // `bytes` must outlive the reader and the fields. `source` names the file in messages.
   Protobuf(std::string_view bytes, std::string source) : bytes_(bytes), source_(std::move(source)) {}
 
   struct Field {
     uint64_t number = 0;
-    uint64_t integer = 0;    // what a number holds, its bits where it is a float
-    std::string_view bytes;  // what a text, a message or raw bytes hold
+    uint64_t integer = 0;    // the value of a number; of a float, its bits
+    std::string_view bytes;  // the content of a text, a message or raw bytes
 
     float as_float() const {
       float value;
@@ -27,7 +27,8 @@ class Protobuf {
     }
   };
 
-  // `take(field)` for each field, in the order of the file. Throws Error{bad_file} where the bytes are no message.
+  // Calls `take(field)` for each field, in the order of the file. Throws Error{bad_file} if the bytes are not a
+  // message.
   template <class Take>
   void fields(Take take) {
     while (!bytes_.empty()) take(next());
@@ -71,7 +72,9 @@ class Protobuf {
     return taken;
   }
 
-  [[noreturn]] void wrong() const { fail(ErrorKind::bad_file, "{}: not a protocol buffer, or cut short", source_); }
+  [[noreturn]] void wrong() const {
+    fail(ErrorKind::bad_file, "{}: is not a protocol buffer, or is cut short", source_);
+  }
 
   std::string_view bytes_;
   std::string source_;

@@ -37,7 +37,7 @@ void write_openai(const fs::path& folder, const std::string& pad_token) {
 void make_tokenizer_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
-  check(!error, ErrorKind::io, "{}: the folder cannot be made: {}", folder.string(), error.message());
+  check(!error, ErrorKind::io, "{}: the folder cannot be created: {}", folder.string(), error.message());
 }
 
 void copy_tokenizer_files(const fs::path& from, const fs::path& to, const std::vector<std::string>& names) {

@@ -3,8 +3,8 @@
 #include <array>
 
 #include "core/check.h"
+#include "core/json_cursor.h"
 #include "io/json_file.h"
-#include "tokenizers/json_cursor.h"
 #include "tokenizers/protobuf.h"
 #include "tokenizers/tokenizer_files.h"
 
@@ -28,14 +28,13 @@ struct Pieces {
 
 T5Files make(Pieces pieces, std::string charsmap, json rest, const std::string& source) {
   auto size = static_cast<int64_t>(pieces.scores.size());
-  check(size > kT5Unknown, ErrorKind::bad_file, "{}: {} tokens; at least {} were expected", source, size,
+  check(size > kT5Unknown, ErrorKind::bad_file, "{}: has {} tokens; at least {} were expected", source, size,
         kT5Unknown + 1);
   return {Vocabulary(std::move(pieces.entries), source), std::move(pieces.scores), std::move(charsmap),
           std::move(rest)};
 }
 
-// ---- tokenizer.json
-// --------------------------------------------------------------------------------------------------
+// ---- tokenizer.json ----
 
 std::string decode_base64(std::string_view text, const std::string& source) {
   constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -52,7 +51,7 @@ std::string decode_base64(std::string_view text, const std::string& source) {
   return bytes;
 }
 
-// The reference takes this of the normaliser, and for all the rest, in the file or not, what T5 has.
+// The reference takes only this from the file's normalizer. Everything else is T5's, whatever the file says.
 std::string charsmap_of(const json& rest, const std::string& source) {
   auto normalizer = rest.value("normalizer", json());
   auto all = normalizer.is_object() && normalizer.value("type", "") == "Sequence" ? normalizer.at("normalizers")
@@ -78,7 +77,6 @@ T5Files read_tokenizer_json(const path& file) {
   auto text = read_text(file);
   JsonCursor at(text, source);
   Pieces pieces;
-  auto model = json::object(), rest = json::object();
   auto read_piece = [&] {
     std::string_view token;
     double score = 0;
@@ -93,30 +91,22 @@ T5Files read_tokenizer_json(const path& file) {
           pieces.scores.size());
     pieces.add(token, score);
   };
-  at.object([&](std::string_view key) {
-    if (key != "model") {
-      rest[std::string(key)] = json::parse(at.raw());
-      return;
-    }
-    at.object([&](std::string_view part) {
-      if (part == "vocab" && at.peek() == '[')
-        at.array(read_piece);
-      else if (part == "vocab")
-        at.raw();  // another model's, which its type tells
-      else
-        model[std::string(part)] = json::parse(at.raw());
-    });
+  auto [model, rest] = walk_tokenizer_json(at, [&](std::string_view part) {
+    if (part != "vocab") return false;
+    if (at.peek() == '[')
+      at.array(read_piece);
+    else
+      at.raw();  // of another model; check_model() refuses its type
+    return true;
   });
-  at.end();
   check_model(model, source);
   auto charsmap = charsmap_of(rest, source);
   return make(std::move(pieces), std::move(charsmap), std::move(rest), source);
 }
 
-// ---- spiece.model
-// ----------------------------------------------------------------------------------------------------
+// ---- spiece.model ----
 
-// Numbers of SentencePiece's schema, sentencepiece_model.proto.
+// The numbers in SentencePiece's schema, sentencepiece_model.proto.
 namespace schema {
 constexpr uint64_t kPieces = 1, kTrainer = 2, kNormalizer = 3;  // of a model
 constexpr uint64_t kPiece = 1, kScore = 2, kType = 3;           // of a piece
@@ -178,8 +168,8 @@ T5Files read_t5_files(const path& folder, int64_t extra_ids) {
         folder.string());
   auto tokenizer = folder / "tokenizer.json", model = folder / "spiece.model";
   if (is_there(tokenizer)) return reading(tokenizer, [&] { return read_tokenizer_json(tokenizer); });
-  check(is_there(model), ErrorKind::not_found, "{}: no T5 tokenizer here: tokenizer.json or spiece.model was expected",
-        folder.string());
+  check(is_there(model), ErrorKind::not_found,
+        "{}: does not have a T5 tokenizer: tokenizer.json or spiece.model was expected", folder.string());
   return read_sentencepiece(model, extra_ids);
 }
 

@@ -5,8 +5,10 @@
 #include "core/check.h"
 #include "core/edge.h"
 #include "core/text.h"
+#include "core/utf8.h"
 #include "tokenizers/added_tokens.h"
 #include "tokenizers/charsmap.h"
+#include "tokenizers/padding.h"
 #include "tokenizers/t5_files.h"
 #include "tokenizers/tokenizer_config.h"
 #include "tokenizers/tokenizer_files.h"
@@ -20,7 +22,7 @@ using std::filesystem::path;
 
 namespace {
 
-// Stands for the space before a word.
+// Replaces the space before a word.
 constexpr char32_t kSpaceMark = U'\u2581';
 constexpr std::string_view kSpaceMarkBytes = "\u2581";
 
@@ -34,8 +36,8 @@ int64_t extra_ids_of(const path& folder) {
   return count;
 }
 
-// The words of a normalised text: each begins with a mark, and has no other.
-std::vector<std::u32string> split_words(const std::u32string& text) {
+// T5's pre-tokenizer: the words of a normalised text. Each begins with a mark and has no other marks.
+std::vector<std::u32string> pre_tokenize(const std::u32string& text) {
   std::vector<std::u32string> words;
   bool after_space = true;
   for (char32_t c : text) {
@@ -48,7 +50,7 @@ std::vector<std::u32string> split_words(const std::u32string& text) {
   return words;
 }
 
-// What transformers does where a config has clean_up_tokenization_spaces.
+// The clean-up of transformers, if the config has clean_up_tokenization_spaces.
 std::string without_spaces_before_marks(std::string text) {
   for (std::string_view mark : {" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"})
     text = replace_all(std::move(text), mark, mark == " ' " ? "'" : mark.substr(1));
@@ -102,35 +104,23 @@ T5Tokenizer T5Tokenizer::with_words(const std::vector<AddedWord>& words) const {
   });
 }
 
-std::vector<int64_t> T5Tokenizer::encode(const std::string& text) const {
+std::vector<int64_t> T5Tokenizer::encode(std::string_view text) const {
   return edge([&] {
     std::vector<int64_t> ids;
-    for (const auto& piece : added_->split(from_utf8(text))) {
-      ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
-      for (const auto& word : split_words(piece.text)) {
-        auto tokens = impl_->unigram.encode(to_utf8(word));
-        ids.insert(ids.end(), tokens.begin(), tokens.end());
-      }
-    }
+    added_->append_ids(ids, text, pre_tokenize, [&](const std::string& word) { return impl_->unigram.encode(word); });
     ids.push_back(impl_->eos);
     return ids;
   });
 }
 
-std::vector<int64_t> T5Tokenizer::encode_padded(const std::string& text, int64_t max_length) const {
+std::vector<int64_t> T5Tokenizer::encode_padded(std::string_view text, int64_t max_length) const {
   check(max_length > 0, ErrorKind::usage, "max_length is {}; it must be positive", max_length);
-  auto ids = encode(text);
-  auto length = static_cast<size_t>(max_length);
-  if (ids.size() > length) ids[length - 1] = impl_->eos;
-  ids.resize(length, impl_->pad);
-  return ids;
+  return cut_or_padded(encode(text), max_length, impl_->eos, impl_->pad);
 }
 
-std::string T5Tokenizer::truncated_part(const std::string& text, int64_t max_length) const {
+std::string T5Tokenizer::truncated_part(std::string_view text, int64_t max_length) const {
   check(max_length > 0, ErrorKind::usage, "max_length is {}; it must be positive", max_length);
-  auto ids = encode(text);
-  if (static_cast<int64_t>(ids.size()) <= max_length) return "";
-  return decode({ids.begin() + max_length - 1, ids.end() - 1});
+  return decode(cut_off(encode(text), max_length));
 }
 
 std::string T5Tokenizer::decode(const std::vector<int64_t>& ids) const {

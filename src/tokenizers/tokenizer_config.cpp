@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <map>
 #include <set>
 
 #include "core/check.h"
+#include "core/text.h"
 #include "tokenizers/tokenizer_files.h"
 
 namespace lora {
@@ -16,12 +16,12 @@ using std::filesystem::path;
 
 namespace {
 
-// In the order in which the reference adds them.
+// The order in which the reference adds them.
 constexpr std::array kNamedTokens{"bos_token", "eos_token", "unk_token", "sep_token",
                                   "pad_token", "cls_token", "mask_token"};
-// A prompt is padded to its limit: what a file may make this library allocate for one.
+// A prompt is padded to its limit. So this is the most that a file can make the library allocate for a prompt.
 constexpr int64_t kLongestLimit = 1 << 20;
-// From here on the reference takes a number to mean that there is no limit.
+// In the reference, numbers above this mean that there is no limit.
 constexpr double kMeansNoLimit = 1e20;
 
 bool is_token(const json& value) { return value.is_string() || (value.is_object() && value.contains("content")); }
@@ -42,7 +42,7 @@ AddedToken make_token(const json& value, bool special) {
 
 bool is_named(const std::string& key) { return std::ranges::find(kNamedTokens, key) != kNamedTokens.end(); }
 
-// The tokens with a name of their own: the usual ones, then whatever else is called *_token or listed by name.
+// The tokens with a name: first the usual ones, then every other key *_token, then those of extra_special_tokens.
 std::vector<json> named_tokens(const json& config) {
   std::vector<json> tokens;
   for (const char* key : kNamedTokens)
@@ -62,11 +62,9 @@ std::vector<json> extra_tokens(const json& config) {
 
 // The key of an entry in added_tokens_decoder.
 int64_t parse_id(const std::string& text, const std::string& where) {
-  int64_t id = -1;
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
-  check(error == std::errc() && end == text.data() + text.size(), ErrorKind::bad_file,
-        "{}: added_tokens_decoder: `{}` is not a token id", where, text);
-  return id;
+  auto id = parse_integer<int64_t>(text);
+  check(id.has_value(), ErrorKind::bad_file, "{}: added_tokens_decoder: `{}` is not a token id", where, text);
+  return *id;
 }
 
 // The added tokens with the ids that the files state.
@@ -115,7 +113,7 @@ int64_t model_max_length(const json& config, const std::string& where) {
   return limit;
 }
 
-// `config` has `<what>_side`; tokenizer.json has a direction.
+// `config` may have "<what>_side"; tokenizer.json may have a direction.
 void check_side(const json& config, const json& tokenizer, const std::string& what, const std::string& where) {
   auto settings = tokenizer.value(what, json());
   auto side = config.value(what + "_side", settings.is_object() ? settings.value("direction", "right") : "right");
@@ -123,7 +121,7 @@ void check_side(const json& config, const json& tokenizer, const std::string& wh
         what, side);
 }
 
-// "" for a token that the tokenizer has no use for.
+// "" if the tokenizer does not use the token.
 std::string required(const json& config, const json& defaults, const char* key, const std::string& where) {
   if (!defaults.contains(key)) return "";
   check(!config.at(key).is_null(), ErrorKind::bad_file, "{}: {} is null; a token was expected", where, key);
@@ -137,7 +135,7 @@ TokenizerConfig read_tokenizer_config(const path& folder, const json& tokenizer,
   auto where = file.string();
   auto config = defaults;
   config.update(read_optional_json(file));
-  // The map is of old; the reference reads it, and lets it win, where the config has no list of added tokens.
+  // special_tokens_map.json is an old format. As in the reference, it counts if the config does not list added tokens.
   if (!config.contains("added_tokens_decoder")) config.update(read_optional_json(folder / "special_tokens_map.json"));
   auto added = read_optional_json(folder / "added_tokens.json");
 
@@ -165,8 +163,8 @@ std::map<int64_t, AddedToken> number_added_tokens(const std::vector<TokenizerCon
     auto next = by_id.empty() ? vocabulary.size() : std::max(vocabulary.size(), by_id.rbegin()->first + 1);
     auto id = ids.try_emplace(token.content, vocabulary.id(token.content).value_or(next)).first->second;
     check(!stated || *stated == id, ErrorKind::bad_file,
-          "{}: the added token `{}` comes to the id {}, but the files beside it say {}", vocabulary.source(),
-          token.content, id, stated.value_or(0));
+          "{}: the added token `{}` gets the id {}, but the files beside it say {}", vocabulary.source(), token.content,
+          id, stated.value_or(0));
     by_id.insert_or_assign(id, token);
   }
   return by_id;

@@ -4,7 +4,6 @@
 #include <optional>
 
 #include "io/json_file.h"
-#include "tokenizers/json_cursor.h"
 
 namespace lora {
 
@@ -13,7 +12,7 @@ using std::filesystem::path;
 
 namespace {
 
-// A merge as it is written: two tokens.
+// A merge as text: two tokens.
 struct WrittenMerge {
   std::string_view left, right;
 };
@@ -24,19 +23,19 @@ std::vector<VocabularyEntry> read_vocabulary(JsonCursor& at) {
   return entries;
 }
 
-// Merges as ids, `source` being their file.
+// Merges as ids. `source` is the name of their file.
 std::vector<Merge> resolve(const std::vector<WrittenMerge>& written, const Vocabulary& vocabulary,
                            const std::string& source) {
   std::vector<Merge> merges;
   merges.reserve(written.size());
   auto known = [&](std::optional<int64_t> id, std::string_view token) {
     check(id.has_value(), ErrorKind::bad_file,
-          "{}: merge {} has the token `{}`, which {} lacks; both must come from one tokenizer", source,
+          "{}: merge {} has the token `{}`, which {} does not have; both must come from one tokenizer", source,
           merges.size() + 1, token, vocabulary.source());
     return static_cast<int32_t>(*id);
   };
   std::string merged;
-  int64_t previous = 0;  // what merges make mostly stands in the vocabulary in the same order
+  int64_t previous = 0;  // most vocabularies have the results of merges in the same order
   for (const auto& [left, right] : written) {
     merged.assign(left).append(right);
     previous = known(vocabulary.id(merged, previous), merged);
@@ -52,7 +51,7 @@ std::optional<WrittenMerge> parse_merge(std::string_view text) {
   return WrittenMerge{text.substr(0, space), text.substr(space + 1)};
 }
 
-// `text` is that of merges.txt.
+// `text` is the content of merges.txt.
 std::vector<WrittenMerge> read_merges(std::string_view text, const std::string& source) {
   std::vector<WrittenMerge> merges;
   merges.reserve(text.size() / 8);
@@ -64,7 +63,7 @@ std::vector<WrittenMerge> read_merges(std::string_view text, const std::string& 
     if (line.starts_with("#version")) continue;
     auto merge = parse_merge(line);
     check(merge.has_value(), ErrorKind::bad_file,
-          "{}: line {}: two tokens with one space between were expected, `{}` came", source, number,
+          "{}: line {}: two tokens with one space between them were expected, `{}` came", source, number,
           line.substr(0, 80));
     merges.push_back(*merge);
   }
@@ -103,22 +102,11 @@ TokenizerFiles read_tokenizer_json(const path& file) {
   JsonCursor at(text, source);
   std::vector<VocabularyEntry> entries;
   std::vector<WrittenMerge> merges;
-  auto model = json::object(), rest = json::object();
-  at.object([&](std::string_view key) {
-    if (key != "model") {
-      rest[std::string(key)] = json::parse(at.raw());
-      return;
-    }
-    at.object([&](std::string_view part) {
-      if (part == "vocab")
-        entries = read_vocabulary(at);
-      else if (part == "merges")
-        merges = read_merges(at, source);
-      else
-        model[std::string(part)] = json::parse(at.raw());
-    });
+  auto [model, rest] = walk_tokenizer_json(at, [&](std::string_view part) {
+    if (part == "vocab") entries = read_vocabulary(at);
+    if (part == "merges") merges = read_merges(at, source);
+    return part == "vocab" || part == "merges";
   });
-  at.end();
   check_model(model, source);
   check(!entries.empty(), ErrorKind::bad_file, "{}: model.vocab was expected, with tokens and their ids", source);
   Vocabulary vocabulary(std::move(entries), source);
@@ -151,10 +139,25 @@ TokenizerFiles read_tokenizer_files(const path& folder) {
   if (is_there(tokenizer)) return reading(tokenizer, [&] { return read_tokenizer_json(tokenizer); });
   bool has_vocab = is_there(vocab), has_merges = is_there(merges);
   check(has_vocab || has_merges, ErrorKind::not_found,
-        "{}: no tokenizer here: tokenizer.json, or vocab.json and merges.txt, were expected", folder.string());
-  check(has_vocab && has_merges, ErrorKind::not_found, "{}: not found, though {} is there; a tokenizer needs both",
+        "{}: does not have a tokenizer: tokenizer.json, or vocab.json and merges.txt, were expected", folder.string());
+  check(has_vocab && has_merges, ErrorKind::not_found, "{}: no such file, but {} exists; a tokenizer needs both",
         (has_vocab ? merges : vocab).string(), (has_vocab ? vocab : merges).filename().string());
   return read_vocab_and_merges(vocab, merges);
+}
+
+TokenizerJson walk_tokenizer_json(JsonCursor& at, const std::function<bool(std::string_view)>& take) {
+  TokenizerJson file{json::object(), json::object()};
+  at.object([&](std::string_view key) {
+    if (key != "model") {
+      file.rest[std::string(key)] = json::parse(at.raw());
+      return;
+    }
+    at.object([&](std::string_view part) {
+      if (!take(part)) file.model[std::string(part)] = json::parse(at.raw());
+    });
+  });
+  at.end();
+  return file;
 }
 
 bool is_there(const path& file) {

@@ -2,7 +2,6 @@
 
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>
-#include <unicode/utf8.h>
 
 #include <algorithm>
 
@@ -12,11 +11,11 @@ namespace lora {
 
 namespace {
 
-// The reference composes by Unicode 9.0; later characters pass through its NFC unchanged.
+// The reference composes characters by Unicode 9.0. Its NFC does not change later characters.
 constexpr uint8_t kNfcVersion = 9;
-// Below the first combining mark every text is in NFC.
+// A text whose characters are all below the first combining mark is in NFC.
 constexpr char32_t kFirstMark = 0x300;
-// ICU counts UTF-16 units by int32.
+// ICU counts UTF-16 units in int32.
 constexpr size_t kMostCharacters = 1 << 28;
 
 template <class Range>
@@ -35,8 +34,8 @@ bool composes(char32_t c) {
 }
 
 std::u32string icu_nfc(std::u32string_view text) {
-  check(text.size() <= kMostCharacters, ErrorKind::usage, "a text of {} characters; at most {} are read", text.size(),
-        kMostCharacters);
+  check(text.size() <= kMostCharacters, ErrorKind::usage, "a text has {} characters; at most {} are possible",
+        text.size(), kMostCharacters);
   UErrorCode status = U_ZERO_ERROR;
   const auto* nfc = icu::Normalizer2::getNFCInstance(status);
   auto utf32 = reinterpret_cast<const UChar32*>(text.data());
@@ -70,29 +69,6 @@ void append_lower(std::u32string& out, char32_t c) {
 }
 
 }  // namespace
-
-std::u32string from_utf8(std::string_view bytes) {
-  std::u32string text;
-  text.reserve(bytes.size());
-  for (size_t i = 0; i < bytes.size();) {
-    UChar32 c;
-    U8_NEXT_OR_FFFD(bytes.data(), i, bytes.size(), c);
-    text += static_cast<char32_t>(c);
-  }
-  return text;
-}
-
-std::string to_utf8(std::u32string_view text) {
-  std::string bytes;
-  bytes.reserve(text.size());
-  for (char32_t c : text) {
-    char encoded[U8_MAX_LENGTH];
-    size_t length = 0;
-    U8_APPEND_UNSAFE(encoded, length, c);
-    bytes.append(encoded, length);
-  }
-  return bytes;
-}
 
 bool is_space(char32_t c) {
   return (c >= 0x9 && c <= 0xD) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||

@@ -4,7 +4,7 @@
 
 namespace lora {
 
-// How much less likely an unknown character is than the least likely token.
+// The score of an unknown character is this much below the lowest score of a token.
 static constexpr double kUnknownPenalty = 10;
 
 static bool continues_character(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
@@ -19,7 +19,7 @@ Unigram::Unigram(Vocabulary vocabulary, std::vector<double> scores, int64_t unkn
 }
 
 std::vector<int64_t> Unigram::encode(std::string_view word) const {
-  // The best way to write the word up to each byte: its score, and its last token with where that begins.
+  // For each byte, the best way to write the word up to it: the score, the last token and where that begins.
   struct Way {
     double score = 0;
     size_t begin = std::string_view::npos;
@@ -34,7 +34,7 @@ std::vector<int64_t> Unigram::encode(std::string_view word) const {
   for (size_t begin = 0, next; begin < word.size(); begin = next) {
     next = begin + 1;
     while (next < word.size() && continues_character(word[next])) ++next;
-    bool alone = false;  // whether the character is a token by itself
+    bool alone = false;  // whether the character alone is a token
     for (size_t end = next, last = std::min(word.size(), begin + longest_); end <= last; ++end) {
       if (end < word.size() && continues_character(word[end])) continue;
       auto id = vocabulary_.id(word.substr(begin, end - begin));

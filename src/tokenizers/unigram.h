@@ -1,6 +1,6 @@
 #pragma once
-// Unigram segmentation (arXiv:1804.10959): of all ways to write a word as tokens, the one whose scores, which are
-// logarithms of probabilities, have the largest sum.
+// Unigram segmentation (arXiv:1804.10959). Of all ways to write a word as tokens, chooses the one with the largest sum
+// of scores. A score is the logarithm of a probability.
 #include <string_view>
 #include <vector>
 
@@ -13,8 +13,8 @@ class Unigram {
   // The ids of `vocabulary` are 0 … scores.size() - 1; `unknown` is one of them.
   Unigram(Vocabulary vocabulary, std::vector<double> scores, int64_t unknown);
 
-  // `word` is UTF-8. Characters in a row that no token has become one unknown token. Sums are in float64, and of equal
-  // ones the first found counts, as in the reference: float32 would choose otherwise in long repetitions.
+  // `word` is UTF-8. A run of characters without a token becomes one unknown token. As in the reference, sums are in
+  // float64, and the first of equal sums counts. float32 would give other results for long repetitions.
   std::vector<int64_t> encode(std::string_view word) const;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
@@ -24,7 +24,7 @@ class Unigram {
   std::vector<double> scores_;
   int64_t unknown_;
   double unknown_score_;
-  size_t longest_;  // bytes of a token
+  size_t longest_;  // bytes of the longest token
 };
 
 }  // namespace lora

@@ -9,7 +9,7 @@
 
 namespace lora {
 
-// Tokens are a few bytes long, for which std::hash takes several times as long.
+// Tokens are only a few bytes long. std::hash takes several times as long for them.
 static uint64_t hash(std::string_view token) {
   constexpr uint64_t kMultiplier = 0x9E3779B97F4A7C15;
   uint64_t mixed = token.size();
@@ -36,7 +36,7 @@ Vocabulary::Vocabulary(std::vector<VocabularyEntry> entries, std::string source)
       fail(ErrorKind::bad_file, "{}: the tokens `{}` and `{}` have the same id, {}", source_, token(records_.back()),
            name, id);
     auto& slot = by_token_.slot(hash(name), [&](uint32_t at) { return token(records_[at]) == name; });
-    check(slot == FlatIndex::kNone, ErrorKind::bad_file, "{}: the token `{}` is there twice", source_, name);
+    check(slot == FlatIndex::kNone, ErrorKind::bad_file, "{}: the token `{}` occurs twice", source_, name);
     slot = static_cast<uint32_t>(records_.size());
     records_.push_back(
         {static_cast<uint32_t>(text_.size()), static_cast<uint32_t>(name.size()), static_cast<int32_t>(id)});
@@ -51,7 +51,7 @@ std::optional<int64_t> Vocabulary::id(std::string_view name) const {
 }
 
 std::optional<int64_t> Vocabulary::id(std::string_view name, int64_t previous) const {
-  // Where ids have no gaps, the record of an id stands at that place.
+  // If ids have no gaps, records_[id] is the record of the id.
   auto next = static_cast<size_t>(previous + 1);
   if (next < records_.size() && records_[next].id == previous + 1 && token(records_[next]) == name) return previous + 1;
   return id(name);

@@ -1,5 +1,5 @@
 #pragma once
-// Tokens and their ids, both ways.
+// Maps tokens to ids and ids to tokens.
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -17,12 +17,12 @@ struct VocabularyEntry {
 
 class Vocabulary {
  public:
-  // Copies what `entries` view; `source` names their file in messages. Throws Error{bad_file} where a token or an id
-  // comes twice or an id is no int32.
+  // Copies the texts of `entries`. `source` names their file in messages. Throws Error{bad_file} if a token or an id
+  // occurs twice, or if an id is negative or too large for int32.
   Vocabulary(std::vector<VocabularyEntry> entries, std::string source);
 
   std::optional<int64_t> id(std::string_view token) const;
-  // As id(token); quicker where `token` has the next id after `previous`.
+  // The same as id(token). Faster if the token has the next id after `previous`.
   std::optional<int64_t> id(std::string_view token, int64_t previous) const;
   std::optional<std::string_view> token(int64_t id) const;
   int64_t size() const { return static_cast<int64_t>(records_.size()); }

@@ -1,15 +1,11 @@
 #include <random>
 
 #include "adapters/registry.h"
-#include "kinds/diff.h"
 #include "kinds/dora.h"
-#include "kinds/ia3.h"
-#include "kinds/loha.h"
-#include "kinds/lokr.h"
 #include "kinds/lora.h"
-#include "kinds/oft.h"
 #include "nn/layers.h"
 #include "support/compare.h"
+#include "support/layers.h"
 
 namespace lora {
 
@@ -125,7 +121,6 @@ Named of_kinds(Named named, const Calls& calls, int turn) {
     auto base = calls.registry.base(*site);
     auto magnitude = at::rand({base.size(0)}) + 20;
     auto out = base.size(0), in = base.numel() / out;
-    auto move = [&](const Delta& d) { return d.to(base.device(), base.scalar_type()); };
     switch ((turn + int(i)) % 8) {
       case 0: break;
       case 1: delta = std::make_shared<PeftDoraDelta>(factors, magnitude, base, site->path); break;
@@ -134,25 +129,20 @@ Named of_kinds(Named named, const Calls& calls, int turn) {
         delta = std::make_shared<LycorisDoraDelta>(delta, i % 2 ? by_input : magnitude.view({-1, 1}), base, site->path);
         break;
       }
-      case 3: delta = move(DiffDelta(*site, at::randn(base.sizes()), {}, site->path)); break;
+      case 3: delta = delta_of(*site, {{"diff", at::randn(base.sizes())}}); break;
       case 4:
-        delta = make_loha(*site,
-                          {{"hada_w1_a", at::randn({out, 2})},
-                           {"hada_w1_b", at::randn({2, in})},
-                           {"hada_w2_a", at::randn({out, 2})},
-                           {"hada_w2_b", at::randn({2, in})}},
-                          {2, 1}, site->path);
+        delta = delta_of(*site,
+                         {{"hada_w1_a", at::randn({out, 2})},
+                          {"hada_w1_b", at::randn({2, in})},
+                          {"hada_w2_a", at::randn({out, 2})},
+                          {"hada_w2_b", at::randn({2, in})}},
+                         {{2, 1}});
         break;
       case 5:
-        delta = make_lokr(*site, {{"lokr_w1", at::randn({1, 1})}, {"lokr_w2", at::randn(base.sizes())}}, {1, 1},
-                          site->path);
+        delta = delta_of(*site, {{"lokr_w1", at::randn({1, 1})}, {"lokr_w2", at::randn(base.sizes())}}, {{1, 1}});
         break;
-      case 6:
-        delta = std::make_shared<Ia3Delta>(*site,
-                                           StateDict{{"weight", at::randn({out})}, {"on_input", at::scalar_tensor(0)}},
-                                           Tensor(), false, site->path);
-        break;
-      case 7: delta = make_oft(*site, {{"oft_blocks", at::randn({1, out, out})}}, 1e-3, site->path); break;
+      case 6: delta = delta_of(*site, {{"weight", at::randn({out})}, {"on_input", at::scalar_tensor(0)}}); break;
+      case 7: delta = delta_of(*site, {{"oft_blocks", at::randn({1, out, out})}}, {{1e-3, 1}}); break;
     }
   }
   return named;
@@ -358,20 +348,23 @@ TEST(Adapters, WeightsAreNotWrittenUnderARun) {
 TEST(Prepare, SaysWhatIsMissingAndWhatIsStrange) {
   Model model(Origin::memory, at::kFloat);
   StateDict half{{"a.lora_A.weight", at::randn({2, 700})}};
-  EXPECT_NE(error_of(ErrorKind::bad_key, [&] { prepare(*model.parts, half, {.component = "unet"}); })
-                .find("one half of a pair"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of(ErrorKind::bad_key, [&] { prepare_tensors(*model.parts, half, PrepareOptions{.component = "unet"}); })
+          .find("one half of a pair"),
+      std::string::npos);
 
   StateDict wrong{{"a.lora_A.weight", at::randn({2, 701})}, {"a.lora_B.weight", at::randn({300, 2})}};
   EXPECT_NE(
-      error_of(ErrorKind::bad_shape, [&] { prepare(*model.parts, wrong, {.component = "unet"}); }).find("701 → 300"),
+      error_of(ErrorKind::bad_shape, [&] { prepare_tensors(*model.parts, wrong, PrepareOptions{.component = "unet"}); })
+          .find("701 → 300"),
       std::string::npos);
 
   StateDict strange{{"a.lora_A.weight", at::randn({2, 700})},
                     {"a.lora_B.weight", at::randn({300, 2})},
                     {"q.lora_A.weight", at::randn({2, 700})},
-                    {"q.lora_B.weight", at::randn({300, 2})}};
-  auto prepared = prepare(*model.parts, strange, {.component = "unet", .alphas = {{"a", 1.0}}});
+                    {"q.lora_B.weight", at::randn({300, 2})},
+                    {"a.alpha", at::scalar_tensor(1.0)}};
+  auto prepared = prepare_tensors(*model.parts, strange, PrepareOptions{.component = "unet"});
   ASSERT_EQ(prepared.report.layers.size(), 1u);
   EXPECT_EQ(prepared.report.layers[0].scale, 0.5);
   ASSERT_EQ(prepared.unmatched.size(), 1u);
@@ -384,34 +377,9 @@ TEST(Prepare, MatricesFitOneByOneConvolutionsAndTheReverse) {
                  {"c.lora_B.weight", at::randn({33, 2})},
                  {"a.lora_A.weight", at::randn({2, 700, 1, 1})},
                  {"a.lora_B.weight", at::randn({300, 2, 1, 1})}};
-  auto prepared = prepare(*model.parts, flat, {.component = "unet"});
+  auto prepared = prepare_tensors(*model.parts, flat, PrepareOptions{.component = "unet"});
   EXPECT_EQ(prepared.adapter.entries[0].delta->effect(1, {}).A.dim(), 2);
   EXPECT_EQ(prepared.adapter.entries[1].delta->effect(1, {}).A.sizes(), (std::vector<int64_t>{2, 17, 3, 3}));
-}
-
-TEST(LoraConfig, PatternsMatchWholeNames) {
-  LoraConfig config{.lora_alpha = 8,
-                    .alpha_pattern = {{"to_k", 4}, {"^conv_in", 2}, {"^mid.*\\.to_v", 3}, {"to_out.0|^a.b", 5}}};
-  EXPECT_EQ(config.alpha("mid_block.attn2.to_k"), 4);
-  EXPECT_EQ(config.alpha("to_k"), 4);
-  EXPECT_EQ(config.alpha("mid_block.attn2.xto_k"), 8);
-  EXPECT_EQ(config.alpha("conv_in"), 2);
-  EXPECT_EQ(config.alpha("x.conv_in"), 8);
-  EXPECT_EQ(config.alpha("mid_block.attn2.to_v"), 3);
-  EXPECT_EQ(config.alpha("down.mid.to_v"), 8);
-  EXPECT_EQ(config.alpha("attn.to_out.0"), 5);
-  EXPECT_EQ(config.alpha("a_b"), 5) << "a dot is any character";
-  LoraConfig broken{.alpha_pattern = {{"to_(", 4}}};
-  error_of(ErrorKind::bad_file, [&] { broken.alpha("to_k"); });
-}
-
-TEST(LoraConfig, FeedforwardModulesAreEndsOfNamesOrAnExpression) {
-  LoraConfig ends{.feedforward_modules = {"ff.net.2", "fc2"}};
-  EXPECT_TRUE(ends.is_feedforward("mid.ff.net.2"));
-  EXPECT_FALSE(ends.is_feedforward("mid.ff.net.0"));
-  LoraConfig expression{.feedforward_pattern = ".*net.*"};
-  EXPECT_TRUE(expression.is_feedforward("mid.ff.net.0"));
-  EXPECT_FALSE(expression.is_feedforward("mid.attn"));
 }
 
 }  // namespace lora

@@ -3,10 +3,10 @@
 
 #include <ATen/ATen.h>
 
-#include "kinds/diff.h"
 #include "kinds/lora.h"
 #include "nn/layers.h"
 #include "support/compare.h"
+#include "support/layers.h"
 
 namespace lora {
 
@@ -58,7 +58,7 @@ class FailingDelta : public Delta {
     if (strength > 1.5) throw std::bad_alloc();
     return inner_->effect(strength, base);
   }
-  StateDict tensors() const override { return inner_->tensors(); }
+  LayerTensors tensors() const override { return inner_->tensors(); }
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override {
     return std::make_shared<FailingDelta>(inner_->to(device, dtype));
   }
@@ -130,10 +130,7 @@ TEST(Registry, BringsBackWhatWasWrittenBeforeAFailure) {
   at::manual_seed(3);
   Model model(2, 6000, 6000, at::kBFloat16);
   AdapterRegistry registry({{"unet", model.parts}});
-  auto dense = [](const Site& site) {
-    return DiffDelta(site, at::randn({1, 6000}).expand({6000, 6000}), {}, site.path)
-        .to(at::kCPU, site.weight.scalar_type());
-  };
+  auto dense = [](const Site& site) { return delta_of(site, {{"diff", at::randn({1, 6000}).expand({6000, 6000})}}); };
   auto dense_failing_last = [&](const Site& site) -> std::shared_ptr<const Delta> {
     auto delta = dense(site);
     if (site.index == 1) return std::make_shared<FailingDelta>(delta);

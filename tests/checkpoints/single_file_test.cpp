@@ -492,7 +492,8 @@ TEST(SingleFile, UnknownTensorsAreNamed) {
         "cond_stage_model.model.transformer.resblocks.x.ln_1.weight"}) {
     auto file = Listed("sd1", reference::meta).file;
     file.set(name, reference::meta("", {1}));
-    EXPECT_THAT(rejected(file), StartsWith("bad_key: file: tensors that are in no Stable Diffusion"));
+    EXPECT_THAT(rejected(file),
+                StartsWith("bad_key: file: a Stable Diffusion 1.x or 2.x checkpoint does not have these tensors"));
     EXPECT_THAT(rejected(file), HasSubstr(name));
   }
 }
@@ -504,8 +505,8 @@ TEST(SingleFile, MissingPartsAreNamed) {
       if (!name.starts_with(prefix)) kept.set(name, t);
     return rejected(kept);
   };
-  EXPECT_THAT(without("first_stage_model."), StartsWith("not_found: file: the checkpoint has no VAE"));
-  EXPECT_THAT(without("cond_stage_model."), StartsWith("not_found: file: the checkpoint has no text encoder"));
+  EXPECT_THAT(without("first_stage_model."), StartsWith("not_found: file: the checkpoint does not have a VAE"));
+  EXPECT_THAT(without("cond_stage_model."), StartsWith("not_found: file: the checkpoint does not have a text encoder"));
   EXPECT_THAT(without("model.diffusion_model.middle_block.1.transformer"), StartsWith("bad_key: file: "));
   EXPECT_THAT(without("first_stage_model.decoder.conv_out."), HasSubstr("decoder.conv_out.weight"));
 }
@@ -517,11 +518,13 @@ TEST(SingleFile, MissingPartsOfLaterVersionsAreNamed) {
       if (!tensor.starts_with(prefix)) kept.set(tensor, t);
     return rejected(kept);
   };
-  EXPECT_THAT(without("sdxl", "first_stage_model."), StartsWith("not_found: file: the checkpoint has no VAE"));
-  EXPECT_THAT(without("sdxl", "conditioner.embedders.0."), HasSubstr("the checkpoint has no first text encoder"));
-  EXPECT_THAT(without("sdxl", "conditioner.embedders.1."), HasSubstr("the checkpoint has no second text encoder"));
+  EXPECT_THAT(without("sdxl", "first_stage_model."), StartsWith("not_found: file: the checkpoint does not have a VAE"));
+  EXPECT_THAT(without("sdxl", "conditioner.embedders.0."),
+              HasSubstr("the checkpoint does not have a first text encoder"));
+  EXPECT_THAT(without("sdxl", "conditioner.embedders.1."),
+              HasSubstr("the checkpoint does not have a second text encoder"));
   EXPECT_THAT(without("sdxl", "conditioner.embedders.1.model.text_projection"), HasSubstr("text_projection.weight"));
-  EXPECT_THAT(without("sd3", "first_stage_model."), StartsWith("not_found: file: the checkpoint has no VAE"));
+  EXPECT_THAT(without("sd3", "first_stage_model."), StartsWith("not_found: file: the checkpoint does not have a VAE"));
   EXPECT_THAT(without("sd3", "model.diffusion_model.pos_embed"), HasSubstr("pos_embed.pos_embed"));
   EXPECT_THAT(without("sd3", "text_encoders.t5xxl.transformer.shared."), HasSubstr("shared.weight"));
 }
@@ -532,11 +535,13 @@ TEST(SingleFile, UnknownTensorsOfLaterVersionsAreNamed) {
     file.set(extra, reference::meta("", {1}));
     return rejected(file);
   };
-  EXPECT_THAT(with("sdxl", "edm_mean"), StartsWith("bad_key: file: tensors that are in no Stable Diffusion XL "));
+  EXPECT_THAT(with("sdxl", "edm_mean"),
+              StartsWith("bad_key: file: a Stable Diffusion XL checkpoint does not have these tensors"));
   EXPECT_THAT(with("sdxl_refiner", "conditioner.embedders.0.transformer.x"), HasSubstr("conditioner.embedders.0."));
   for (auto name : {"model.diffusion_model.joint_blocks.0.z_block.attn.qkv.weight", "text_encoders.x.weight",
                     "model.diffusion_model.joint_blocks.x.x_block.attn.qkv.weight"}) {
-    EXPECT_THAT(with("sd3", name), StartsWith("bad_key: file: tensors that are in no Stable Diffusion 3 checkpoint"));
+    EXPECT_THAT(with("sd3", name),
+                StartsWith("bad_key: file: a Stable Diffusion 3 checkpoint does not have these tensors"));
     EXPECT_THAT(with("sd3", name), HasSubstr(name));
   }
 }

@@ -5,6 +5,7 @@
 
 #include "lora/image.h"
 #include "lora/state_dict.h"
+#include "lora/version.h"
 #include "support/compare.h"
 
 namespace lora {
@@ -18,13 +19,17 @@ std::string style(const std::string& name) { return (embedded_models() / "loras"
 
 }  // namespace
 
-TEST(Command, HelpListsTheVerbs) {
+TEST(Command, HelpListsTheVerbsAndTheVersionIsTheLibrarys) {
   auto help = lora_command("--help");
   EXPECT_EQ(help.code, 0);
   for (auto verb : {"generate", "inspect", "convert", "fuse", "forward", "download", "cache"}) {
     EXPECT_TRUE(contains(help.out, verb));
     EXPECT_EQ(lora_command(std::string(verb) + " --help").code, 0);
   }
+  auto version = lora_command("--version");
+  EXPECT_EQ(version.code, 0);
+  EXPECT_EQ(version.out, std::string(LORA_VERSION) + "\n");
+  EXPECT_EQ(version.out, lora::version() + std::string("\n"));
   EXPECT_EQ(lora_command("").code, 2);
   EXPECT_EQ(lora_command("dance").code, 2);
 }
@@ -41,6 +46,7 @@ TEST(Generate, DrawsWithAdaptersAndSaysSoInThePicture) {
   EXPECT_EQ(image.text.at("prompt"), "rocket");
   EXPECT_EQ(image.text.at("negative_prompt"), "blue");
   EXPECT_EQ(image.text.at("seed"), "5");
+  EXPECT_EQ(image.text.at("software"), "lora.cpp " LORA_VERSION);
   EXPECT_TRUE(contains(image.text.at("adapters"), "ink.safetensors:0.5, "));
   EXPECT_TRUE(contains(image.text.at("model"), "tiny"));
 }
@@ -101,7 +107,7 @@ TEST(Generate, BadInputIsToldBeforeTheWork) {
     if (key != "lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight") halved.set(key, tensor);
   save_safetensors(halved, folder / "half.safetensors");
   expect_error(common + " --lora " + (folder / "half.safetensors").string(), 1, "half of a pair");
-  expect_error(common + " --lora " + style("ink") + ":strong", 2, "\"strong\" of ");
+  expect_error(common + " --lora " + style("ink") + ":strong", 2, "the weight \"strong\" is not a number");
   expect_error(common + " --scheduler fancy", 1, "euler");
   expect_error(common + " --size 65x64", 2, "multiples of 4");
   expect_error(common + " --size big", 2, "WIDTHxHEIGHT");
@@ -109,7 +115,7 @@ TEST(Generate, BadInputIsToldBeforeTheWork) {
   expect_error("generate " + kModel + " -p rocket --steps 2000" + out, 2, "1000");
   expect_error("generate " + kModel + " -p rocket -o /no/such/folder/x.png", 1, "no such folder");
   expect_error("generate /no/model -p rocket" + out, 1, "/no/model");
-  expect_error(common + " --dtype int8", 2, "float32, float16, bfloat16");
+  expect_error(common + " --dtype int8", 2, "float32, float16 or bfloat16");
   expect_error(common + " --device toaster", 2, "cuda");
   EXPECT_FALSE(std::filesystem::exists(folder / "x.png"));
 }

@@ -46,11 +46,11 @@ TEST_F(HubCommand, DownloadPrintsWhereThingsAre) {
 TEST_F(HubCommand, DownloadSaysWhatIsWrong) {
   expect_error("download owner/name confg.json", 1, "the repository has no such file");
   expect_error("download owner/name config.json unet/modl.safetensors", 1, "did you mean \"unet/model.safetensors\"?");
-  expect_error("download owner/nothing", 1, "no such repository, or a private one");
+  expect_error("download owner/nothing", 1, "no such repository, or it is private");
   expect_error("download owner/name --revision v2", 1, "no such revision");
-  expect_error("download owner/name --include '*.bin'", 1, "none of its 2 files is wanted");
-  expect_error("download owner/name config.json --include '*.json'", 2, "leave them out, or the names");
-  expect_error("download a/b/c", 2, "is no repository's id");
+  expect_error("download owner/name --include '*.bin'", 1, "the patterns match none of its 2 files");
+  expect_error("download owner/name config.json --include '*.json'", 2, "Give either them or FILE, not both");
+  expect_error("download a/b/c", 2, "is not a repository id");
   expect_error("download", 2, "REPO");
 }
 
@@ -79,10 +79,11 @@ TEST_F(HubCommand, CacheListsVerifiesAndRemoves) {
 
   EXPECT_EQ(json::parse(lora_command("cache remove owner/name --revision v1 --json").out)["freed"], 9);
   expect_error("cache remove owner/name --revision v1", 1, "the cache has no such revision");
+  expect_error("cache remove owner/nam", 1, "owner/nam: no such repository in the cache ");
   expect_error("cache remove owner/nam", 1, "did you mean \"owner/name\"?");
   EXPECT_EQ(lora_command("cache remove owner/name").code, 0);
   EXPECT_TRUE(contains(lora_command("cache list").out, "0 repositories"));
-  expect_error("cache list --cache-dir /no/such/folder", 1, "there is no such cache");
+  expect_error("cache list --cache-dir /no/such/folder", 1, "no such cache");
   expect_error("cache", 2, "subcommand");
 }
 

@@ -55,9 +55,9 @@ TEST(LoraWeight, SchedulesMasksAndPictures) {
 TEST(LoraWeight, MistakesAreNamed) {
   auto call = "generate " + kModel + " -p rocket --steps 1 ";
   expect_error(call + lora_with(R"({"schedule": {"half": 1}})"), 2, "a fraction of the run");
-  expect_error(call + lora_with(R"({"schedule": 1})"), 2, "an object was expected");
+  expect_error(call + lora_with(R"({"schedule": 1})"), 2, "\"schedule\" must be an object");
   expect_error(call + lora_with(R"({"images": [0]})"), 2, "count from 1");
-  expect_error(call + lora_with(R"({"images": [3]})"), 2, "3 of a batch of 1");
+  expect_error(call + lora_with(R"({"images": [3]})"), 2, "\"images\" has 3, but --count is 1");
   expect_error(call + lora_with(R"({"weight": 1, "unet": 0.5})"), 2, "for all components");
   expect_error(call + "--fuse " + lora_with(R"({"schedule": {"0": 1}})"), 2, "a weight alone");
   expect_error(call + lora_with(R"({"mask": "nowhere.png"})"), 1, "nowhere.png");
@@ -80,7 +80,7 @@ TEST(Generate, StartsFromAPictureAndDrawsAPartAnew) {
   EXPECT_LT(difference / double(kept.size()), 16);
 
   auto call = "generate " + kModel + " -p rocket --steps 2 ";
-  expect_error(call + "--mask " + base.string(), 2, "without an image");
+  expect_error(call + "--mask " + base.string(), 2, "mask_image needs an image");
   expect_error(call + "--image " + base.string() + " --strength 1.5", 2, "strength is 1.5");
   expect_error(call + "--prompt-2 owl", 2, "StableDiffusionPipeline does not take prompt_2");
 }

@@ -10,6 +10,19 @@ TEST(Text, SplitAndJoinAreInverse) {
   EXPECT_EQ(join(split("a.b..c", '.'), "."), "a.b..c");
 }
 
+TEST(Text, TrimmedHasNoSpaceAtItsEnds) {
+  EXPECT_EQ(trimmed(" \t a b\r\n"), "a b");
+  EXPECT_EQ(trimmed(" \n"), "");
+  EXPECT_EQ(trimmed(""), "");
+}
+
+TEST(Text, IntegersAreTheWholeText) {
+  EXPECT_EQ(parse_integer<int>("-12"), -12);
+  EXPECT_EQ(parse_integer<uint64_t>("18446744073709551615"), UINT64_MAX);
+  for (auto text : {"", " 1", "1 ", "+1", "1.5", "x", "99999999999999999999"})
+    EXPECT_EQ(parse_integer<int64_t>(text), std::nullopt) << text;
+}
+
 TEST(Text, ReplaceAllDoesNotRescanWhatItWrote) { EXPECT_EQ(replace_all("aaa", "a", "aa"), "aaaaaa"); }
 
 TEST(Text, NearestFindsSlipsAndRejectsStrangers) {

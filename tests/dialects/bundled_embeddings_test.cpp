@@ -4,6 +4,7 @@
 
 #include "dialects/dialect.h"
 #include "support/compare.h"
+#include "support/layers.h"
 
 namespace lora {
 
@@ -38,8 +39,8 @@ TEST(BundledEmbeddings, StandBesideTheLora) {
                  {"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", at::ones({4, 2})},
                  {"bundle_emb.toy.clip_g", vectors},
                  {"bundle_emb.toy.clip_g_out", vectors}};
-  auto canonical = to_canonical(file, "unet", "test");
-  EXPECT_EQ(canonical.tensors.size(), 2);
+  auto canonical = to_lora_file(file, "unet", "test");
+  EXPECT_EQ(tensors_of(canonical).size(), 2);
   EXPECT_EQ(canonical.dialect, "kohya");
   ASSERT_EQ(canonical.embeddings.size(), 1);
   EXPECT_EQ(canonical.embeddings[0].key, "bundle_emb.toy.clip_g");
@@ -50,7 +51,7 @@ TEST(BundledEmbeddings, StandBesideTheLora) {
 
 TEST(BundledEmbeddings, AloneAreNoLora) {
   StateDict file{{"bundle_emb.toy.clip_l", at::ones({2, 8})}};
-  auto message = error_of(ErrorKind::bad_key, [&] { to_canonical(file, "unet", "test"); });
+  auto message = error_of(ErrorKind::bad_key, [&] { to_lora_file(file, "unet", "test"); });
   EXPECT_NE(message.find("textual inversion"), std::string::npos) << message;
 }
 

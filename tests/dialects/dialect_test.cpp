@@ -1,8 +1,8 @@
 #include "dialects/dialect.h"
 
-#include "dialects/architecture.h"
-#include "names/module_words.h"
+#include "dialects/base_model_of.h"
 #include "support/compare.h"
+#include "support/layers.h"
 
 namespace lora {
 
@@ -10,14 +10,14 @@ namespace {
 
 StateDict file(const std::vector<std::string>& keys) {
   StateDict tensors;
-  for (const auto& key : keys) tensors.set(key, at::ones({2, 2}));
+  for (const auto& key : keys) tensors.set(key, key.ends_with(".alpha") ? at::scalar_tensor(1.0) : at::ones({2, 2}));
   return tensors;
 }
 
 // What one key becomes, and who read it.
 std::pair<std::string, std::string> read(const std::string& key) {
-  auto canonical = to_canonical(file({key}), "unet", "test");
-  return {canonical.tensors.begin()->first, canonical.dialect};
+  auto canonical = to_lora_file(file({key}), "unet", "test");
+  return {tensors_of(canonical).begin()->first, canonical.dialect};
 }
 
 }  // namespace
@@ -155,26 +155,26 @@ TEST(Dialects, MixedFilesAreReadKeyByKeyInAnyOrder) {
   std::string new_key = "unet.mid_block.resnets.0.conv1.lora_A.weight",
               other = "unet.mid_block.resnets.0.conv1.lora_B.weight";
   for (const auto& keys : {std::vector{old_key, new_key, other}, {new_key, other, old_key}}) {
-    auto canonical = to_canonical(file(keys), "unet", "test");
-    EXPECT_EQ(canonical.tensors.size(), 3u);
+    auto canonical = to_lora_file(file(keys), "unet", "test");
+    EXPECT_EQ(tensors_of(canonical).size(), 3u);
     EXPECT_EQ(canonical.dialect, "diffusers + diffusers-2023");
   }
 }
 
 TEST(Dialects, UnknownKeysAreListedAndOthersKept) {
-  auto canonical = to_canonical(
+  auto canonical = to_lora_file(
       file({"lora_unet_mid_block_resnets_0_conv1.lora_down.weight", "lora_unet_no_such_thing.lora_down.weight"}),
       "unet", "t");
-  EXPECT_EQ(canonical.tensors.size(), 1u);
+  EXPECT_EQ(tensors_of(canonical).size(), 1u);
   ASSERT_EQ(canonical.unmatched.size(), 1u);
   EXPECT_EQ(canonical.unmatched[0].key, "lora_unet_no_such_thing.lora_down.weight");
 }
 
 TEST(Dialects, TwoSpellingsOfOneTensorAreNotAdded) {
-  auto canonical = to_canonical(
+  auto canonical = to_lora_file(
       file({"lora_unet_mid_block_resnets_0_conv1.lora_down.weight", "unet.mid_block.resnets.0.conv1.lora_A.weight"}),
       "unet", "t");
-  EXPECT_EQ(canonical.tensors.size(), 1u);
+  EXPECT_EQ(tensors_of(canonical).size(), 1u);
   EXPECT_EQ(canonical.unmatched.size(), 1u);
 }
 
@@ -183,10 +183,10 @@ TEST(Dialects, OtherFilesAreToldApart) {
                            {"string_to_param.*", "textual inversion"},
                            {"time_embedding.linear_1.weight", "UNet's own weights"},
                            {"lllite_unet_x.down.weight", "LLLite"}}) {
-    auto message = error_of(ErrorKind::bad_key, [&] { to_canonical(file({key}), "unet", "f"); });
+    auto message = error_of(ErrorKind::bad_key, [&] { to_lora_file(file({key}), "unet", "f"); });
     EXPECT_NE(message.find(what), std::string::npos) << message;
   }
-  EXPECT_NE(error_of(ErrorKind::bad_key, [] { to_canonical({}, "unet", "f"); }).find("no tensors"), std::string::npos);
+  EXPECT_NE(error_of(ErrorKind::bad_key, [] { to_lora_file({}, "unet", "f"); }).find("no tensors"), std::string::npos);
 }
 
 TEST(Dialects, WhatWrappersLeaveInNamesIsPassedOver) {
@@ -199,11 +199,11 @@ TEST(Dialects, WhatWrappersLeaveInNamesIsPassedOver) {
 
 TEST(Dialects, AWholeWeightIsNoIA3) {
   std::string module = "lora_unet_mid_block_attentions_0_proj_in";
-  auto ia3 = to_canonical(file({module + ".weight", module + ".on_input"}), "unet", "t");
-  EXPECT_EQ(ia3.tensors.size(), 2u);
-  auto mixed = to_canonical(file({module + ".weight", "lora_unet_mid_block_attentions_0_proj_out.lora_down.weight"}),
+  auto ia3 = to_lora_file(file({module + ".weight", module + ".on_input"}), "unet", "t");
+  EXPECT_EQ(tensors_of(ia3).size(), 2u);
+  auto mixed = to_lora_file(file({module + ".weight", "lora_unet_mid_block_attentions_0_proj_out.lora_down.weight"}),
                             "unet", "t");
-  EXPECT_EQ(mixed.tensors.size(), 1u);
+  EXPECT_EQ(tensors_of(mixed).size(), 1u);
   ASSERT_EQ(mixed.unmatched.size(), 1u);
   EXPECT_EQ(mixed.unmatched[0].key, module + ".weight");
 }
@@ -215,10 +215,10 @@ TEST(Dialects, ALayerInTwoSpellingsIsTheFirstOnes) {
                     {"lora_unet_middle_block_1_proj_in.lora_down.weight", at::full({2, 2}, 2)},
                     {"lora_unet_middle_block_1_proj_in.lora_up.weight", at::full({2, 2}, 2)},
                     {"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", at::full({2, 2}, 1)}};
-  auto canonical = to_canonical(tensors, "unet", "t");
-  EXPECT_EQ(canonical.tensors.size(), 2u);
+  auto canonical = to_lora_file(tensors, "unet", "t");
+  EXPECT_EQ(tensors_of(canonical).size(), 2u);
   for (const char* suffix : {"lora_A.weight", "lora_B.weight"})
-    EXPECT_EQ(canonical.tensors.at(std::string(ours) + suffix)[0][0].item<float>(), 1) << suffix;
+    EXPECT_EQ(tensors_of(canonical).at(std::string(ours) + suffix)[0][0].item<float>(), 1) << suffix;
   EXPECT_EQ(canonical.unmatched.size(), 2u);
 }
 
@@ -228,16 +228,16 @@ TEST(Dialects, SplitQkvIsAsItWasTrained) {
                      at::block_diag({at::randn({4, 2}), at::randn({4, 2}), at::randn({4, 2})})},
                     {"lora_unet_joint_blocks_0_x_block_attn_qkv.alpha", at::scalar_tensor(1.0)}};
   auto path = std::string("transformer.transformer_blocks.0.attn.to_k.");
-  EXPECT_EQ(to_canonical(tensors, "", "t").tensors.at(path + "lora_A.weight").size(0), 6);
+  EXPECT_EQ(tensors_of(to_lora_file(tensors, "", "t")).at(path + "lora_A.weight").size(0), 6);
   tensors.metadata["ss_network_args"] = R"({"split_qkv": "True"})";
-  auto canonical = to_canonical(tensors, "", "t");
-  EXPECT_TRUE(at::equal(canonical.tensors.at(path + "lora_A.weight"), tensors.begin()->second.slice(0, 2, 4)));
-  EXPECT_EQ(canonical.tensors.at(path + "lora_B.weight").sizes().vec(), (std::vector<int64_t>{4, 2}));
-  EXPECT_EQ(canonical.tensors.at(path + "alpha").item<double>(), 1);
+  auto canonical = to_lora_file(tensors, "", "t");
+  EXPECT_TRUE(at::equal(tensors_of(canonical).at(path + "lora_A.weight"), tensors.begin()->second.slice(0, 2, 4)));
+  EXPECT_EQ(tensors_of(canonical).at(path + "lora_B.weight").sizes().vec(), (std::vector<int64_t>{4, 2}));
+  EXPECT_EQ(tensors_of(canonical).at(path + "alpha").item<double>(), 1);
   ASSERT_EQ(canonical.notes.size(), 1u);
   // What does not stand in blocks was not trained so, whatever the metadata says.
   tensors.set("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_up.weight", at::randn({12, 6}));
-  EXPECT_EQ(to_canonical(tensors, "", "t").tensors.at(path + "lora_A.weight").size(0), 6);
+  EXPECT_EQ(tensors_of(to_lora_file(tensors, "", "t")).at(path + "lora_A.weight").size(0), 6);
 }
 
 TEST(Dialects, CloneofsimosPositionsHaveNames) {
@@ -247,47 +247,54 @@ TEST(Dialects, CloneofsimosPositionsHaveNames) {
     list.set(down, at::zeros({2, in}));
   };
   for (int i = 0; i < 8; ++i) add(fmt::format("text_encoder:{}:up", i), fmt::format("text_encoder:{}:down", i), 16, 16);
-  auto canonical = to_canonical(list, "unet", "t");
+  auto canonical = to_lora_file(list, "unet", "t");
   EXPECT_EQ(canonical.dialect, "cloneofsimo");
-  EXPECT_TRUE(canonical.tensors.contains("text_encoder.text_model.encoder.layers.1.self_attn.q_proj.lora_B.weight"));
+  EXPECT_TRUE(
+      tensors_of(canonical).contains("text_encoder.text_model.encoder.layers.1.self_attn.q_proj.lora_B.weight"));
 
   list = {};
   for (int block = 0, n = 0; block < 16; ++block)
     for (int i = 0; i < 9; ++i, ++n)
       add(std::to_string(2 * n), std::to_string(2 * n + 1), i == 4 ? 8 * 8 : 8, i == 6 || i == 7 ? 16 : 8);
-  canonical = to_canonical(list, "unet", "t");
-  EXPECT_EQ(canonical.tensors.size(), 288u);
+  canonical = to_lora_file(list, "unet", "t");
+  EXPECT_EQ(tensors_of(canonical).size(), 288u);
   auto block = std::string("unet.mid_block.attentions.0.transformer_blocks.0.");
-  EXPECT_EQ(canonical.tensors.at(block + "ff.net.0.proj.lora_B.weight").size(0), 64);
-  EXPECT_EQ(canonical.tensors.at(block + "attn2.to_k.lora_A.weight").size(1), 16);
+  EXPECT_EQ(tensors_of(canonical).at(block + "ff.net.0.proj.lora_B.weight").size(0), 64);
+  EXPECT_EQ(tensors_of(canonical).at(block + "attn2.to_k.lora_A.weight").size(1), 16);
 }
 
-TEST(Architecture, IsToldByTheTextEmbeddingsWidth) {
+TEST(BaseModels, AreToldByNamesAndSizes) {
+  auto base_model = [](const StateDict& file) {
+    if (file.empty()) return base_model_of({}, {});
+    auto read = to_lora_file(file, "", "test");
+    return ToldModel{read.base_model, read.cross_attention};
+  };
   StateDict tensors{
       {"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight", at::zeros({4, 2048})}};
-  EXPECT_EQ(architecture_of(tensors).name, "SDXL");
-  EXPECT_EQ(architecture_of(tensors).cross_attention, 2048);
-  EXPECT_EQ(architecture_of({}).name, "");
+  EXPECT_EQ(base_model(tensors).model, BaseModel::sdxl);
+  EXPECT_EQ(base_model(tensors).cross_attention, 2048);
+  EXPECT_EQ(base_model({}).model, BaseModel::unknown);
   StateDict sgm{{"lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight", at::zeros({4, 2048})}};
-  EXPECT_EQ(architecture_of(sgm).name, "SDXL");
-  auto family = [](const std::string& key, int64_t in = 8) {
-    return architecture_of(StateDict{{key, at::zeros({4, in})}}).name;
+  EXPECT_EQ(base_model(sgm).model, BaseModel::sdxl);
+  auto family = [&](const std::string& key, int64_t in = 8) {
+    return base_model(StateDict{{key, at::zeros({4, in})}}).model;
   };
-  EXPECT_EQ(family("transformer.transformer_blocks.0.attn.add_k_proj.lora_A.weight"), "SD 3");
-  EXPECT_EQ(family("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", 1536), "SD 3");
-  EXPECT_EQ(family("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", 3072), "Flux");
-  EXPECT_EQ(family("lora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight", 1536), "SD 3");
-  EXPECT_EQ(family("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight"), "SD 3");
-  EXPECT_EQ(family("double_blocks.0.processor.qkv_lora1.down.weight"), "Flux");
-  EXPECT_EQ(family("transformer.transformer_layers.0.attn1.to_q.lora_A.weight"), "aMUSEd");
-  EXPECT_EQ(family("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"), "");  // Stable Diffusion 3's too
+  EXPECT_EQ(family("transformer.transformer_blocks.0.attn.add_k_proj.lora_A.weight"), BaseModel::sd3);
+  EXPECT_EQ(family("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", 1536), BaseModel::sd3);
+  EXPECT_EQ(family("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", 3072), BaseModel::flux);
+  EXPECT_EQ(family("lora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight", 1536), BaseModel::sd3);
+  EXPECT_EQ(family("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight"), BaseModel::sd3);
+  EXPECT_EQ(family("double_blocks.0.processor.qkv_lora1.down.weight"), BaseModel::flux);
+  EXPECT_EQ(family("transformer.transformer_layers.0.attn1.to_q.lora_A.weight"), BaseModel::amused);
+  EXPECT_EQ(family("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"),
+            BaseModel::unknown);  // Stable Diffusion 3's too
   StateDict both{{"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", at::zeros({4, 8})},
                  {"lora_unet_middle_block_1_proj_in.lora_down.weight", at::zeros({4, 8})}};
-  EXPECT_EQ(architecture_of(both).name, "SDXL");
-  EXPECT_EQ(family("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"), "");
+  EXPECT_EQ(base_model(both).model, BaseModel::sdxl);
+  EXPECT_EQ(family("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"), BaseModel::unknown);
   StateDict told{{"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", at::zeros({4, 8})}};
   told.metadata["ss_base_model_version"] = "sd_v1";
-  EXPECT_EQ(architecture_of(told).name, "SD 1.x");
+  EXPECT_EQ(base_model(told).model, BaseModel::sd1);
 }
 
 }  // namespace lora

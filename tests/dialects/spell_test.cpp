@@ -1,15 +1,17 @@
 #include "dialects/spell.h"
 
 #include "dialects/dialect.h"
+#include "names/base_model.h"
 #include "support/compare.h"
+#include "support/layers.h"
 
 namespace lora {
 
 namespace {
 
-StateDict written(const StateDict& canonical, const std::string& target, const std::string& family) {
+StateDict written(const StateDict& canonical, const std::string& target, BaseModel base_model) {
   StateDict file;
-  for (const auto& s : spell(canonical, target, family)) {
+  for (const auto& s : spell(layers_named(canonical), parse_target(target), base_model)) {
     auto tensor = s.make();
     EXPECT_EQ(tensor.sizes().vec(), s.shape) << s.key;
     EXPECT_EQ(tensor.scalar_type(), s.dtype) << s.key;
@@ -35,52 +37,55 @@ void expect_same(const StateDict& a, const StateDict& b) {
 }  // namespace
 
 struct Keys {
-  const char *canonical, *target, *family, *key;
+  const char *canonical, *target;
+  BaseModel base_model;
+  const char* key;
 };
 
 class SpelledKeys : public testing::TestWithParam<Keys> {};
 
 TEST_P(SpelledKeys, AreThePrograms) {
-  auto [canonical, target, family, key] = GetParam();
+  auto [canonical, target, base_model, key] = GetParam();
   StateDict file;
   add_lora(file, canonical);
-  auto out = written(file, target, family);
+  auto out = written(file, target, base_model);
   EXPECT_TRUE(out.contains(key)) << "no " << key << " but " << out.begin()->first;
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Targets, SpelledKeys,
-    testing::Values(
-        Keys{"unet.mid_block.attentions.0.proj_in", "kohya", "SD 1.x",
-             "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"},
-        Keys{"unet.mid_block.attentions.0.proj_in", "kohya", "SDXL", "lora_unet_middle_block_1_proj_in.lora_up.weight"},
-        Keys{"unet.mid_block.attentions.0.proj_in", "comfy", "SD 1.x", "diffusion_model.middle_block.1.proj_in.alpha"},
-        Keys{"unet.mid_block.attentions.0.proj_in", "diffusers", "SDXL",
-             "unet.mid_block.attentions.0.proj_in.lora_A.weight"},
-        Keys{"unet.mid_block.attentions.0.proj_in", "peft", "SDXL",
-             "base_model.model.mid_block.attentions.0.proj_in.lora_B.weight"},
-        Keys{"text_encoder.text_model.encoder.layers.0.mlp.fc1", "kohya", "SD 1.x",
-             "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
-        Keys{"unet.mid_block.attentions.0.proj_in", "kohya", "",
-             "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"},
-        Keys{"text_encoder.text_model.encoder.layers.0.mlp.fc1", "kohya", "",
-             "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
-        Keys{"text_encoder.text_model.encoder.layers.0.mlp.fc1", "kohya", "SDXL",
-             "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
-        Keys{"text_encoder_2.text_model.encoder.layers.0.mlp.fc1", "comfy", "SDXL",
-             "text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1.lora_down.weight"},
-        Keys{"text_encoder_3.encoder.block.0.layer.0.SelfAttention.q", "kohya", "SD 3",
-             "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight"},
-        Keys{"text_encoder_2.encoder.block.0.layer.0.SelfAttention.q", "kohya", "Flux",
-             "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight"},
-        Keys{"transformer.transformer_blocks.3.attn.to_out.0", "kohya", "SD 3",
-             "lora_unet_joint_blocks_3_x_block_attn_proj.lora_down.weight"},
-        Keys{"transformer.transformer_blocks.3.attn.to_q", "kohya", "SD 3",
-             "lora_unet_joint_blocks_3_x_block_attn_qkv.lora_down.weight"},
-        Keys{"transformer.single_transformer_blocks.3.proj_mlp", "comfy", "Flux",
-             "diffusion_model.single_blocks.3.linear1.lora_up.weight"},
-        Keys{"transformer.transformer_layers.3.attn1.to_q", "peft", "aMUSEd",
-             "base_model.model.transformer_layers.3.attn1.to_q.lora_A.weight"}),
+    testing::Values(Keys{"unet.mid_block.attentions.0.proj_in", "kohya", BaseModel::sd1,
+                         "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"},
+                    Keys{"unet.mid_block.attentions.0.proj_in", "kohya", BaseModel::sdxl,
+                         "lora_unet_middle_block_1_proj_in.lora_up.weight"},
+                    Keys{"unet.mid_block.attentions.0.proj_in", "comfy", BaseModel::sd1,
+                         "diffusion_model.middle_block.1.proj_in.alpha"},
+                    Keys{"unet.mid_block.attentions.0.proj_in", "diffusers", BaseModel::sdxl,
+                         "unet.mid_block.attentions.0.proj_in.lora_A.weight"},
+                    Keys{"unet.mid_block.attentions.0.proj_in", "peft", BaseModel::sdxl,
+                         "base_model.model.mid_block.attentions.0.proj_in.lora_B.weight"},
+                    Keys{"text_encoder.text_model.encoder.layers.0.mlp.fc1", "kohya", BaseModel::sd1,
+                         "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
+                    Keys{"unet.mid_block.attentions.0.proj_in", "kohya", BaseModel::unknown,
+                         "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"},
+                    Keys{"text_encoder.text_model.encoder.layers.0.mlp.fc1", "kohya", BaseModel::unknown,
+                         "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
+                    Keys{"text_encoder.text_model.encoder.layers.0.mlp.fc1", "kohya", BaseModel::sdxl,
+                         "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
+                    Keys{"text_encoder_2.text_model.encoder.layers.0.mlp.fc1", "comfy", BaseModel::sdxl,
+                         "text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1.lora_down.weight"},
+                    Keys{"text_encoder_3.encoder.block.0.layer.0.SelfAttention.q", "kohya", BaseModel::sd3,
+                         "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight"},
+                    Keys{"text_encoder_2.encoder.block.0.layer.0.SelfAttention.q", "kohya", BaseModel::flux,
+                         "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight"},
+                    Keys{"transformer.transformer_blocks.3.attn.to_out.0", "kohya", BaseModel::sd3,
+                         "lora_unet_joint_blocks_3_x_block_attn_proj.lora_down.weight"},
+                    Keys{"transformer.transformer_blocks.3.attn.to_q", "kohya", BaseModel::sd3,
+                         "lora_unet_joint_blocks_3_x_block_attn_qkv.lora_down.weight"},
+                    Keys{"transformer.single_transformer_blocks.3.proj_mlp", "comfy", BaseModel::flux,
+                         "diffusion_model.single_blocks.3.linear1.lora_up.weight"},
+                    Keys{"transformer.transformer_layers.3.attn1.to_q", "peft", BaseModel::amused,
+                         "base_model.model.transformer_layers.3.attn1.to_q.lora_A.weight"}),
     [](const auto& test) { return "Case" + std::to_string(test.index); });
 
 TEST(Spell, FusedLayersComeBackToTheBit) {
@@ -96,18 +101,18 @@ TEST(Spell, FusedLayersComeBackToTheBit) {
   add("lora_unet_joint_blocks_1_context_block_adaLN_modulation_1", 16, 8);
   add("lora_unet_final_layer_adaLN_modulation_1", 16, 8);
   add("lora_te3_encoder_block_0_layer_0_SelfAttention_q", 8, 8);
-  auto canonical = to_canonical(kohya, "", "test");
-  EXPECT_EQ(canonical.tensors.at("transformer.transformer_blocks.0.attn.to_k.lora_B.weight").size(0), 8);
-  auto up = [&](const std::string& path) { return canonical.tensors.at("transformer." + path + ".lora_B.weight"); };
+  auto canonical = to_lora_file(kohya, "", "test");
+  EXPECT_EQ(tensors_of(canonical).at("transformer.transformer_blocks.0.attn.to_k.lora_B.weight").size(0), 8);
+  auto up = [&](const std::string& path) { return tensors_of(canonical).at("transformer." + path + ".lora_B.weight"); };
   auto first = kohya.at("lora_unet_joint_blocks_0_context_block_adaLN_modulation_1.lora_up.weight");
   auto last = kohya.at("lora_unet_joint_blocks_1_context_block_adaLN_modulation_1.lora_up.weight");
   EXPECT_TRUE(at::equal(up("transformer_blocks.0.norm1_context.linear"), first));
   EXPECT_TRUE(
       at::equal(up("transformer_blocks.1.norm1_context.linear"), at::cat({last.slice(0, 8), last.slice(0, 0, 8)})));
-  expect_same(written(canonical.tensors, "kohya", "SD 3"), kohya);
-  auto comfy = written(canonical.tensors, "comfy", "SD 3");
+  expect_same(written(tensors_of(canonical), "kohya", BaseModel::sd3), kohya);
+  auto comfy = written(tensors_of(canonical), "comfy", BaseModel::sd3);
   EXPECT_TRUE(comfy.contains("diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_up.weight"));
-  expect_same(to_canonical(comfy, "", "test").tensors, canonical.tensors);
+  expect_same(tensors_of(to_lora_file(comfy, "", "test")), tensors_of(canonical));
 }
 
 TEST(Spell, EveryTargetIsReadBackTheSame) {
@@ -119,8 +124,8 @@ TEST(Spell, EveryTargetIsReadBackTheSame) {
   add_lora(canonical, "text_encoder.text_model.encoder.layers.0.self_attn.q_proj");
   add_lora(canonical, "text_encoder_2.text_projection");
   for (const char* target : {"kohya", "comfy"})
-    expect_same(to_canonical(written(canonical, target, "SDXL"), "", target).tensors, canonical);
-  auto diffusers = to_canonical(written(canonical, "diffusers", "SDXL"), "", "diffusers").tensors;
+    expect_same(tensors_of(to_lora_file(written(canonical, target, BaseModel::sdxl), "", target)), canonical);
+  auto diffusers = tensors_of(to_lora_file(written(canonical, "diffusers", BaseModel::sdxl), "", "diffusers"));
   for (const auto& [key, tensor] : canonical)
     if (!key.ends_with(".alpha")) {
       EXPECT_TRUE(at::equal(tensor, diffusers.at(key))) << key;
@@ -136,11 +141,11 @@ TEST(Spell, FormsThatDifferAreConverted) {
   peft.set(path + ".lora_B.bias", at::randn({6}));
   peft.set(path + ".alpha", at::scalar_tensor(1.0));
   peft.set(path + ".lora_magnitude_vector", at::rand({1, 6, 1, 1}));
-  auto kohya = written(peft, "kohya", "SD 1.x");
+  auto kohya = written(peft, "kohya", BaseModel::sd1);
   std::string module = "lora_unet_mid_block_attentions_0_proj_in";
   EXPECT_EQ(kohya.at(module + ".dora_scale").sizes().vec(), (std::vector<int64_t>{6, 1, 1, 1}));
   EXPECT_TRUE(at::equal(kohya.at(module + ".diff_b"), peft.at(path + ".lora_B.bias") * 0.5));
-  auto back = written(to_canonical(kohya, "unet", "test").tensors, "diffusers", "SD 1.x");
+  auto back = written(tensors_of(to_lora_file(kohya, "unet", "test")), "diffusers", BaseModel::sd1);
   for (const char* suffix : {".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_magnitude_vector"})
     EXPECT_TRUE(at::equal(back.at(path + suffix), peft.at(path + suffix))) << suffix;
 }
@@ -150,7 +155,7 @@ TEST(Spell, NormsHaveKohyasNames) {
                       {"unet.mid_block.resnets.0.norm1.diff_b", at::ones({4})},
                       {"unet.mid_block.resnets.0.conv1.diff", at::ones({4, 4, 3, 3})},
                       {"unet.mid_block.resnets.0.conv1.diff_b", at::ones({4})}};
-  auto file = written(canonical, "kohya", "SD 1.x");
+  auto file = written(canonical, "kohya", BaseModel::sd1);
   for (const char* key : {"lora_unet_mid_block_resnets_0_norm1.w_norm", "lora_unet_mid_block_resnets_0_norm1.b_norm",
                           "lora_unet_mid_block_resnets_0_conv1.diff", "lora_unet_mid_block_resnets_0_conv1.diff_b"})
     EXPECT_TRUE(file.contains(key)) << key;
@@ -158,20 +163,25 @@ TEST(Spell, NormsHaveKohyasNames) {
 
 TEST(Spell, WhatATargetCannotSayIsAnErrorWithTheLayers) {
   StateDict loha{{"unet.mid_block.attentions.0.proj_in.hada_w1_a", at::ones({4, 2})}};
-  auto message = error_of(ErrorKind::unsupported, [&] { spell(loha, "diffusers", "SD 1.x"); });
+  auto message =
+      error_of(ErrorKind::unsupported, [&] { spell(layers_named(loha), parse_target("diffusers"), BaseModel::sd1); });
   EXPECT_NE(message.find("LoHa"), std::string::npos) << message;
   EXPECT_NE(message.find("unet.mid_block.attentions.0.proj_in"), std::string::npos) << message;
   StateDict amused;
   add_lora(amused, "transformer.transformer_layers.0.attn1.to_q");
-  EXPECT_NE(error_of(ErrorKind::unsupported, [&] { spell(amused, "kohya", "aMUSEd"); }).find("aMUSEd"),
-            std::string::npos);
-  error_of(ErrorKind::unsupported, [&] { spell(loha, "comfy", ""); });
-  error_of(ErrorKind::unsupported, [&] { spell(amused, "kohya", ""); });
-  error_of(ErrorKind::usage, [&] { spell(loha, "a1111", "SD 1.x"); });
+  EXPECT_NE(
+      error_of(ErrorKind::unsupported, [&] { spell(layers_named(amused), parse_target("kohya"), BaseModel::amused); })
+          .find("aMUSEd"),
+      std::string::npos);
+  error_of(ErrorKind::unsupported, [&] { spell(layers_named(loha), parse_target("comfy"), BaseModel::unknown); });
+  error_of(ErrorKind::unsupported, [&] { spell(layers_named(amused), parse_target("kohya"), BaseModel::unknown); });
+  error_of(ErrorKind::usage, [&] { spell(layers_named(loha), parse_target("a1111"), BaseModel::sd1); });
   StateDict unknown;
   add_lora(unknown, "unet.some.thing");
-  EXPECT_NE(error_of(ErrorKind::unsupported, [&] { spell(unknown, "kohya", "SDXL"); }).find("no such layer"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of(ErrorKind::unsupported, [&] { spell(layers_named(unknown), parse_target("kohya"), BaseModel::sdxl); })
+          .find("no such layer"),
+      std::string::npos);
 }
 
 }  // namespace lora

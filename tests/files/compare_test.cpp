@@ -1,5 +1,3 @@
-#include "files/compare.h"
-
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -124,7 +122,12 @@ TEST(Compare, OtherSizesAreTold) {
                  return StateDict{{"lora_A.weight", at::randn({2, 9})}, {"lora_B.weight", at::randn({10, 2})}};
                }));
   EXPECT_THAT(comparison.rows[0].note, HasSubstr("[10, 12] and [10, 9]"));
-  EXPECT_THAT(comparison.summary(), HasSubstr("none of which can be compared"));
+  EXPECT_THAT(comparison.summary(), HasSubstr("2 layers in common, but none can be compared"));
+}
+
+TEST(Compare, TakesTensorsInMemory) {
+  auto a = file([] { return factors(2); });
+  EXPECT_NEAR(compare_loras(a, a).cosine, 1, 1e-6);
 }
 
 }  // namespace lora

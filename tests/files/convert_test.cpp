@@ -1,12 +1,9 @@
-#include "files/convert.h"
-
 #include <gmock/gmock.h>
 
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "files/hashes.h"
-#include "files/layers.h"
+#include "files/change.h"
 #include "files/lora_files.h"
 #include "io/json_file.h"
 
@@ -25,17 +22,16 @@ std::filesystem::path file_for(const TemporaryFolder& folder, const std::string&
 }
 
 // The tensors of a layer whose forms differ between targets in one form.
-Module plain(const NamedModule& layer) {
-  Module tensors;
+LayerTensors plain(const LoraLayer& layer) {
+  LayerTensors tensors;
   for (const auto& [suffix, tensor] : layer.tensors) {
-    if (suffix == "alpha" || suffix == "scale") continue;
     bool magnitude = suffix == "lora_magnitude_vector" || suffix == "dora_scale";
     tensors[magnitude ? "magnitude" : suffix] = tensor;
   }
   return tensors;
 }
 
-bool same_tensors(const Module& a, const Module& b) {
+bool same_tensors(const LayerTensors& a, const LayerTensors& b) {
   return a.size() == b.size() && std::all_of(b.begin(), b.end(), [&](auto& entry) {
            auto it = a.find(entry.first);
            return it != a.end() && it->second.scalar_type() == entry.second.scalar_type() &&
@@ -45,12 +41,12 @@ bool same_tensors(const Module& a, const Module& b) {
 
 // Every layer with the same tensors, bit for bit, at the same scale. Layers that another format holds in one are
 // in blocks there, with zeros for those that the file had not: then the changes are the same.
-void expect_same_effect(const LoraLayers& got, const LoraLayers& wanted, const std::string& what) {
-  bool joins = wanted.file.architecture == "SD 3" || wanted.file.architecture == "Flux";
-  std::map<std::string, const NamedModule*> layers;
-  for (const auto& layer : got.layers) layers[layer.component + "." + layer.path] = &layer;
+void expect_same_effect(const LoraFile& got, const LoraFile& wanted, const std::string& what) {
+  bool joins = wanted.base_model == BaseModel::sd3 || wanted.base_model == BaseModel::flux;
+  std::map<std::string, const LoraLayer*> layers;
+  for (const auto& layer : got.layers) layers[layer.name()] = &layer;
   for (const auto& layer : wanted.layers) {
-    auto name = layer.component + "." + layer.path;
+    auto name = layer.name();
     ASSERT_TRUE(layers.contains(name)) << what << ": " << name;
     const auto& other = *layers[name];
     layers.erase(name);
@@ -58,11 +54,11 @@ void expect_same_effect(const LoraLayers& got, const LoraLayers& wanted, const s
     if (same_tensors(plain(other), plain(layer))) {
       EXPECT_NEAR(x.scale, y.scale, 1e-6 * std::abs(y.scale)) << what << ": " << name;  // an alpha is a float32 there
     } else {
-      ASSERT_TRUE(joins && !depends_on_base(kind_of(layer))) << what << ": " << name << ": other tensors";
-      expect_close(x.dense(), y.dense(), 1e-6);
+      ASSERT_TRUE(joins && !depends_on_base(layer.tensors)) << what << ": " << name << ": other tensors";
+      expect_close(dense(x), dense(y), 1e-6);
     }
   }
-  for (const auto& [name, layer] : layers) EXPECT_TRUE(joins && change_of(*layer).norm() == 0) << what << ": " << name;
+  for (const auto& [name, layer] : layers) EXPECT_TRUE(joins && norm(change_of(*layer)) == 0) << what << ": " << name;
 }
 
 // The files whose layers are the same tensors in every format that can say them: not those of PEFT's folders, whose
@@ -99,13 +95,14 @@ class ConvertFiles : public testing::TestWithParam<std::filesystem::path> {};
 TEST_P(ConvertFiles, KeepsTheEffect) {
   TemporaryFolder folder;
   auto file = GetParam();
-  auto source = read_layers(file);
-  if (source.file.architecture.empty()) {  // too few layers for names to tell: as kohya does, the metadata says it
+  auto source = read_lora(file);
+  if (source.base_model ==
+      BaseModel::unknown) {  // too few layers for names to tell: as kohya does, the metadata says it
     auto tensors = load_state_dict(file);
     tensors.metadata["ss_base_model_version"] = file.string().find("xl") == std::string::npos ? "sd_v1" : "sdxl_";
     file = folder / "source.safetensors";
     save_safetensors(tensors, file);
-    source = read_layers(file);
+    source = read_lora(file);
   }
   size_t said = 0;
   for (const auto& first : kTargets) {
@@ -118,7 +115,7 @@ TEST_P(ConvertFiles, KeepsTheEffect) {
       continue;
     }
     ++said;
-    expect_same_effect(read_layers(a), source, first);
+    expect_same_effect(read_lora(a), source, first);
     for (const auto& second : kTargets) {
       if (second == first) continue;
       auto b = file_for(folder, first + "-" + second, second);
@@ -128,7 +125,7 @@ TEST_P(ConvertFiles, KeepsTheEffect) {
         ASSERT_EQ(error.kind(), ErrorKind::unsupported) << error.what();
         continue;
       }
-      expect_same_effect(read_layers(b), source, first + " to " + second);
+      expect_same_effect(read_lora(b), source, first + " to " + second);
     }
   }
   EXPECT_GT(said, 0u) << "no format can say it";
@@ -200,10 +197,10 @@ TEST(Convert, TheSourceMayBeTheTarget) {
   TemporaryFolder folder;
   auto source = kohya_sd15();
   save_safetensors(source, folder / "a.safetensors");
-  auto before = read_layers(folder / "a.safetensors");  // keeps the old file mapped
+  auto before = read_lora(folder / "a.safetensors");  // keeps the old file mapped
   convert_lora(folder / "a.safetensors", folder / "a.safetensors", {.to = "diffusers"});
   EXPECT_THAT(folder.names(), SizeIs(1));
-  expect_same_effect(read_layers(folder / "a.safetensors"), before, "in place");
+  expect_same_effect(read_lora(folder / "a.safetensors"), before, "in place");
 }
 
 TEST(Convert, WritesOverNothingButAFile) {
@@ -212,7 +209,7 @@ TEST(Convert, WritesOverNothingButAFile) {
   std::filesystem::create_directory(folder / "there");
   error_of(ErrorKind::io, [&] { convert_lora(folder / "a.safetensors", folder / "there", {.to = "kohya"}); });
   error_of(ErrorKind::io, [&] { convert_lora(folder / "a.safetensors", folder / "a.safetensors", {.to = "peft"}); });
-  EXPECT_EQ(read_layers(folder / "a.safetensors").file.dialect, "kohya");
+  EXPECT_EQ(read_lora(folder / "a.safetensors").dialect, "kohya");
 }
 
 TEST(Convert, AnotherDtype) {
@@ -245,10 +242,10 @@ TEST(Convert, ATuckerCoreGoesIntoTheFirstFactor) {
   save_safetensors(source, folder / "a.safetensors");
   auto done = convert_lora(folder / "a.safetensors", folder / "b.safetensors", {.to = "diffusers"});
   EXPECT_THAT(done.notes, testing::ElementsAre(HasSubstr("Tucker core")));
-  auto layer = read_layers(folder / "b.safetensors").layers.at(0);
+  auto layer = read_lora(folder / "b.safetensors").layers.at(0);
   EXPECT_EQ(layer.tensors.at("lora_A.weight").sizes().vec(), (std::vector<int64_t>{3, 8, 3, 3}));
   auto wanted = at::einsum("oa,abxy,bi->oixy", {up.flatten(1), core, down.flatten(1)}).flatten(1) * (1.5 / 3);
-  expect_close(change_of(layer).dense(), wanted, 1e-6);
+  expect_close(dense(change_of(layer)), wanted, 1e-6);
 }
 
 TEST(Convert, DoRAsMagnitudesChangeTheirShape) {
@@ -258,7 +255,7 @@ TEST(Convert, DoRAsMagnitudesChangeTheirShape) {
                           {"dora_scale", at::rand({1280, 1})}});
   save_safetensors(dora, folder / "a.safetensors");
   convert_lora(folder / "a.safetensors", folder / "b.safetensors", {.to = "diffusers"});
-  auto tensors = read_layers(folder / "b.safetensors").layers.at(0).tensors;
+  auto tensors = read_lora(folder / "b.safetensors").layers.at(0).tensors;
   EXPECT_EQ(tensors.at("lora_magnitude_vector").sizes().vec(), std::vector<int64_t>{1280});
   convert_lora(folder / "b.safetensors", folder / "c.safetensors", {.to = "kohya"});
   EXPECT_TRUE(
@@ -286,7 +283,7 @@ TEST(Convert, WhatTheTargetCannotSayIsNamedWithTheWaysOut) {
       AllOf(HasSubstr("full difference (1 layers: unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k)"),
             HasSubstr("kohya or comfy"), HasSubstr("--approximate --rank N")));
   StateDict norm{{"lora_unet_mid_block_attentions_0_norm.w_norm", at::randn({1280})}};
-  EXPECT_THAT(refused(norm, {.to = "diffusers", .approximate = 4}), HasSubstr("no matrix"));
+  EXPECT_THAT(refused(norm, {.to = "diffusers", .approximate = 4}), HasSubstr("not matrices"));
   auto oft = sd15_layer({{"oft_blocks", at::randn({2, 5, 5})}, {"alpha", at::scalar_tensor(0.0)}});
   EXPECT_THAT(refused(oft, {.to = "diffusers", .approximate = 4}), HasSubstr("without the base model"));
 }
@@ -304,9 +301,9 @@ TEST(Convert, ApproximatesAsTheSingularValuesAllow) {
   EXPECT_LE(done.largest_error, best * 1.001);
   EXPECT_EQ(done.mean_error, done.largest_error);
   EXPECT_THAT(done.text(), HasSubstr("1 of 1 layers approximated"));
-  auto layer = read_layers(folder / "b.safetensors").layers.at(0);
+  auto layer = read_lora(folder / "b.safetensors").layers.at(0);
   auto wanted = load_state_dict(folder / "a.safetensors").begin()->second;
-  EXPECT_NEAR(((change_of(layer).dense() - wanted).norm() / wanted.norm()).item<double>(), done.largest_error, 1e-5);
+  EXPECT_NEAR(((dense(change_of(layer)) - wanted).norm() / wanted.norm()).item<double>(), done.largest_error, 1e-5);
 
   // What has that rank is met.
   auto low = at::mm(at::randn({96, 8}), at::randn({8, 64}));
@@ -326,6 +323,19 @@ TEST(Convert, OptionsThatGoWithNothing) {
     convert_lora(test_data() / "dialects/diffusers/amused.safetensors", folder / "b", {.to = "kohya"});
   });
   EXPECT_THAT(message, HasSubstr("aMUSEd"));
+}
+
+TEST(Convert, TakesTensorsInMemoryAndTellsItsProgress) {
+  TemporaryFolder folder;
+  auto source = kohya_sd15();
+  int calls = 0;
+  convert_lora(source, folder / "a.safetensors", {.to = "diffusers", .progress = [&](int, int) { ++calls; }});
+  EXPECT_EQ(calls, 2 * 192);
+  expect_same_effect(read_lora(folder / "a.safetensors"), read_lora(source), "in memory");
+  auto stop = [](int, int) { throw std::out_of_range("mine"); };
+  EXPECT_THROW(convert_lora(source, folder / "b.safetensors", {.to = "diffusers", .progress = stop}),
+               std::out_of_range);
+  EXPECT_THAT(folder.names(), SizeIs(1));
 }
 
 }  // namespace lora

@@ -1,9 +1,8 @@
-#include "files/hashes.h"
-
 #include <fstream>
 
 #include "io/digest.h"
 #include "io/safetensors.h"
+#include "lora/files.h"
 #include "support/compare.h"
 
 namespace lora {
@@ -60,6 +59,16 @@ TEST(Hashes, OfTheFileAndOfItsData) {
   EXPECT_EQ(a.auto_v3(), "ba7816bf8f01");
   EXPECT_TRUE(a.claims.empty());
   EXPECT_FALSE(a.changed());
+}
+
+TEST(FindLora, LooksInFoldersBelow) {
+  TemporaryFolder folder;
+  std::filesystem::create_directories(folder / "a/b");
+  save_safetensors(abc(), folder / "a/b/ink.safetensors");
+  EXPECT_EQ(find_lora(folder.path(), "ink"), folder / "a/b/ink.safetensors");
+  EXPECT_NE(error_of(ErrorKind::not_found, [&] { find_lora(folder.path(), "inc"); }).find("did you mean \"ink\"?"),
+            std::string::npos);
+  error_of(ErrorKind::not_found, [&] { find_lora(folder / "none", "ink"); });
 }
 
 TEST(Hashes, OfAPickleAreOfTheFileAlone) {

@@ -1,11 +1,8 @@
-#include "files/inspect.h"
-
 #include <gmock/gmock.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "files/hashes.h"
 #include "files/lora_files.h"
 
 namespace lora {
@@ -44,28 +41,30 @@ StateDict without(const StateDict& file, const std::string& start) {
 }  // namespace
 
 struct Count {
-  const char *family, *component;
+  BaseModel base_model;
+  const char* component;
   size_t model, trainable;
 };
 
 class Published : public testing::TestWithParam<Count> {};
 
 TEST_P(Published, HasTheLayersThatTheFieldCounts) {
-  auto [family, component, model, trainable] = GetParam();
-  EXPECT_EQ(published_components(family, component).at(model).trainable(), trainable);
+  auto [base_model, component, model, trainable] = GetParam();
+  EXPECT_EQ(published_components(base_model, component).at(model).trainable(), trainable);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Published,
-                         testing::Values(Count{"SD 1.x", "unet", 0, 282}, Count{"SD 1.x", "text_encoder", 0, 72},
-                                         Count{"SD 2.x", "unet", 0, 282}, Count{"SD 2.x", "text_encoder", 0, 138},
-                                         Count{"SDXL", "unet", 0, 794}, Count{"SDXL", "text_encoder_2", 0, 193},
-                                         Count{"SD 3", "transformer", 0, 341}, Count{"SD 3", "transformer", 1, 393},
-                                         Count{"SD 3", "transformer", 2, 537}, Count{"SD 3", "text_encoder_3", 0, 168},
-                                         Count{"Flux", "transformer", 0, 504}, Count{"aMUSEd", "transformer", 1, 373}));
+INSTANTIATE_TEST_SUITE_P(
+    Models, Published,
+    testing::Values(Count{BaseModel::sd1, "unet", 0, 282}, Count{BaseModel::sd1, "text_encoder", 0, 72},
+                    Count{BaseModel::sd2, "unet", 0, 282}, Count{BaseModel::sd2, "text_encoder", 0, 138},
+                    Count{BaseModel::sdxl, "unet", 0, 794}, Count{BaseModel::sdxl, "text_encoder_2", 0, 193},
+                    Count{BaseModel::sd3, "transformer", 0, 341}, Count{BaseModel::sd3, "transformer", 1, 393},
+                    Count{BaseModel::sd3, "transformer", 2, 537}, Count{BaseModel::sd3, "text_encoder_3", 0, 168},
+                    Count{BaseModel::flux, "transformer", 0, 504}, Count{BaseModel::amused, "transformer", 1, 373}));
 
 TEST(Published, IsEmptyForWhatIsNotKnown) {
-  EXPECT_THAT(published_components("", "unet"), IsEmpty());
-  EXPECT_THAT(published_components("SDXL", "controlnet"), IsEmpty());
+  EXPECT_THAT(published_components(BaseModel::unknown, "unet"), IsEmpty());
+  EXPECT_THAT(published_components(BaseModel::sdxl, "controlnet"), IsEmpty());
 }
 
 TEST(Inspect, ASoundFileIsFine) {
@@ -154,11 +153,11 @@ TEST(Inspect, FindsAlphaZero) {
 TEST(Inspect, FindsOtherSizesAndLayersThatTheModelHasNot) {
   auto file = kohya_sd15();
   file.set(kLayer + ".lora_down.weight", at::randn({1, 641}));
-  EXPECT_THAT(only_finding(file).what, HasSubstr("other sizes than SD 1.5's UNet's"));
+  EXPECT_THAT(only_finding(file).what, HasSubstr("other sizes than in SD 1.5's UNet"));
   file = kohya_sd15();
   for (auto part : {".lora_down.weight", ".lora_up.weight", ".alpha"})
     file.set(std::string("lora_unet_down_blocks_7_attentions_0_proj_in") + part, file.at(kLayer + part));
-  EXPECT_THAT(only_finding(file).what, HasSubstr("none that SD 1.5's UNet has"));
+  EXPECT_THAT(only_finding(file).what, HasSubstr("do not exist in SD 1.5's UNet"));
 }
 
 TEST(Inspect, FindsHalvesOfPairsAndKeysThatAreNone) {
@@ -201,6 +200,43 @@ TEST(Inspect, ReadsEveryFileOfTheTests) {
     for (const auto& layer : inspection.layers) EXPECT_EQ(layer.error, "") << path << ": " << layer.path;
     EXPECT_NO_THROW(nlohmann::json::parse(inspection.json())) << path;
   }
+}
+
+TEST(Inspect, FlagsLayersThatDependOnTheBaseOrAreIncomplete) {
+  auto file = without(kohya_sd15(), kLayer + ".lora_up");
+  auto other = std::string("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k");
+  file.set(other + ".dora_scale", at::rand({1280, 1}));
+  for (const auto& layer : inspected(file).layers) {
+    EXPECT_EQ(layer.incomplete, layer.component + "." + layer.path == kPath) << layer.path;
+    EXPECT_EQ(layer.depends_on_base, layer.path == "mid_block.attentions.0.transformer_blocks.0.attn2.to_k")
+        << layer.path;
+  }
+}
+
+TEST(Inspect, TakesTensorsInMemoryAndAFileOfAFolder) {
+  auto file = kohya_sd15();
+  auto memory = inspect_lora(file);
+  EXPECT_EQ(memory.file, "state dict");
+  EXPECT_EQ(memory.hashes.file, "");
+  EXPECT_EQ(memory.verdict(), inspected(file).verdict());
+  TemporaryFolder folder;
+  save_safetensors(file, folder / "one.safetensors");
+  save_safetensors(without(file, kLayer + ".lora_up"), folder / "two.safetensors");
+  EXPECT_EQ(inspect_lora(folder.path(), {.read = {.weight_name = "one.safetensors"}}).problems(), 0u);
+  EXPECT_EQ(inspect_lora(folder.path(), {.read = {.weight_name = "two.safetensors"}}).problems(), 1u);
+}
+
+TEST(Inspect, TellsItsProgressAndPassesOnWhatThatThrows) {
+  int calls = 0, last = 0;
+  inspect_lora(kohya_sd15(), {.progress = [&](int done, int total) {
+                 EXPECT_EQ(total, 192);
+                 ++calls;
+                 last = std::max(last, done);
+               }});
+  EXPECT_EQ(calls, 192);
+  EXPECT_EQ(last, 192);
+  EXPECT_THROW(inspect_lora(kohya_sd15(), {.progress = [](int, int) { throw std::out_of_range("mine"); }}),
+               std::out_of_range);
 }
 
 TEST(Inspect, RefusesWhatIsNoLoRA) {

@@ -6,6 +6,7 @@
 
 #include "core/text.h"
 #include "files/published_models.h"
+#include "lora/files.h"
 #include "support/compare.h"
 
 namespace lora {
@@ -13,7 +14,7 @@ namespace lora {
 // kohya's file for SD 1.5: rank 1 and alpha 1 on the 192 layers of the UNet's transformers, or on those that `wanted`
 // says of.
 inline StateDict kohya_sd15(const std::function<bool(const std::string& path)>& wanted = {}) {
-  auto unet = published_components("SD 1.x", "unet").at(0);
+  auto unet = published_components(BaseModel::sd1, "unet").at(0);
   std::vector<std::string> paths;
   for (const auto& [path, layer] : unet.layers)
     if (layer.kind != SiteKind::norm && path.find("attentions") != path.npos && (!wanted || wanted(path)))

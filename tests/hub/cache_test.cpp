@@ -1,4 +1,4 @@
-// Listing, verifying and removing what was downloaded.
+// Lists, verifies and removes downloaded files.
 #include "hub/hub_test.h"
 
 namespace lora {
@@ -37,9 +37,15 @@ TEST_F(Cache, IsListed) {
   EXPECT_EQ(json["repos"][0]["revisions"][0]["nb_files"], 3);
 }
 
-TEST_F(Cache, ThatIsNotThere) {
-  EXPECT_ERROR(ErrorKind::not_found, "there is no such cache", scan_cache_dir("/no/such/cache"));
+TEST_F(Cache, FindsARepositoryByItsId) {
+  snapshot_download("owner/name");
+  auto cache = scan_cache_dir();
+  ASSERT_EQ(cache.find("owner/name").size(), 1u);
+  EXPECT_EQ(cache.find("owner/name")[0], &cache.repos[0]);
+  EXPECT_ERROR(ErrorKind::not_found, "did you mean \"owner/name\"?", cache.find("owner/nam"));
 }
+
+TEST_F(Cache, ThatIsNotThere) { EXPECT_ERROR(ErrorKind::not_found, "no such cache", scan_cache_dir("/no/such/cache")); }
 
 TEST_F(Cache, BrokenPartsAreTold) {
   auto path = hf_hub_download("owner/name", "config.json");
@@ -49,8 +55,8 @@ TEST_F(Cache, BrokenPartsAreTold) {
   fs::create_directories(home_.cache() / "something else");
   auto cache = scan_cache_dir();
   EXPECT_EQ(repo(cache, "owner/name").incomplete_size, 4u);
-  EXPECT_THAT(cache.warnings, UnorderedElementsAre(HasSubstr("config.json leads to"), HasSubstr("gone is at 1111"),
-                                                   HasSubstr("something else: is no repository")));
+  EXPECT_THAT(cache.warnings, UnorderedElementsAre(HasSubstr("config.json links to"), HasSubstr("gone points to 1111"),
+                                                   HasSubstr("something else: is not a repository")));
 }
 
 TEST_F(Cache, IsVerified) {

@@ -1,4 +1,4 @@
-// What goes well: what is asked of the Hub, and what lies in the cache then.
+// Successful downloads: the requests to the Hub, and the files in the cache afterwards.
 #include <thread>
 
 #include "hub/hub_test.h"
@@ -6,6 +6,16 @@
 namespace lora {
 
 using Download = HubTest;
+
+TEST_F(Download, SeveralFilesOfOneRevision) {
+  auto folder = hf_hub_download_files("owner/name", {"unet/model.safetensors", "config.json"});
+  EXPECT_EQ(bytes_of(folder / "unet/model.safetensors"), kWeights);
+  EXPECT_EQ(bytes_of(folder / "config.json"), kConfig);
+  EXPECT_FALSE(fs::exists(folder / "unet/config.json"));
+  EXPECT_ERROR(ErrorKind::not_found, "did you mean \"config.json\"?",
+               hf_hub_download_files("owner/name", {"confg.json", "unet/config.json"}));
+  EXPECT_FALSE(fs::exists(folder / "unet/config.json"));
+}
 
 TEST_F(Download, AFileLiesWhereHuggingfaceHubPutsIt) {
   auto path = hf_hub_download("owner/name", "unet/model.safetensors");
@@ -119,7 +129,7 @@ TEST_F(Download, OfflineTheCacheAlone) {
   EXPECT_ERROR(ErrorKind::not_found, "HF_HUB_OFFLINE", hf_hub_download("owner/other", "config.json"));
   EXPECT_ERROR(ErrorKind::usage, "force_download needs the network",
                hf_hub_download("owner/name", "config.json", {.force_download = true}));
-  // The call says more than the environment.
+  // The call's option counts more than the environment.
   hf_hub_download("owner/name", "unet/config.json", {.local_files_only = false});
   EXPECT_EQ(stub().requests().size(), 2u);
 }
@@ -172,7 +182,7 @@ TEST_F(Download, PatternsChoose) {
   EXPECT_THAT(names({{"unet/"}, {}}), ElementsAre("unet/config.json", "unet/model.safetensors"));
   EXPECT_THAT(names({{"unet/*", "*.json"}, {"*.safetensors"}}), ElementsAre("config.json", "unet/config.json"));
   EXPECT_THAT(names({{}, {"[!u]*"}}), ElementsAre("unet/config.json", "unet/model.safetensors"));
-  EXPECT_ERROR(ErrorKind::not_found, "none of its 3 files is wanted", names({{"*.bin"}, {}}));
+  EXPECT_ERROR(ErrorKind::not_found, "the patterns match none of its 3 files", names({{"*.bin"}, {}}));
 }
 
 TEST_F(Download, AnIncompleteSnapshotIsNoneOffline) {
@@ -233,7 +243,7 @@ TEST_F(Download, WhichToken) {
   };
   EXPECT_EQ(sent({}), "");
   EXPECT_EQ(sent("hf_given"), "Bearer hf_given");
-  EXPECT_ERROR(ErrorKind::forbidden, "there is none: set HF_TOKEN", sent(true));
+  EXPECT_ERROR(ErrorKind::forbidden, "there is no stored login: set HF_TOKEN", sent(true));
   home_.log_in("hf_stored");
   EXPECT_EQ(sent({}), "Bearer hf_stored");
   EXPECT_EQ(sent(true), "Bearer hf_stored");

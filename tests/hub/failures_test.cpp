@@ -1,4 +1,4 @@
-// What goes wrong: each has a kind, and a message that says what to do. error_of() sees that none tells a token.
+// Failures: each has a kind, and a message that says what to do. error_of() checks that no message contains a token.
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -8,7 +8,7 @@
 
 #include "hub/hub_test.h"
 
-// In place of the C library's: a disk that is full once so many bytes of files were written at a place.
+// Replaces the C library's functions: the disk is full after a given number of bytes were written below a folder.
 static std::atomic<int64_t> disk_has = -1;  // no end to it
 extern "C" ssize_t pwrite(int fd, const void* data, size_t size, off_t at) {
   if (disk_has >= 0 && at + off_t(size) > disk_has) {
@@ -30,7 +30,7 @@ class Failures : public HubTest {
   }
   static void rule(json rule) { stub().rules(json::array({std::move(rule)})); }
   static fs::path weights() { return hf_hub_download("owner/name", "unet/model.safetensors"); }
-  // Nothing that a reader would take for a file.
+  // There is nothing that a program could use as a file.
   void expect_nothing_visible() const {
     EXPECT_FALSE(fs::exists(home_.repo("owner--name") / "snapshots" / "x"));
     for (const auto& [name, text] :
@@ -41,21 +41,23 @@ class Failures : public HubTest {
 
 TEST_F(Failures, NoSuchRepository) {
   EXPECT_ERROR(ErrorKind::not_found,
-               "nobody/nothing: config.json: the Hub has no such repository, or a private one; the token that was sent",
+               "nobody/nothing: config.json: the Hub has no such repository, or it is private; the token that was sent",
                hf_hub_download("nobody/nothing", "config.json"));
   EXPECT_ERROR(ErrorKind::not_found, "no token was sent: log in with `hf auth login`, or set HF_TOKEN",
                snapshot_download("nobody/nothing", {}, {.token = false}));
 }
 
 TEST_F(Failures, PrivateRepository) {
-  EXPECT_ERROR(ErrorKind::not_found, "or a private one; no token was sent",
+  EXPECT_ERROR(ErrorKind::not_found, "or it is private; no token was sent",
                hf_hub_download("owner/private", "a.safetensors", {.token = false}));
 }
 
 TEST_F(Failures, GatedRepository) {
-  EXPECT_ERROR(ErrorKind::forbidden, "accept them at " + stub().endpoint() + "/owner/gated; no token was sent",
+  EXPECT_ERROR(ErrorKind::forbidden,
+               "accept its conditions at " + stub().endpoint() + "/owner/gated; no token was sent",
                hf_hub_download("owner/gated", "a.safetensors", {.token = false}));
-  EXPECT_ERROR(ErrorKind::forbidden, "the token that was sent (the stored login, or the one given) may not see it",
+  EXPECT_ERROR(ErrorKind::forbidden,
+               "the token that was sent (the stored login, or the given one) does not give access",
                snapshot_download("owner/gated"));
 }
 
@@ -86,7 +88,7 @@ TEST_F(Failures, AForbiddenPlace) {
 
 TEST_F(Failures, NoServer) {
   Environment nowhere("HF_ENDPOINT", "http://127.0.0.1:9");
-  EXPECT_ERROR(ErrorKind::network, "127.0.0.1, or the proxy before it, does not answer", weights());
+  EXPECT_ERROR(ErrorKind::network, "127.0.0.1 or the proxy does not answer", weights());
   Environment nobody("HF_ENDPOINT", "http://no-such-host.invalid");
   EXPECT_ERROR(ErrorKind::network, "no-such-host.invalid cannot be found: is there a network?", weights());
 }
@@ -119,7 +121,7 @@ TEST_F(Failures, AServerThatStaysBusy) {
   EXPECT_ERROR(ErrorKind::network, "cannot answer now (503)", weights());
   EXPECT_EQ(stub().requests().size(), 6u);
   rule({{"do", {{"status", 429}, {"headers", {{"ratelimit", "\"api\";r=0;t=300"}}}}}});
-  EXPECT_ERROR(ErrorKind::network, "asks to come again in 301 s", weights());
+  EXPECT_ERROR(ErrorKind::network, "asks to retry in 301 s", weights());
 }
 
 TEST_F(Failures, WhatTheCacheHasIsUsedWithoutWaiting) {
@@ -138,42 +140,42 @@ TEST_F(Failures, AWebPageInPlaceOfTheFile) {
         {"do", {{"body", "<html>Please log in</html>"}, {"headers", {{"Content-Type", "text/html"}}}}}});
   EXPECT_ERROR(ErrorKind::bad_file, "sends a web page in place of the file", weights());
   rule({{"do", {{"body", "<html>Please log in</html>"}, {"headers", {{"Content-Type", "text/html"}}}}}});
-  EXPECT_ERROR(ErrorKind::bad_file, "not as the Hub does", weights());
-  EXPECT_ERROR(ErrorKind::bad_file, "not as the Hub does", snapshot_download("owner/name"));
+  EXPECT_ERROR(ErrorKind::bad_file, "is not one of the Hub", weights());
+  EXPECT_ERROR(ErrorKind::bad_file, "is not one of the Hub", snapshot_download("owner/name"));
   expect_nothing_visible();
 }
 
 TEST_F(Failures, TheWrongSize) {
   rule({{"server", "storage"}, {"do", {{"body", "short"}}}});
-  EXPECT_ERROR(ErrorKind::bad_file, "sends 5 bytes, and the Hub announces 300000", weights());
+  EXPECT_ERROR(ErrorKind::bad_file, "sends 5 bytes, but the Hub announced 300000", weights());
   expect_nothing_visible();
 }
 
 TEST_F(Failures, TheWrongDigest) {
   rule({{"server", "storage"}, {"do", {{"flip_byte", 1000}}}});
-  EXPECT_ERROR(ErrorKind::bad_file, "another digest than the Hub announces, and was thrown away", weights());
+  EXPECT_ERROR(ErrorKind::bad_file, "do not have the digest that the Hub announced, and were deleted", weights());
   expect_nothing_visible();
   rule({{"method", "GET"}, {"path", "config.json"}, {"do", {{"flip_byte", 3}}}});
-  EXPECT_ERROR(ErrorKind::bad_file, "another digest", hf_hub_download("owner/name", "config.json"));
+  EXPECT_ERROR(ErrorKind::bad_file, "do not have the digest", hf_hub_download("owner/name", "config.json"));
   expect_nothing_visible();
 }
 
 TEST_F(Failures, AWrongETagAnnounced) {
   rule({{"method", "HEAD"}, {"do", {{"headers", {{"X-Linked-Etag", '"' + std::string(64, '0') + '"'}}}}}});
-  EXPECT_ERROR(ErrorKind::bad_file, "another digest", weights());
+  EXPECT_ERROR(ErrorKind::bad_file, "do not have the digest", weights());
   expect_nothing_visible();
 }
 
 TEST_F(Failures, ADiskThatIsTooSmall) {
   rule({{"method", "HEAD"}, {"do", {{"headers", {{"X-Linked-Size", "4000000000000000"}}}}}});
-  EXPECT_ERROR(ErrorKind::io, "4000000000.0 MB are to come; make room", weights());
+  EXPECT_ERROR(ErrorKind::io, "the download needs 4000000000.0 MB; make room", weights());
   expect_nothing_visible();
 }
 
 TEST_F(Failures, ADiskThatBecomesFull) {
   rule({{"server", "storage"}, {"do", {{"bytes_per_second", 1'000'000}}}});
   disk_has = 200'000;
-  EXPECT_ERROR(ErrorKind::io, "No space left on device; make room (`lora cache`), or name another place", weights());
+  EXPECT_ERROR(ErrorKind::io, "No space left on device; make room (`lora cache`), or set HF_HUB_CACHE", weights());
   disk_has = -1;
   expect_nothing_visible();
   EXPECT_TRUE(fs::is_empty(home_.repo("owner--name") / "blobs"));  // what came is not left to fill the disk
@@ -182,17 +184,17 @@ TEST_F(Failures, ADiskThatBecomesFull) {
 TEST_F(Failures, ACacheThatIsAFile) {
   TemporaryFolder folder;
   auto file = folder.write("cache", "");
-  EXPECT_ERROR(ErrorKind::io, "the folder cannot be made",
+  EXPECT_ERROR(ErrorKind::io, "the folder cannot be created",
                hf_hub_download("owner/name", "config.json", {.cache_dir = file}));
 }
 
 TEST_F(Failures, TheCallersMistakes) {
   for (const char* id : {"", "a/b/c", "-a/b", "a/b.git", "a--b/c", "a/..", "a b/c", "http://x/y", "ü/x", "a\n/b"})
-    EXPECT_ERROR(ErrorKind::usage, "is no repository's id", hf_hub_download(id, "config.json"));
+    EXPECT_ERROR(ErrorKind::usage, "is not a repository id", hf_hub_download(id, "config.json"));
   for (const char* revision : {"../main", "/main", "a//b", "a\nb", "main/"})
-    EXPECT_ERROR(ErrorKind::usage, "is no revision",
+    EXPECT_ERROR(ErrorKind::usage, "is not a revision",
                  hf_hub_download("owner/name", "config.json", {.revision = revision}));
-  EXPECT_ERROR(ErrorKind::usage, "characters that no token has",
+  EXPECT_ERROR(ErrorKind::usage, "characters that are not allowed in a token",
                hf_hub_download("owner/name", "config.json", {.token = "x\r\nHost: elsewhere"}));
   EXPECT_THAT(stub().requests(), IsEmpty());
 }

@@ -1,5 +1,5 @@
 #pragma once
-// What the Hub's tests share: one stub a suite, an empty cache a test.
+// Helpers for the tests of the Hub: one stub for each suite, an empty cache for each test.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -45,7 +45,7 @@ inline std::string git_sha1(const std::string& bytes) {
   return digest.digits();
 }
 
-// Files, links and folders below, by their names there; links with what they say.
+// The files, links and folders below a folder, by their relative names. A link has its target.
 inline std::map<std::string, std::string> tree(const fs::path& folder) {
   std::map<std::string, std::string> all;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
@@ -85,7 +85,7 @@ class HubTest : public testing::Test {
   void SetUp() override { stub().reset(); }
 
   static HubStub& stub() { return *stub_; }
-  // The commit that a revision is at.
+  // The commit of a revision.
   static std::string commit(const std::string& revision = "main", const std::string& repo_id = "owner/name") {
     TemporaryFolder elsewhere;
     auto folder =
@@ -93,7 +93,7 @@ class HubTest : public testing::Test {
     stub().reset();
     return folder.filename().string();
   }
-  // The error that a call ends with. No message tells a token.
+  // The error of a call. Checks that the message does not contain a token.
   template <class F>
   static Error error_of(F&& call) {
     try {

@@ -1,4 +1,4 @@
-// Downloads that break off, are killed or meet others at the same file.
+// Downloads that break off, are killed, or run at the same time as others of the same file.
 #include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,7 +33,7 @@ class Resume : public HubTest {
       if (request["server"] == "storage") bytes += request["sent"].get<uint64_t>();
     return bytes;
   }
-  // Does it in another process; how that ended, as waitpid says.
+  // Calls it in another process. Returns the process's status from waitpid.
   template <class F>
   static pid_t in_another_process(F&& work) {
     pid_t child = ::fork();
@@ -75,7 +75,8 @@ TEST_F(Resume, AConnectionThatAlwaysBreaksKeepsWhatCame) {
   HubOptions options;
   int calls = 0;
   options.progress = [&](const HubProgress&) { return ++calls < 20; };  // not for all of its patience
-  EXPECT_ERROR(ErrorKind::cancelled, "what came is kept", hf_hub_download("owner/big", "big.safetensors", options));
+  EXPECT_ERROR(ErrorKind::cancelled, "the download was stopped",
+               hf_hub_download("owner/big", "big.safetensors", options));
   EXPECT_EQ(fs::file_size(incomplete()), 1'234'567u);
   stub().reset();
   EXPECT_EQ(bytes_of(download()), big());
@@ -119,13 +120,14 @@ TEST_F(Resume, ABlobOfTheWrongSizeIsReplaced) {
 TEST_F(Resume, StoppedByTheCaller) {
   rule({{"server", "storage"}, {"do", {{"bytes_per_second", 2'000'000}}}});
   HubOptions options{.progress = [](const HubProgress& now) { return now.bytes < 500'000; }};
-  EXPECT_ERROR(ErrorKind::cancelled, "the next call goes on", hf_hub_download("owner/big", "big.safetensors", options));
+  EXPECT_ERROR(ErrorKind::cancelled, "the next call continues it",
+               hf_hub_download("owner/big", "big.safetensors", options));
   EXPECT_FALSE(fs::exists(blob()));
   EXPECT_GT(fs::file_size(incomplete()), 400'000u);
   EXPECT_ERROR(ErrorKind::cancelled, "owner/big", snapshot_download("owner/big", {}, {.progress = options.progress}));
 }
 
-// Killed at every tenth of the file; each process goes on where the last one was killed.
+// Kills a process at each tenth of the file. The next process continues there.
 TEST_F(Resume, KilledAtEveryTenth) {
   rule({{"server", "storage"}, {"do", {{"bytes_per_second", 2'000'000}}}});
   for (uint64_t tenth = 1; tenth < 10; ++tenth) {

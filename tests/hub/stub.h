@@ -1,5 +1,5 @@
 #pragma once
-// A Hugging Face Hub on the loopback (stub_hub.py), for one test or for a suite, and the environment that leads to it.
+// A Hugging Face Hub on the loopback (stub_hub.py), for one test or for a suite, and the environment that points to it.
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <spawn.h>
@@ -18,7 +18,7 @@ extern char** environ;
 
 namespace lora {
 
-// Sets a variable (none: unsets it) for as long as it lives.
+// Sets an environment variable (nullopt: unsets it). The destructor restores it.
 class Environment {
  public:
   Environment(std::string name, const std::optional<std::string>& value) : name_(std::move(name)) {
@@ -40,7 +40,7 @@ class Environment {
 
 class HubStub {
  public:
-  // With `certificate` and `key` it speaks TLS.
+  // With `certificate` and `key`, the stub uses TLS.
   explicit HubStub(const std::string& certificate = "", const std::string& key = "") : certificate_(certificate) {
     std::vector<std::string> command{"python3", std::string(LORA_SOURCE_DIR) + "/tests/hub/stub_hub.py",
                                      root_.path().string()};
@@ -55,7 +55,7 @@ class HubStub {
   const std::string& storage() const { return storage_; }
   const std::string& proxy() const { return proxy_; }
 
-  // Where a repository's files lie; a slash in a revision is "%2F".
+  // The folder of a repository's files. A slash in a revision is "%2F".
   std::filesystem::path folder(const std::string& repo_id, const std::string& revision = "main") const {
     return root_.path() / repo_id / revision;
   }
@@ -65,15 +65,15 @@ class HubStub {
     std::filesystem::create_directories(path.parent_path());
     std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   }
-  // "private", "gated", "token".
+  // Makes a repository private or gated; `how` has the keys "private", "gated" and "token".
   void restrict(const std::string& repo_id, const nlohmann::json& how) const {
     std::filesystem::create_directories(root_.path() / repo_id);
     std::ofstream(root_.path() / repo_id / ".repo.json") << how.dump();
   }
 
-  // What to do otherwise than a Hub would; see stub_hub.py.
+  // Where the stub must behave differently from a Hub; see stub_hub.py.
   void rules(const nlohmann::json& rules) const { ask("/_stub/rules", rules.dump()); }
-  // Every request since reset().
+  // All requests since reset().
   nlohmann::json log() const { return nlohmann::json::parse(ask("/_stub/log", std::nullopt)); }
   void reset() const { ask("/_stub/reset", ""); }
   // "GET /owner/name/…" of each request to `server` (hub, storage, proxy), in order.
@@ -144,7 +144,7 @@ class HubStub {
   }
 };
 
-// A home of its own for the Hub's cache and login, and the stub as the Hub; nothing of the machine's own is looked at.
+// An own folder for the Hub's cache and login, and the stub as the Hub. The machine's own cache and login are not used.
 class HubHome {
  public:
   explicit HubHome(const std::string& endpoint) {

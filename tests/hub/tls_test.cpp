@@ -1,4 +1,4 @@
-// The same over TLS, with a certificate of the test's own.
+// Downloads over TLS, with the test's own certificate.
 #include "hub/hub_test.h"
 
 namespace lora {

@@ -29,12 +29,13 @@ foreach(file ${package})
 endforeach()
 
 run(output ${prefix}/bin/lora --help)
+run(version ${prefix}/bin/lora --version)
 
 file(COPY ${CMAKE_CURRENT_LIST_DIR}/consumer DESTINATION ${work})
 run(output ${CMAKE_COMMAND} -G ${GENERATOR} -S ${work}/consumer -B ${work}/consumer-build -DCMAKE_PREFIX_PATH=${prefix}
     -DCMAKE_CXX_COMPILER=${CXX} -DCMAKE_BUILD_TYPE=Release)
 run(output ${CMAKE_COMMAND} --build ${work}/consumer-build)
 run(output ${work}/consumer-build/consumer)
-if(NOT output STREQUAL "bad_file bfloat16 0\nnot_found\n")
+if(NOT output STREQUAL "bad_file bfloat16 0\nnot_found\nbad_key\n${version}")
   message(FATAL_ERROR "the consumer printed: ${output}")
 endif()

@@ -72,7 +72,7 @@ TEST(AtomicFile, RefusesWhatIsNoFile) {
 TEST(AtomicFile, AFullDiskLeavesTheOldFileAndNoTemporary) {
   TemporaryFolder dir;
   dir.write("a", "old");
-  // A limit on the size of files stands for the full disk.
+  // A limit on the size of files has the effect of a full disk.
   auto handler = std::signal(SIGXFSZ, SIG_IGN);
   struct rlimit before {};
   ::getrlimit(RLIMIT_FSIZE, &before);

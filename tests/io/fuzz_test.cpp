@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kRounds = 4000;
 
-// A few random edits: bits, bytes, whole numbers with extreme values, stretches cut, doubled or moved.
+// Makes a few random edits: changes bits and bytes, writes extreme numbers, cuts parts, repeats parts.
 std::string mutated(std::string bytes, std::mt19937& random) {
   auto below = [&](size_t n) { return static_cast<size_t>(random() % std::max<size_t>(n, 1)); };
   for (size_t edits = 1 + below(3); edits > 0 && !bytes.empty(); --edits) {
@@ -34,7 +34,7 @@ std::string mutated(std::string bytes, std::mt19937& random) {
   return bytes;
 }
 
-// Reads every byte that the tensors say they have.
+// Reads every byte of the tensors.
 double touch(const StateDict& tensors) {
   double sum = 0;
   for (const auto& [name, tensor] : tensors) {

@@ -25,6 +25,15 @@ TEST(Image, EveryKindOfPngBecomesRgb) {
     EXPECT_TRUE(same(pixels_of(Image::load(data(std::string(name) + ".png"))), expected.at(name))) << name;
 }
 
+TEST(Image, BecomesGreyAsInPillow) {
+  Image image{3, 1, {255, 0, 0, 0, 255, 0, 10, 20, 30}, {}};
+  auto grey = to_grey(image);
+  EXPECT_EQ(grey.sizes(), (std::vector<int64_t>{1, 3}));
+  EXPECT_TRUE(at::equal((grey * 255).round(), at::tensor({76.f, 150.f, 18.f}).unsqueeze(0)));
+  image.pixels.pop_back();
+  EXPECT_TRUE(fails(ErrorKind::usage, "wanted width x height x 3", [&] { to_grey(image); }));
+}
+
 TEST(Image, TextIsReadAsUtf8) {
   auto text = Image::load(data("rgb.png")).text;
   EXPECT_EQ(text.at("parameters"), "a fox\nSteps: 20, façade");
@@ -77,7 +86,7 @@ TEST(Image, DamagedFilesAreRefused) {
 }
 
 TEST(Image, ClaimsBeyondTheFileAreRefused) {
-  // A header of its own with a valid checksum, and nothing behind it.
+  // Only a header with a valid checksum.
   auto header = [](const char* sizes_and_crc) {
     return std::string("\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 16) + std::string(sizes_and_crc, 17) +
            std::string("\0\0\0\0IDAT", 8);

@@ -10,7 +10,7 @@ testing::AssertionResult refused(ErrorKind kind, const std::string& part, const 
   return fails(kind, part, [&] { unpickle(bytes, "f"); });
 }
 
-// `body` is what would be a tensor's value in a checkpoint.
+// `body` is the content of the pickle.
 testing::AssertionResult bad(const std::string& part, const std::string& body) {
   return refused(ErrorKind::bad_file, part, pickle(body));
 }
@@ -46,7 +46,7 @@ TEST(PickleHostile, CallsAreRefusedByName) {
                       pickle(global("__builtin__", "eval") + "(" + text("1") + "tR")));
   EXPECT_TRUE(refused(ErrorKind::unsupported, "'numpy.core.multiarray.scalar'",
                       pickle(global("numpy.core.multiarray", "scalar") + ")R")));
-  // Through the functions that take a function or a class.
+  // The same through functions whose arguments are a function or a class.
   EXPECT_TRUE(refused(ErrorKind::unsupported, "'os.system'",
                       pickle(global("torch._tensor", "_rebuild_from_type_v2") + "(" + global("os", "system") +
                              global("torch", "Tensor") + "(" + text("true") + "t}tR")));
@@ -74,15 +74,15 @@ TEST(PickleHostile, TheStackMachineHoldsItsGround) {
   EXPECT_TRUE(bad("it takes from an empty stack", "q\1"));
   EXPECT_TRUE(bad("it takes from an empty stack", "2"));
   EXPECT_TRUE(bad("it takes from an empty stack", "N("));
-  EXPECT_TRUE(bad("it lacks a mark", "t"));
-  EXPECT_TRUE(bad("it lacks a mark", "}u"));
-  EXPECT_TRUE(bad("it adds an item to what is no list", "NNa"));
-  EXPECT_TRUE(bad("it adds an item to what is no list", ")Na"));
-  EXPECT_TRUE(bad("it adds a key to what is no dict", "NNNs"));
+  EXPECT_TRUE(bad("it does not have a mark", "t"));
+  EXPECT_TRUE(bad("it does not have a mark", "}u"));
+  EXPECT_TRUE(bad("it adds an item to a value that is not a list", "NNa"));
+  EXPECT_TRUE(bad("it adds an item to a value that is not a list", ")Na"));
+  EXPECT_TRUE(bad("it adds a key to a value that is not a dict", "NNNs"));
   EXPECT_TRUE(bad("a key without a value", "}(Nu"));
-  EXPECT_TRUE(bad("it calls what is no function", "N)R"));
+  EXPECT_TRUE(bad("it calls a value that is not a function", "N)R"));
   EXPECT_TRUE(bad("without a tuple", global("os", "system") + "NR"));
-  EXPECT_TRUE(bad("it sets the state of what has none", "N}b"));
+  EXPECT_TRUE(bad("it sets the state of a value that does not have a state", "N}b"));
   EXPECT_TRUE(bad("a class without a name", "NN\x93"));
   EXPECT_TRUE(bad("a name without an end", "cos"));
   EXPECT_TRUE(bad("a name without an end", "c" + std::string(1'000'000, 'a')));
@@ -118,11 +118,11 @@ TEST(PickleHostile, CyclesAndRepetitionEnd) {
   EXPECT_TRUE(file_fails(ErrorKind::bad_file, "nests dicts",
                          legacy(pickle("}q\1" + text("w") + small_tensor() + "s" + text("a") + "h\1s"))));
   EXPECT_NO_THROW(unpickle(pickle("]q\1h\1a"), "f"));
-  // Each dict holds the one before twice: 2^30 tensors, were they all listed.
+  // Each dict holds the dict before it twice. A full list would have 2^30 tensors.
   auto bomb = "}" + text("w") + small_tensor() + "sq\1";
   for (int i = 0; i < 30; ++i) bomb += "}(" + text("a") + "h\1" + text("b") + "h\1uq\1";
   EXPECT_TRUE(file_fails(ErrorKind::bad_file, "repeat themselves", legacy(pickle(bomb))));
-  // One list copied over and over.
+  // Many copies of one list.
   auto copies = "]q\1(" + repeat("N", 60'000) + "e0" + repeat(global("__builtin__", "set") + "h\1\x85R0", 1000) + "N";
   EXPECT_TRUE(refused(ErrorKind::unsupported, "holds more than 10000000 values", pickle(copies)));
 }
@@ -153,8 +153,8 @@ TEST(PickleHostile, TensorsStayWithinTheirStorage) {
 }
 
 TEST(PickleHostile, ReferencesAreToStorages) {
-  EXPECT_TRUE(bad("that is no tuple", "NQ"));
-  EXPECT_TRUE(bad("that is no tuple", ")Q"));
+  EXPECT_TRUE(bad("that is not a tuple", "NQ"));
+  EXPECT_TRUE(bad("that is not a tuple", ")Q"));
   EXPECT_TRUE(bad("other than a storage", "(" + text("file") + "tQ"));
   EXPECT_TRUE(bad("other than a storage", "(" + text("storage") + "tQ"));
 }

@@ -30,7 +30,7 @@ TEST(SavePickle, OurReaderGetsBackWhatWasSaved) {
   EXPECT_EQ(dir.names().size(), 1u);
 }
 
-// libtorch has a reader of its own, which is what torch::pickle_load uses.
+// libtorch's own reader, which torch::pickle_load uses.
 TEST(SavePickle, LibtorchReadsIt) {
   TemporaryFolder dir;
   auto wanted = sample();

@@ -43,13 +43,13 @@ TEST(SafetensorsHostile, HeaderText) {
   EXPECT_TRUE(bad("the header does not begin with '{'", ""));
   EXPECT_TRUE(bad("the header does not begin with '{'", " {}"));
   EXPECT_TRUE(bad("the header does not begin with '{'", "[]"));
-  EXPECT_TRUE(bad("the header is not JSON in UTF-8, at byte 10", "{"));
-  EXPECT_TRUE(bad("the header is not JSON in UTF-8", "{} {}"));
-  EXPECT_TRUE(bad("the header is not JSON in UTF-8", "{,}"));
-  EXPECT_TRUE(bad("the header is not JSON in UTF-8", std::string("{}\0", 3)));
-  EXPECT_TRUE(bad("the header is not JSON in UTF-8", "{\"\xff\":1}"));
-  EXPECT_TRUE(bad("the header is not JSON in UTF-8", "{\"\\ud800\":1}"));
-  EXPECT_TRUE(bad("the header is not JSON in UTF-8", "{'a':1}"));
+  EXPECT_TRUE(bad("the header: malformed JSON at byte 9", "{"));
+  EXPECT_TRUE(bad("the header: malformed JSON at byte", "{} {}"));
+  EXPECT_TRUE(bad("the header: malformed JSON at byte", "{,}"));
+  EXPECT_TRUE(bad("the header: malformed JSON at byte", std::string("{}\0", 3)));
+  EXPECT_TRUE(bad("the header is not UTF-8 at byte 10", "{\"\xff\":1}"));
+  EXPECT_TRUE(bad("the header: malformed JSON at byte", "{\"\\ud800\":1}"));
+  EXPECT_TRUE(bad("the header: malformed JSON at byte", "{'a':1}"));
   EXPECT_NO_THROW(parse_safetensors_header(file_of("{}   \n"), "f"));
 }
 
@@ -75,17 +75,17 @@ TEST(SafetensorsHostile, TensorFields) {
   EXPECT_TRUE(bad("tensor \"x\" is described by 3; wanted an object", R"({"x":3})"));
   EXPECT_TRUE(bad("tensor \"x\" is described by a list", R"({"x":["U8",[1],[0,1]]})", "a"));
   EXPECT_TRUE(bad("tensor \"x\" is described by null", R"({"x":null})"));
-  EXPECT_TRUE(bad("tensor \"x\" lacks one of dtype, shape and data_offsets", R"({"x":{}})"));
-  EXPECT_TRUE(bad("tensor \"x\" lacks one of", R"({"x":{"dtype":"U8","shape":[1]}})", "a"));
+  EXPECT_TRUE(bad("tensor \"x\" does not have all of dtype, shape and data_offsets", R"({"x":{}})"));
+  EXPECT_TRUE(bad("tensor \"x\" does not have all of", R"({"x":{"dtype":"U8","shape":[1]}})", "a"));
   EXPECT_TRUE(bad("tensor \"x\" has the field \"scale\"",
                   R"({"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"scale":1}})", "a"));
   EXPECT_TRUE(bad("tensor \"x\" has 1 as dtype; wanted a name", R"({"x":{"dtype":1}})"));
   EXPECT_TRUE(bad("tensor \"x\" has text in its shape", R"({"x":{"shape":"1"}})"));
   EXPECT_TRUE(bad("tensor \"x\" has a list in its shape", R"({"x":{"shape":[[1]]}})"));
   EXPECT_TRUE(bad("tensor \"x\" has an object in its data_offsets", R"({"x":{"data_offsets":{}}})"));
+  EXPECT_TRUE(bad("tensor \"x\" has data_offsets of length 1; wanted two positions", R"({"x":{"data_offsets":[1]}})"));
   EXPECT_TRUE(
-      bad("tensor \"x\" has a list of fewer than two numbers in its data_offsets", R"({"x":{"data_offsets":[1]}})"));
-  EXPECT_TRUE(bad("tensor \"x\" has 3 in its data_offsets; wanted two positions", R"({"x":{"data_offsets":[1,2,3]}})"));
+      bad("tensor \"x\" has data_offsets of length 3; wanted two positions", R"({"x":{"data_offsets":[1,2,3]}})"));
   EXPECT_TRUE(bad("tensor \"x\" has -1 in its data_offsets", R"({"x":{"data_offsets":[-1,2]}})"));
 }
 
@@ -103,8 +103,8 @@ TEST(SafetensorsHostile, Shapes) {
   EXPECT_TRUE(bad("tensor \"x\" has -1 in its shape; wanted a list of sizes from 0", with("[-1]"), "a"));
   EXPECT_TRUE(bad("tensor \"x\" has 1.0 in its shape", with("[1.0]"), "a"));
   EXPECT_TRUE(bad("tensor \"x\" has 1e0 in its shape", with("[1e0]"), "a"));
-  EXPECT_TRUE(bad("tensor \"x\" has true or false in its shape", with("[true]"), "a"));
-  EXPECT_TRUE(bad("tensor \"x\" has the size 9223372036854775808 in its shape", with("[9223372036854775808]"), "a"));
+  EXPECT_TRUE(bad("tensor \"x\" has true in its shape", with("[true]"), "a"));
+  EXPECT_TRUE(bad("tensor \"x\" has 9223372036854775808 in its shape", with("[9223372036854775808]"), "a"));
   EXPECT_TRUE(bad("tensor \"x\" has 18446744073709551616 in its shape", with("[18446744073709551616]"), "a"));
   EXPECT_TRUE(bad("tensor \"x\" has a shape whose product overflows", with("[4294967296,4294967296]"), "a"));
   EXPECT_TRUE(bad("tensor \"x\" has a shape whose product overflows", with("[0,4611686018427387904,4]"), "a"));

@@ -134,8 +134,8 @@ TEST(Safetensors, RefusesToWriteWhatTheFormatCannotHold) {
   EXPECT_TRUE(fails(ErrorKind::unsupported, "\"x\" is sparse", [] { saved({{"x", at::zeros({2, 2}).to_sparse()}}); }));
 }
 
-// The largest headers that models and adapters have must not be felt: about a millisecond, held here to twenty for the
-// sake of slow machines and sanitizers.
+// The largest headers of models and adapters must parse in a short time. They take about two milliseconds. The limit is
+// twenty, for slow machines and sanitizers.
 TEST(Safetensors, AHeaderOfThousandsParsesInMilliseconds) {
   TemporaryFolder dir;
   StateDict tensors;

@@ -29,8 +29,8 @@ TEST(Sharded, ReadsAsTheReference) {
 
 TEST(Sharded, NamesWhatIsMissing) {
   EXPECT_TRUE(index_fails(ErrorKind::not_found,
-                          "model.index.json: the shard 2.safetensors that it lists is not beside it", kIndex));
-  EXPECT_TRUE(index_fails(ErrorKind::bad_file, "tensor \"b\" should be in 1.safetensors and is not",
+                          "model.index.json: lists the shard 2.safetensors, which is not beside it", kIndex));
+  EXPECT_TRUE(index_fails(ErrorKind::bad_file, "tensor \"b\" should be in 1.safetensors, but is not there",
                           R"({"weight_map": {"a": "1.safetensors", "b": "1.safetensors"}})"));
   EXPECT_TRUE(index_fails(ErrorKind::bad_file, "is JSON without a weight_map", R"({"model_type": "clip"})"));
   EXPECT_TRUE(index_fails(ErrorKind::bad_file, "its weight_map is not an object", R"({"weight_map": []})"));

@@ -1,5 +1,5 @@
 #pragma once
-// What the tests of io share: files to make and compare, errors to expect.
+// Helpers for the tests of io: make and compare files, expect errors.
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

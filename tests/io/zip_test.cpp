@@ -34,7 +34,7 @@ Record deflated(const std::string& name, std::string content) {
   return {name, packed, static_cast<uint32_t>(content.size()), 8};
 }
 
-// As ordinary zip tools write it: 32-bit fields, one directory at the end.
+// An archive of an ordinary zip tool: 32-bit fields, one directory at the end.
 std::string zip_of(const std::vector<Record>& records) {
   std::string bytes, directory;
   for (const auto& record : records) {

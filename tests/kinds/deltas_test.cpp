@@ -1,13 +1,8 @@
 // Kinds of deltas against their formulas in float64, on sizes where they are factors of low rank and on others where
 // they are whole weights.
-#include "kinds/bias.h"
 #include "kinds/dora.h"
-#include "kinds/glora.h"
-#include "kinds/ia3.h"
-#include "kinds/loha.h"
-#include "kinds/lokr.h"
-#include "kinds/oft.h"
 #include "support/compare.h"
+#include "support/layers.h"
 
 namespace lora {
 
@@ -99,7 +94,7 @@ class Sizes : public testing::TestWithParam<Size> {
 TEST_P(Sizes, LohaIsTheProductByElements) {
   auto site = site_of(GetParam().shape);
   auto tensors = loha_tensors(out(), columns(), GetParam().rank);
-  auto delta = make_loha(site, tensors, {1, 0.25}, "test");
+  auto delta = delta_of(site, tensors, {{1, 0.25}});
   EXPECT_EQ(delta->is_dense(), GetParam().dense);
   expect_change(*delta, site, 0.25 * loha(tensors).view(site.weight.sizes()));
 }
@@ -113,7 +108,7 @@ TEST_P(Sizes, LokrIsTheKroneckerProduct) {
       StateDict tensors;
       auto W1 = factor(tensors, "lokr_w1", {4, 2}, left ? 1 : 0);
       auto W2 = factor(tensors, "lokr_w2", {out() / 4, columns() / 2}, right ? r : 0);
-      auto delta = make_lokr(site, tensors, {1, 0.5}, "test");
+      auto delta = delta_of(site, tensors, {{1, 0.5}});
       EXPECT_EQ(delta->rank(), right ? r : left ? 1 : 0);
       EXPECT_TRUE(right || delta->is_dense() || left);
       expect_change(*delta, site, 0.5 * at::kron(W1, W2).view(site.weight.sizes()));
@@ -136,9 +131,9 @@ TEST_P(Sizes, DoraWrapsAnyKind) {
 
   const std::pair<std::shared_ptr<const Delta>, Tensor> kinds[] = {
       {std::make_shared<LoraDelta>(factors), lora_change},
-      {make_loha(site, hada, {1, 0.1}, "test"), 0.1 * loha(hada)},
-      {make_lokr(site, kron, {1, 0.1}, "test"), 0.1 * at::kron(W1, W2)},
-      {make_glora(site, glora, {1, 0.1}, site.weight, "test"), 0.1 * glora_change(glora, W)}};
+      {delta_of(site, hada, {{1, 0.1}}), 0.1 * loha(hada)},
+      {delta_of(site, kron, {{1, 0.1}}), 0.1 * at::kron(W1, W2)},
+      {delta_of(site, glora, {{1, 0.1}}), 0.1 * glora_change(glora, W)}};
   for (const auto& [inner, change] : kinds)
     for (bool by_output : {true, false}) {
       SCOPED_TRACE(std::string(inner->algorithm()) + (by_output ? " by outputs" : " by inputs"));
@@ -164,7 +159,7 @@ TEST(Deltas, LokrRowsAreAPartOfTheProduct) {
   auto site = site_of({8, 12});
   StateDict tensors{
       {"lokr_w1", at::randn({4, 3})}, {"lokr_w2", at::randn({6, 4})}, {"lokr_rows", at::tensor({8, 16}, at::kLong)}};
-  auto delta = make_lokr(site, tensors, {0, 1}, "test");
+  auto delta = delta_of(site, tensors, {{0, 1}});
   expect_change(*delta, site, at::kron(wide(tensors.at("lokr_w1")), wide(tensors.at("lokr_w2"))).slice(0, 8, 16));
 }
 
@@ -182,13 +177,13 @@ TEST(Deltas, CoresStandBetweenTheFactorsOfConvolutions) {
     auto t = [&](std::vector<int64_t> shape) { return at::randn(shape); };
     StateDict hada{{"hada_w1_a", t({r, 16})}, {"hada_w1_b", t({r, 12})}, {"hada_t1", t({r, r, 3, 3})},
                    {"hada_w2_a", t({r, 16})}, {"hada_w2_b", t({r, 12})}, {"hada_t2", t({r, r, 3, 3})}};
-    expect_change(*make_loha(site, hada, {1, 1}, "test"), site,
+    expect_change(*delta_of(site, hada, {{1, 1}}), site,
                   cp(hada.at("hada_t1"), hada.at("hada_w1_a"), hada.at("hada_w1_b")) *
                       cp(hada.at("hada_t2"), hada.at("hada_w2_a"), hada.at("hada_w2_b")));
     StateDict kron{
         {"lokr_w1", t({4, 2})}, {"lokr_w2_a", t({r, 4})}, {"lokr_w2_b", t({r, 6})}, {"lokr_t2", t({r, r, 3, 3})}};
     auto W2 = cp(kron.at("lokr_t2"), kron.at("lokr_w2_a"), kron.at("lokr_w2_b")).contiguous();
-    auto delta = make_lokr(site, kron, {1, 1}, "test");
+    auto delta = delta_of(site, kron, {{1, 1}});
     EXPECT_EQ(delta->is_dense(), r == 4);
     expect_change(*delta, site, at::kron(wide(kron.at("lokr_w1")).view({4, 2, 1, 1}), W2));
   }
@@ -201,7 +196,7 @@ TEST(Deltas, GloraGoesThroughTheWeight) {
     auto out = shape[0], columns = site.weight.numel() / out;
     auto tensors = glora_tensors(out, 28, columns, 2);
     auto wanted = 0.5 * glora_change(tensors, wide(site.weight)).view(shape);
-    auto delta = make_glora(site, tensors, {2, 0.5}, site.weight, "test");
+    auto delta = delta_of(site, tensors, {{2, 0.5}});
     EXPECT_EQ(delta->is_dense(), columns != 28);
     expect_change(*delta, site, wanted);
     if (columns != 28) continue;
@@ -210,7 +205,7 @@ TEST(Deltas, GloraGoesThroughTheWeight) {
                   {"a2.weight", tensors.at("a1.weight")},
                   {"b1.weight", tensors.at("b2.weight")},
                   {"b2.weight", tensors.at("b1.weight")}};
-    expect_change(*make_glora(site, old, {2, 0.5}, site.weight, "test"), site, wanted);
+    expect_change(*delta_of(site, old, {{2, 0.5}}), site, wanted);
   }
 }
 
@@ -224,13 +219,13 @@ TEST(Deltas, Ia3MultipliesRowsOrColumns) {
       over[on_input ? 1 : 0] = -1;
       auto w = at::randn({on_input ? 14 : 20});
       StateDict tensors{{"weight", w}, {"on_input", at::scalar_tensor(on_input ? 1 : 0)}};
-      expect_change(Ia3Delta(site, tensors, {}, false, "test"), site, W * wide(w).view(over));
+      expect_change(*delta_of(site, tensors), site, W * wide(w).view(over));
       // PEFT's is the factor itself, and of the bias too.
       auto bias = at::randn({20});
       StateDict peft{{"ia3_l", on_input ? w.view({1, -1}) : w.view({-1, 1})}};
-      Ia3Delta delta(site, peft, bias, false, "test");
-      expect_change(delta, site, W * (wide(w) - 1).view(over));
-      auto added = delta.effect(0.5, site.weight).bias;
+      auto delta = delta_of(site, peft, {}, {}, bias);
+      expect_change(*delta, site, W * (wide(w) - 1).view(over));
+      auto added = delta->effect(0.5, site.weight).bias;
       EXPECT_EQ(added.defined(), !on_input);
       if (!on_input) {
         EXPECT_TRUE(at::allclose(added, 0.5 * bias * (w - 1)));
@@ -263,7 +258,7 @@ TEST(Deltas, OftTurnsRowsInBlocks) {
       auto site = site_of(shape);
       auto W = wide(site.weight);
       auto T = at::randn({3, 4, 4}), rescale = at::rand({12, 1}) + 0.5;
-      auto delta = make_oft(site, {{"oft_blocks", T}, {"rescale", rescale}}, alpha, "test");
+      auto delta = delta_of(site, {{"oft_blocks", T}, {"rescale", rescale}}, {{alpha, 1}});
       for (auto s : kStrengths) {
         auto D = at::block_diag(mixed(rotations(T, alpha * 12), s));
         auto wanted = (s * wide(rescale) + 1 - s) * at::mm(D.t(), W.flatten(1));
@@ -271,7 +266,7 @@ TEST(Deltas, OftTurnsRowsInBlocks) {
       }
     }
   auto site = site_of({12, 10});
-  error_of(ErrorKind::bad_shape, [&] { make_oft(site, {{"oft_blocks", at::randn({5, 4, 4})}}, 0, "test"); });
+  error_of(ErrorKind::bad_shape, [&] { delta_of(site, {{"oft_blocks", at::randn({5, 4, 4})}}); });
 }
 
 // A stage as a matrix: which rows meet in a block is told number by number.
@@ -289,7 +284,7 @@ TEST(Deltas, BoftTurnsRowsInStages) {
   auto site = site_of({16, 10});
   auto W = wide(site.weight);
   auto T = at::randn({3, 4, 4, 4});
-  auto delta = make_oft(site, {{"oft_blocks", T}}, 0.05, "test");
+  auto delta = delta_of(site, {{"oft_blocks", T}}, {{0.05, 1}});
   EXPECT_STREQ(delta->algorithm(), "boft");
   auto turns = rotations(T, 0.05 * 16);
   for (auto s : kStrengths) {
@@ -328,9 +323,9 @@ TEST(Deltas, OftV2TurnsInputs) {
         auto inverse = [&](const std::vector<Tensor>& R) {
           return (at::mm(W, at::block_diag(R)) - W).view_as(site.weight);
         };
-        expect_change(*make_oft_v2(site, tensors, {}, "test"), site, turned(neumann));
-        expect_change(*make_oft_v2(site, tensors, {.neumann = false}, "test"), site, turned(exact));
-        expect_change(*make_oft_v2(site, tensors, {.inverse_convolutions = true}, "test"), site,
+        expect_change(*delta_of(site, tensors), site, turned(neumann));
+        expect_change(*delta_of(site, tensors, {}, {{"use_cayley_neumann", 0}}), site, turned(exact));
+        expect_change(*delta_of(site, tensors, {}, {{"inverse_convolutions", 1}}), site,
                       convolution ? inverse(neumann) : turned(neumann));
       }
 }
@@ -341,13 +336,12 @@ TEST(Deltas, CoftStaysNearTheIdentity) {
   auto site = site_of({10, 12});
   auto vectors = at::randn({3, 6});
   vectors[1] *= 1e-4;
-  CayleyOptions options{.coft_eps = 0.1};
-  auto delta = make_oft_v2(site, {{"oft_R.weight", vectors}}, options, "test");
+  auto delta = delta_of(site, {{"oft_R.weight", vectors}}, {}, {{"eps", 0.1}});
   auto kept = delta->tensors().at("oft_R.weight");
   auto norms = kept.norm(2, 1) * std::sqrt(2.0);
   for (int64_t i : {0, 2}) EXPECT_NEAR(norms[i].item<double>(), 0.1 / std::sqrt(3.0), 1e-6);
   EXPECT_TRUE(at::allclose(kept[1], vectors[1]));
-  auto again = make_oft_v2(site, {{"oft_R.weight", kept}}, {}, "test");
+  auto again = delta_of(site, {{"oft_R.weight", kept}});
   expect_change(*again, site, change(delta->effect(1, site.weight), site.weight));
 }
 
@@ -355,12 +349,13 @@ TEST(Deltas, ABiasGoesBesideAnyKind) {
   at::manual_seed(15);
   auto site = site_of({48, 40});
   auto bias = at::randn({48});
-  BiasedDelta delta(make_loha(site, loha_tensors(48, 40, 2), {1, 1}, "test"), bias, site, "test");
-  EXPECT_TRUE(at::allclose(delta.effect(0.5, site.weight).bias, bias * 0.5));
-  EXPECT_TRUE(delta.tensors().contains("diff_b"));
-  error_of(ErrorKind::bad_shape, [&] {
-    BiasedDelta(make_loha(site, loha_tensors(48, 40, 2), {1, 1}, "test"), at::randn({3}), site, "test");
-  });
+  auto tensors = loha_tensors(48, 40, 2);
+  tensors.set("diff_b", bias);
+  auto delta = delta_of(site, tensors);
+  EXPECT_TRUE(at::allclose(delta->effect(0.5, site.weight).bias, bias * 0.5));
+  EXPECT_TRUE(delta->tensors().contains("diff_b"));
+  tensors.set("diff_b", at::randn({3}));
+  error_of(ErrorKind::bad_shape, [&] { delta_of(site, tensors); });
 }
 
 // In halves a kind is as exact as its own numbers: sums are made in float32.
@@ -370,17 +365,19 @@ TEST(Deltas, HalvesAreRoundedOnce) {
   auto tensors = loha_tensors(48, 40, 6);
   StateDict rounded;
   for (const auto& [name, t] : tensors) rounded.set(name, t.to(at::kBFloat16));
-  auto delta = make_loha(site, tensors, {1, 0.25}, "test");
+  auto delta = delta_of(site, tensors, {{1, 0.25}});
   expect_change(*delta, site, 0.25 * loha(rounded));
   expect_change(*delta->to(at::kCPU, at::kBFloat16), site, 0.25 * loha(rounded));
 }
 
 TEST(Deltas, WhatDoesNotFitIsSaid) {
   auto site = site_of({48, 40});
-  EXPECT_NE(error_of(ErrorKind::bad_shape, [&] { make_loha(site, loha_tensors(48, 41, 2), {}, "a.b"); }).find("41"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of(ErrorKind::bad_shape, [&] { delta_of(site, loha_tensors(48, 41, 2), {}, {}, {}, "a.b"); }).find("41"),
+      std::string::npos);
   StateDict small{{"lokr_w1", at::randn({2, 2})}, {"lokr_w2", at::randn({24, 21})}};
-  EXPECT_NE(error_of(ErrorKind::bad_shape, [&] { make_lokr(site, small, {}, "a.b"); }).find("a.b"), std::string::npos);
+  EXPECT_NE(error_of(ErrorKind::bad_shape, [&] { delta_of(site, small, {}, {}, {}, "a.b"); }).find("a.b"),
+            std::string::npos);
 }
 
 }  // namespace lora

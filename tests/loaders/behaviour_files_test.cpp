@@ -183,7 +183,7 @@ TEST(Behaviour, S92_NoAlphasAreAllRight) {
   EXPECT_TRUE(lora.network_alphas.empty());
   pipe.unload_lora_weights();
   pipe.load_lora_into_unet(lora.state_dict, {}, pipe.unet, {.adapter_name = "a"});
-  pipe.load_lora_into_text_encoder(lora.state_dict, {}, pipe.text_encoder, {{.adapter_name = "a"}});
+  pipe.load_lora_into_text_encoder(lora.state_dict, {}, pipe.text_encoder, {.adapter_name = "a"});
   expect_same(run(pipe), wanted);
 }
 
@@ -242,7 +242,7 @@ TEST(ComponentCalls, MetadataSaysWhatTheTensorsDoNot) {
   pipe.load_lora_into_unet(lora.state_dict, {}, pipe.unet,
                            {.adapter_name = "a", .metadata = fields_of(metadata, "unet")});
   pipe.load_lora_into_text_encoder(lora.state_dict, {}, pipe.text_encoder,
-                                   {{.adapter_name = "a", .metadata = fields_of(metadata, "text_encoder")}});
+                                   {.adapter_name = "a", .metadata = fields_of(metadata, "text_encoder")});
   expect_same(run(pipe), wanted);
 }
 
@@ -263,7 +263,7 @@ TEST(ComponentCalls, PrefixAndScaleOfTheTextEncoder) {
   auto half = pipe.run("text_encoder");
   auto layers = pipe.get_lora_layers("text_encoder", "whole");
   pipe.unload_lora_weights();
-  LoadIntoTextEncoderOptions options{{.adapter_name = "a"}};
+  LoadIntoTextEncoderOptions options{.adapter_name = "a"};
   options.prefix = "words";
   options.lora_scale = 0.5;
   pipe.load_lora_into_text_encoder(with_prefix("words", layers), {}, pipe.text_encoder, options);
@@ -419,7 +419,7 @@ TEST(Layers, AMixOfSeveralDoesWhatTheyDoTogether) {
   EXPECT_EQ(mix.at("unet.mid_block.attentions.0.proj_in.lora_A.weight").size(0), 4 + 2);
   pipe.load_lora_weights(mix, {.adapter_name = "mix"});
   expect_near(run(pipe), wanted);
-  error_of(ErrorKind::usage, [&] { pipe.get_lora_layers("unet", Names{"a", "b"}, {1.0}); });
+  error_of(ErrorKind::usage, [&] { pipe.get_lora_layers("unet", Names{"a", "b"}, {1.0, 1.0, 1.0}); });
   error_of(ErrorKind::not_found, [&] { pipe.get_lora_layers("unet", Names{"a", "z"}, {1.0, 1.0}); });
 }
 

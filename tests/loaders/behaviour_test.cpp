@@ -403,7 +403,7 @@ TEST(Behaviour, S25_UnfusingWhatIsNotFusedIsRefused) {
   TinyPipeline pipe;
   pipe.load_lora_weights(kKohya, {.adapter_name = "a"});
   EXPECT_TRUE(
-      contains(error_of(ErrorKind::not_found, [&] { pipe.unfuse_lora({.adapter_names = {"a"}}); }), "nothing is"));
+      contains(error_of(ErrorKind::not_found, [&] { pipe.unfuse_lora({.adapter_names = {"a"}}); }), "no adapter is"));
   pipe.unfuse_lora();  // nothing to do is no error
 }
 

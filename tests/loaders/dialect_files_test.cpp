@@ -4,6 +4,7 @@
 
 #include "loaders/dialect_models.h"
 #include "loaders/registry_of.h"
+#include "lora/lora_file.h"
 
 namespace lora::dialect_tests {
 
@@ -111,7 +112,7 @@ class DialectFile : public testing::TestWithParam<std::string> {
 
 TEST_P(DialectFile, IsRecognisedAndWhollyMatched) {
   EXPECT_EQ(report_.dialect, row()["dialect"].get<std::string>());
-  EXPECT_EQ(pipe().lora_state_dict(folder() / file()).architecture, row()["architecture"].get<std::string>());
+  EXPECT_EQ(to_string(read_lora(folder() / file()).base_model), row()["architecture"].get<std::string>());
   EXPECT_EQ(report_.unmatched.size(), row().value("unmatched", size_t(0))) << report_.text();
   size_t wanted_layers = 0;
   for (const auto& [component, layers] : row()["layers"].items()) wanted_layers += layers.size();
@@ -207,10 +208,11 @@ class FluxFile : public testing::TestWithParam<std::string> {};
 TEST_P(FluxFile, IsReadIntoDiffusersNames) {
   const auto& file = GetParam();
   const auto& row = row_of(file);
-  auto lora = Pipeline::of("sd3").lora_state_dict(folder() / file);
-  EXPECT_EQ(lora.dialect, row["dialect"].get<std::string>());
-  EXPECT_EQ(lora.architecture, "Flux");
-  EXPECT_TRUE(lora.unmatched.empty());
+  auto read = read_lora(folder() / file);
+  EXPECT_EQ(read.dialect, row["dialect"].get<std::string>());
+  EXPECT_EQ(read.base_model, BaseModel::flux);
+  EXPECT_TRUE(read.unmatched.empty());
+  auto lora = as_state_dict(read);
   size_t layers = 0;
   for (const auto& [path, layer] : row["layers"]["transformer"].items()) {
     SCOPED_TRACE(path);

@@ -4,7 +4,8 @@
 #include "checkpoints/repository.h"
 #include "hub/stub.h"
 #include "loaders/behaviour.h"
-#include "loaders/lora_file.h"
+#include "loaders/locate_lora.h"
+#include "lora/lora_file.h"
 
 namespace lora {
 
@@ -169,11 +170,11 @@ TEST_F(HubSource, OneOfSeveralIsTakenWithANote) {
 TEST_F(HubSource, SubfoldersAndFilesByName) {
   auto wanted = outputs_of(kTextOnly);
   expect_same(outputs_of("owner/kohya", {.subfolder = "sub"}), wanted);
-  expect_same(outputs_of("owner/kohya", {.weight_name = "other.safetensors", .subfolder = "sub"}), wanted);
+  expect_same(outputs_of("owner/kohya", {.subfolder = "sub", .weight_name = "other.safetensors"}), wanted);
   expect_same(outputs_of("owner/kohya", {.weight_name = "sub/other.safetensors"}), wanted);
   EXPECT_THAT(fetched(), ElementsAre("sub/other.safetensors"));
   // As beside a folder on disk, the file may lie above the subfolder.
-  expect_same(outputs_of("owner/kohya", {.weight_name = "style.safetensors", .subfolder = "sub"}), outputs_of(kKohya));
+  expect_same(outputs_of("owner/kohya", {.subfolder = "sub", .weight_name = "style.safetensors"}), outputs_of(kKohya));
 }
 
 TEST_F(HubSource, RevisionsAreOthers) {
@@ -186,10 +187,11 @@ TEST_F(HubSource, EveryReadTakesARepository) {
   TinyPipeline pipe;
   EXPECT_EQ(pipe.match_lora("owner/kohya").components.size(), 2u);
   EXPECT_TRUE(pipe.get_list_adapters().empty());
-  auto lora = pipe.lora_state_dict("owner/kohya", {.hub = {.revision = "v1"}});
+  auto lora = read_lora("owner/kohya", {.hub = {.revision = "v1"}});
   EXPECT_THAT(lora.source, HasSubstr(": style.safetensors"));
   EXPECT_EQ(lora.path.filename(), "style.safetensors");
-  EXPECT_EQ(lora.state_dict.size(), pipe.lora_state_dict(kUnetOnly).state_dict.size());
+  EXPECT_EQ(pipe.lora_state_dict("owner/kohya", {.hub = {.revision = "v1"}}).state_dict.size(),
+            pipe.lora_state_dict(kUnetOnly).state_dict.size());
 }
 
 // ---- The cache ------------------------------------------------------------------------------------------------------
@@ -198,7 +200,7 @@ TEST_F(HubSource, WhatIsCachedTakesOneRequestAndACommitNone) {
   auto wanted = outputs_of("owner/kohya");
   stub().reset();
   TinyPipeline pipe;
-  auto path = pipe.lora_state_dict("owner/kohya").path;
+  auto path = read_lora("owner/kohya").path;
   EXPECT_THAT(stub().requests(), ElementsAre("GET /api/models/owner/kohya/revision/main"));
   stub().reset();
   expect_same(outputs_of("owner/kohya", {.hub = {.revision = path.parent_path().filename()}}), wanted);
@@ -238,6 +240,7 @@ TEST_F(HubSource, WhatIsNowhereIsSaidToBeNeitherHereNorThere) {
   auto message = refused(ErrorKind::not_found, "owner/no-such-repository");
   EXPECT_THAT(message, StartsWith("owner/no-such-repository: there is no such file or folder here"));
   EXPECT_THAT(message, HasSubstr("the Hub has no such repository"));
+  EXPECT_THAT(message, HasSubstr("a path can be written \"./owner/no-such-repository\""));
   EXPECT_THAT(refused(ErrorKind::not_found, "owner/kohya", {.hub = {.revision = "v9"}}), HasSubstr("v9"));
   EXPECT_THAT(refused(ErrorKind::not_found, "owner/kohya", {.weight_name = "styel.safetensors"}),
               HasSubstr("did you mean \"style.safetensors\"?"));
@@ -268,6 +271,31 @@ TEST_F(HubSource, WhatIsHereComesBeforeARepository) {
   fs::current_path(back);
   EXPECT_EQ(report.source, "owner/kohya/here.safetensors");
   EXPECT_THAT(stub().requests(), IsEmpty());
+}
+
+TEST_F(HubSource, WhatASourceIsCanBeSaidOutright) {
+  auto wanted = outputs_of(LoraSource::repository("owner/kohya"));
+  expect_same(wanted, outputs_of(kKohya));
+  TemporaryFolder folder;
+  fs::create_directories(folder / "owner/kohya");
+  fs::copy_file(kTextOnly, folder / "owner/kohya/here.safetensors");
+  auto back = fs::current_path();
+  fs::current_path(folder.path());
+  stub().reset();
+  auto here = report_of(LoraSource::file("owner/kohya"));
+  auto mistyped = refused(ErrorKind::not_found, "owner/khoya");
+  auto no_file = refused(ErrorKind::not_found, LoraSource::file("other/kohya"));
+  EXPECT_THAT(stub().requests(), IsEmpty());
+  auto there = outputs_of(LoraSource::repository("owner/kohya"));
+  auto not_there = refused(ErrorKind::not_found, LoraSource::repository("owner/khoya"));
+  fs::current_path(back);
+  EXPECT_EQ(here.source, "owner/kohya/here.safetensors");
+  expect_same(there, wanted);
+  EXPECT_THAT(mistyped, StartsWith("owner/khoya: there is no such file or folder; the Hub was not asked, because the "
+                                   "folder \"owner\" is here"));
+  EXPECT_THAT(mistyped, HasSubstr("LoraSource::repository(\"owner/khoya\")"));
+  EXPECT_THAT(no_file, StartsWith("other/kohya: there is no such file or folder"));
+  EXPECT_THAT(not_there, StartsWith("owner/khoya: as a repository on the Hub: "));
 }
 
 }  // namespace lora

@@ -58,4 +58,29 @@ TEST(AdapterMetadata, AFieldOfTheWrongTypeIsABadFile) {
   EXPECT_FALSE(config_for("text_encoder", {{kAdapterMetadata, R"({"unet.r": 4})"}}, "x.safetensors"));
 }
 
+TEST(LoraConfig, PatternsMatchWholeNames) {
+  LoraConfig config{.lora_alpha = 8,
+                    .alpha_pattern = {{"to_k", 4}, {"^conv_in", 2}, {"^mid.*\\.to_v", 3}, {"to_out.0|^a.b", 5}}};
+  EXPECT_EQ(config.alpha("mid_block.attn2.to_k"), 4);
+  EXPECT_EQ(config.alpha("to_k"), 4);
+  EXPECT_EQ(config.alpha("mid_block.attn2.xto_k"), 8);
+  EXPECT_EQ(config.alpha("conv_in"), 2);
+  EXPECT_EQ(config.alpha("x.conv_in"), 8);
+  EXPECT_EQ(config.alpha("mid_block.attn2.to_v"), 3);
+  EXPECT_EQ(config.alpha("down.mid.to_v"), 8);
+  EXPECT_EQ(config.alpha("attn.to_out.0"), 5);
+  EXPECT_EQ(config.alpha("a_b"), 5) << "a dot is any character";
+  LoraConfig broken{.alpha_pattern = {{"to_(", 4}}};
+  error_of(ErrorKind::bad_file, [&] { broken.alpha("to_k"); });
+}
+
+TEST(LoraConfig, FeedforwardModulesAreEndsOfNamesOrAnExpression) {
+  LoraConfig ends{.feedforward_modules = {"ff.net.2", "fc2"}};
+  EXPECT_TRUE(ends.is_feedforward("mid.ff.net.2"));
+  EXPECT_FALSE(ends.is_feedforward("mid.ff.net.0"));
+  LoraConfig expression{.feedforward_pattern = ".*net.*"};
+  EXPECT_TRUE(expression.is_feedforward("mid.ff.net.0"));
+  EXPECT_FALSE(expression.is_feedforward("mid.attn"));
+}
+
 }  // namespace lora

@@ -140,9 +140,11 @@ TEST(Clip, SavedAndLoadedAgainIsTheSame) {
 TEST(Clip, WrongIdsAreNamed) {
   auto model = CLIPTextModel::random(config(), 0);
   auto run = [&](const Tensor& ids) { return error_of([&] { model(ids); }); };
-  EXPECT_THAT(run(at::zeros({1, 7}, at::kLong)), StartsWith("usage: input_ids has 7 tokens, the text encoder takes at "
-                                                            "most 6"));
-  EXPECT_THAT(run(at::full({1, 2}, 10, at::kLong)), HasSubstr("values 10 to 10, the text encoder's vocabulary 0 to 9"));
+  EXPECT_THAT(run(at::zeros({1, 7}, at::kLong)),
+              StartsWith("usage: input_ids has 7 tokens, but the text encoder takes at "
+                         "most 6"));
+  EXPECT_THAT(run(at::full({1, 2}, 10, at::kLong)),
+              HasSubstr("values 10 to 10, but the text encoder's vocabulary has 0 to 9"));
   EXPECT_THAT(run(at::full({1, 2}, -1, at::kLong)), StartsWith("usage: input_ids has values -1"));
   EXPECT_THAT(run(at::zeros({2}, at::kLong)), StartsWith("usage: input_ids must be int64"));
   EXPECT_THAT(run(at::zeros({1, 2})), StartsWith("usage: input_ids must be int64"));
@@ -155,8 +157,8 @@ TEST(Clip, ClipSkipOutOfRangeIsNamed) {
   auto model = CLIPTextModel::random(config(), 0);
   auto ids = at::zeros({1, 2}, at::kLong);
   EXPECT_EQ(error_of([&] { model.encode(ids, 2); }),
-            "usage: clip_skip 2 is not in 0 … 1, the number of the text encoder's layers");
-  EXPECT_THAT(error_of([&] { model.encode(ids, -1); }), StartsWith("usage: clip_skip -1"));
+            "usage: clip_skip is 2; it must be from 0 to 1, the number of layers of the text encoder");
+  EXPECT_THAT(error_of([&] { model.encode(ids, -1); }), StartsWith("usage: clip_skip is -1"));
 }
 
 TEST(Clip, ConfigsThatAskForSomethingElseAreRefused) {
@@ -183,7 +185,8 @@ TEST(Clip, AConfigThatDoesNotFitTheFileIsRefused) {
     changed[field] = value;
     return error_of([&] { CLIPTextModel::from_state_dict(changed.dump(), tensors); });
   };
-  EXPECT_THAT(with("num_hidden_layers", 2), HasSubstr("no layer takes encoder.layers.2.layer_norm1.bias"));
+  EXPECT_THAT(with("num_hidden_layers", 2),
+              HasSubstr("the model does not have layers for encoder.layers.2.layer_norm1.bias"));
   EXPECT_THAT(with("num_hidden_layers", 4), StartsWith("bad_key: "));
   EXPECT_THAT(with("intermediate_size", 33), StartsWith("bad_shape: "));
 }

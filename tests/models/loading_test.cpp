@@ -96,18 +96,24 @@ TEST(Loading, WhatIsMissingIsSaidWithWhatIsThere) {
   TemporaryFolder folder;
   EXPECT_THAT(error_of([&] { open_component(folder / "unet", kDiffusersFiles); }), StartsWith("not_found: "));
   folder.write("README.md", "");
-  EXPECT_THAT(why_not(folder), HasSubstr("no config.json; the folder has README.md"));
+  EXPECT_THAT(why_not(folder), HasSubstr("there is no config.json; the folder has README.md"));
   folder.write("config.json", "{}");
   EXPECT_THAT(why_not(folder), StartsWith("not_found: "));
-  EXPECT_THAT(why_not(folder), HasSubstr("no weights; wanted diffusion_pytorch_model.safetensors, the folder has "
-                                         "README.md, config.json"));
+  EXPECT_THAT(why_not(folder),
+              HasSubstr("there are no weights; expected diffusion_pytorch_model.safetensors, but the folder has "
+                        "README.md, config.json"));
 
   save_safetensors(weights(1), folder / "diffusion_pytorch_model.fp16.safetensors");
   save_pickle(weights(1), folder / "diffusion_pytorch_model.non_ema.bin");
-  EXPECT_THAT(why_not(folder), HasSubstr("no weights without a variant; the variants there: \"fp16\", \"non_ema\""));
-  EXPECT_THAT(why_not(folder, "bf16"), HasSubstr("no variant \"bf16\"; the variants there: \"fp16\", \"non_ema\""));
+  EXPECT_THAT(
+      why_not(folder),
+      HasSubstr("there are no weights without a variant; the folder has these variants: \"fp16\", \"non_ema\""));
+  EXPECT_THAT(
+      why_not(folder, "bf16"),
+      HasSubstr("there are no weights of variant \"bf16\"; the folder has these variants: \"fp16\", \"non_ema\""));
   save_safetensors(weights(1), folder / "diffusion_pytorch_model.safetensors");
-  EXPECT_THAT(why_not(folder, "bf16"), HasSubstr("the variants there: the plain one, \"fp16\", \"non_ema\""));
+  EXPECT_THAT(why_not(folder, "bf16"),
+              HasSubstr("the folder has these variants: the one without a name, \"fp16\", \"non_ema\""));
 }
 
 TEST(Loading, ABrokenConfigIsNamed) {
@@ -176,7 +182,8 @@ TEST(Loading, TensorsThatNoLayerTakesAreNamed) {
     });
   };
   EXPECT_EQ(load({"position_ids"}),
-            "bad_key: here: no layer takes extra.weight; the config describes another model than the weights");
+            "bad_key: here: the model does not have layers for extra.weight; the config describes another model than "
+            "this file");
   EXPECT_EQ(load({"position_ids", "extra.weight"}), "");
 }
 

@@ -1,12 +1,10 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "lora/denoisers.h"
-#include "models/errors.h"
-#include "models/reference_model.h"
+#include "models/reference_cases.h"
 #include "models/runs.h"
 #include "nn/site.h"
 #include "support/compare.h"
@@ -14,28 +12,9 @@
 namespace lora {
 namespace {
 
-using nlohmann::json;
-using testing::AllOf;
-using testing::HasSubstr;
-
 constexpr double kFloat32Tolerance = 1e-5;
 
-const json& cases() {
-  static const json all = reference::read("unet_cases.json");
-  return all;
-}
-
-const StateDict& expected() {
-  static const StateDict all = load_state_dict(reference::data("unet_outputs.safetensors"));
-  return all;
-}
-
-UNet2DConditionModel make_case(const json& reference_case, Dtype dtype = at::kFloat) {
-  return UNet2DConditionModel::from_state_dict(reference_case["config"].dump(),
-                                               reference::tensors_of(reference_case["layers"]), {.dtype = dtype});
-}
-
-UNet2DConditionModel make(const std::string& name, Dtype dtype = at::kFloat) { return make_case(cases()[name], dtype); }
+const reference::Cases<UNet2DConditionModel> kCases("unet");
 
 // One recorded call's inputs.
 struct Call {
@@ -69,38 +48,29 @@ struct Call {
 };
 
 Call call(const std::string& name, const std::string& run, Dtype dtype = at::kFloat) {
-  return {name + "." + run, cases()[name]["runs"][run], cases()[name]["config"].value("in_channels", 4), dtype};
-}
-
-template <class Work>
-void expect_error(ErrorKind kind, const testing::Matcher<std::string>& message, Work work) {
-  EXPECT_THAT(error_of(kind, work), message);
+  return {name + "." + run, kCases[name]["runs"][run], kCases[name]["config"].value("in_channels", 4), dtype};
 }
 
 // ---- What it computes -----------------------------------------------------------------------------------------------
 
 TEST(UNet2DConditionModel, ComputesWhatDiffusersComputes) {
   c10::InferenceMode inference;
-  for (const auto& [name, reference_case] : cases().items()) {
-    auto unet = make_case(reference_case);
+  for (const auto& [name, reference_case] : kCases.all().items()) {
+    auto unet = kCases.make_from(reference_case);
     for (const auto& [run, spec] : reference_case["runs"].items()) {
       if (spec.contains("dtype")) continue;
       auto output = call(name, run)(unet);
-      EXPECT_LT(distance(output, expected().at(name + "." + run)), kFloat32Tolerance) << name << " " << run;
+      EXPECT_LT(distance(output, kCases.expected(name + "." + run)), kFloat32Tolerance) << name << " " << run;
     }
   }
 }
 
-// Two ways of rounding a result to bfloat16 differ from each other by about as much as either does from the exact one.
 TEST(UNet2DConditionModel, ComputesInBfloat16AsWellAsDiffusers) {
   c10::InferenceMode inference;
   for (std::string name : {"sd1", "sdxl"}) {
-    auto output = call(name, "bfloat16", at::kBFloat16)(make(name, at::kBFloat16));
-    const auto& theirs = expected().at(name + ".bfloat16");
-    const auto& exact = expected().at(name + ".bfloat16.float32");
-    EXPECT_EQ(output.scalar_type(), at::kBFloat16);
-    EXPECT_LT(distance(output, theirs), 1.5 * distance(theirs, exact)) << name;
-    EXPECT_LT(distance(output, exact), 1.5 * distance(theirs, exact)) << name;
+    auto output = call(name, "bfloat16", at::kBFloat16)(kCases.make(name, at::kBFloat16));
+    SCOPED_TRACE(name);
+    expect_as_accurate(output, kCases.expected(name + ".bfloat16"), kCases.expected(name + ".bfloat16.float32"));
   }
 }
 
@@ -112,7 +82,7 @@ TEST(UNet2DConditionModel, LoadsFilesOfEveryDtype) {
     auto unet = UNet2DConditionModel::from_pretrained(reference::data("unet/" + name),
                                                       {.dtype = at::kFloat, .variant = run_and_variant.second});
     auto output = call(name, run_and_variant.first)(unet);
-    EXPECT_LT(distance(output, expected().at(name + ".saved")), kFloat32Tolerance) << name;
+    EXPECT_LT(distance(output, kCases.expected(name + ".saved")), kFloat32Tolerance) << name;
     EXPECT_EQ(unet.class_name(), "UNet2DConditionModel");
     EXPECT_EQ(unet.dtype(), at::kFloat);
     EXPECT_EQ(unet.in_channels(), 4);
@@ -120,17 +90,17 @@ TEST(UNet2DConditionModel, LoadsFilesOfEveryDtype) {
 }
 
 TEST(UNet2DConditionModel, KnowsItsSizes) {
-  EXPECT_EQ(make("sd1").sample_size(), 8);
-  EXPECT_EQ(make("sd2").sample_size(), 0);
-  EXPECT_EQ(make("inpaint").in_channels(), 9);
-  EXPECT_EQ(make("lcm").time_cond_proj_dim(), 12);
-  EXPECT_EQ(make("sd1").time_cond_proj_dim(), 0);
+  EXPECT_EQ(kCases.make("sd1").sample_size(), 8);
+  EXPECT_EQ(kCases.make("sd2").sample_size(), 0);
+  EXPECT_EQ(kCases.make("inpaint").in_channels(), 9);
+  EXPECT_EQ(kCases.make("lcm").time_cond_proj_dim(), 12);
+  EXPECT_EQ(kCases.make("sd1").time_cond_proj_dim(), 0);
 }
 
 // Without gradients, results overwrite temporaries; that must not change them, nor the inputs.
 TEST(UNet2DConditionModel, GivesTheSameWithAndWithoutGradients) {
   for (std::string name : {"sd1", "sd2", "unusual"}) {
-    auto unet = make(name);
+    auto unet = kCases.make(name);
     auto c = call(name, name == "sd1" ? "two" : "one");
     auto sample = c.sample.clone(), context = c.context.clone();
     auto with = c(unet);
@@ -142,7 +112,7 @@ TEST(UNet2DConditionModel, GivesTheSameWithAndWithoutGradients) {
 
 TEST(UNet2DConditionModel, HasTheGradientsOfWhatItComputes) {
   for (std::string name : {"sd1", "sdxl", "unusual"}) {
-    auto unet = make(name, at::kDouble);
+    auto unet = kCases.make(name, at::kDouble);
     auto c = call(name, name == "unusual" ? "one" : "two", at::kDouble);
     auto direction = at::cos(c.sample * 3);
     auto value = [&](double step) {
@@ -172,28 +142,11 @@ TEST(UNet2DConditionModel, HasTheGradientsOfWhatItComputes) {
 
 // ---- What it is made of ---------------------------------------------------------------------------------------------
 
-TEST(UNet2DConditionModel, HasTheTensorsOfPublishedModels) {
-  const auto models = reference::read("unet_full_size.json");
-  for (const auto& [name, model] : models.items()) {
-    auto tensors = reference::tensors_of(model["layers"], reference::meta);
-    auto unet = UNet2DConditionModel::from_state_dict(model["config"].dump(), tensors,
-                                                      {.dtype = at::kFloat, .device = at::kMeta});
-    EXPECT_EQ(unet.state_dict().size(), tensors.size()) << name;
-  }
-}
+TEST(UNet2DConditionModel, HasTheTensorsOfPublishedModels) { EXPECT_FALSE(kCases.full_size().empty()); }
 
 TEST(UNet2DConditionModel, ListsEveryWeightAsASite) {
-  for (const auto& [name, reference_case] : cases().items()) {
-    auto unet = make_case(reference_case);
-    size_t tensors = 0;
-    for (const auto& site : parts_of(unet).sites) {
-      tensors += 1 + site->bias.defined();
-      EXPECT_EQ(parts_of(unet).by_path.at(site->path), site.get());
-      EXPECT_TRUE(unet.state_dict().contains(site->path + ".weight")) << site->path;
-    }
-    EXPECT_EQ(tensors, unet.state_dict().size()) << name;
-  }
-  const auto model = make("sd1");
+  kCases.expect_sites();
+  const auto model = kCases.make("sd1");
   const auto& sites = parts_of(model);
   auto kind = [&](const std::string& path) { return sites.by_path.at(path)->kind; };
   EXPECT_EQ(kind("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0"), SiteKind::linear);
@@ -207,7 +160,7 @@ TEST(UNet2DConditionModel, ListsEveryWeightAsASite) {
 // What applies in a run reaches every site of the model, each on its own.
 TEST(UNet2DConditionModel, UsesWhatAppliesAtEverySite) {
   c10::InferenceMode inference;
-  auto unet = make("sdxl");
+  auto unet = kCases.make("sdxl");
   auto c = call("sdxl", "two");
   auto base = c(unet);
   for (const auto& site : parts_of(unet).sites) {
@@ -218,7 +171,7 @@ TEST(UNet2DConditionModel, UsesWhatAppliesAtEverySite) {
 }
 
 TEST(UNet2DConditionModel, MakesRandomWeightsOfAnyConfig) {
-  auto config = cases()["sdxl"]["config"].dump();
+  auto config = kCases["sdxl"]["config"].dump();
   auto a = UNet2DConditionModel::random(config, 1), b = UNet2DConditionModel::random(config, 1);
   auto c = UNet2DConditionModel::random(config, 2, {.dtype = at::kBFloat16});
   EXPECT_EQ(a.dtype(), at::kFloat);
@@ -231,7 +184,7 @@ TEST(UNet2DConditionModel, MakesRandomWeightsOfAnyConfig) {
 // ---- Errors ---------------------------------------------------------------------------------------------------------
 
 json changed(const std::string& name, const json& changes) {
-  auto c = cases()[name];
+  auto c = kCases[name];
   c["config"].merge_patch(changes);
   for (const auto& [field, value] : changes.items()) c["config"][field] = value;  // a patch removes what is null
   return c;
@@ -262,7 +215,7 @@ TEST(UNet2DConditionModelErrors, NamesUnsupportedValues) {
         ErrorKind::unsupported,
         AllOf(HasSubstr("state dict"), HasSubstr('"' + field + '"'), HasSubstr(value.dump()), HasSubstr("supported: ")),
         [&] {
-          make_case(changed("sd1", {{field, value}}));
+          kCases.make_from(changed("sd1", {{field, value}}));
         });
 }
 
@@ -293,10 +246,10 @@ TEST(UNet2DConditionModelErrors, NamesValuesThatMakeNoSense) {
   for (const auto& [field, value] : values)
     expect_error(ErrorKind::bad_file,
                  AllOf(HasSubstr("state dict"), HasSubstr('"' + field + '"'), HasSubstr("must be")), [&] {
-                   make_case(changed("sd1", {{field, value}}));
+                   kCases.make_from(changed("sd1", {{field, value}}));
                  });
   expect_error(ErrorKind::bad_file, HasSubstr("\"addition_time_embed_dim\""), [&] {
-    make_case(changed("sd1", {{"addition_embed_type", "text_time"}}));
+    kCases.make_from(changed("sd1", {{"addition_embed_type", "text_time"}}));
   });
   for (std::string text : {"", "[]", "{", "nonsense", "\"a\""})
     expect_error(ErrorKind::bad_file, HasSubstr("not a JSON object"),
@@ -307,17 +260,17 @@ TEST(UNet2DConditionModelErrors, NamesUnknownFields) {
   expect_error(ErrorKind::unsupported,
                AllOf(HasSubstr("\"use_linear_projections\""), HasSubstr("did you mean \"use_linear_projection\"?")),
                [] {
-                 make_case(changed("sd1", {{"use_linear_projections", true}}));
+                 kCases.make_from(changed("sd1", {{"use_linear_projections", true}}));
                });
   expect_error(ErrorKind::unsupported, HasSubstr("\"rope_theta\" is unknown"), [] {
-    make_case(changed("sd1", {{"rope_theta", 1}}));
+    kCases.make_from(changed("sd1", {{"rope_theta", 1}}));
   });
-  EXPECT_NO_THROW(make_case(changed("sd1", {{"_name_or_path", "somewhere"}, {"dropout", 0.5}})));
+  EXPECT_NO_THROW(kCases.make_from(changed("sd1", {{"_name_or_path", "somewhere"}, {"dropout", 0.5}})));
 }
 
 TEST(UNet2DConditionModelErrors, NamesTensorsThatDoNotFit) {
-  const auto config = cases()["sd1"]["config"].dump();
-  const auto whole = reference::tensors_of(cases()["sd1"]["layers"]);
+  const auto config = kCases["sd1"]["config"].dump();
+  const auto whole = reference::tensors_of(kCases["sd1"]["layers"]);
   const std::string name = "mid_block.resnets.1.conv2.bias";
 
   StateDict without, misshapen = whole, more = whole;
@@ -338,7 +291,7 @@ TEST(UNet2DConditionModelErrors, NamesTensorsThatDoNotFit) {
 
 TEST(UNet2DConditionModelErrors, NamesInputsThatDoNotFit) {
   const auto c = call("sdxl", "two");
-  const auto unet = make("sdxl");
+  const auto unet = kCases.make("sdxl");
   auto expect = [&](const std::string& input, auto change) {
     auto wrong = c;
     change(wrong);

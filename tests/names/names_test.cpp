@@ -36,7 +36,8 @@ std::string flat(const std::string& path) { return replace_all(path, ".", "_"); 
 }  // namespace
 
 struct Table {
-  const char *file, *model, *family;
+  const char *file, *model;
+  BaseModel base_model;
   size_t layers;   // linear layers and convolutions of diffusers' model
   size_t natives;  // of the native one; 0 where it is not asked
 };
@@ -55,15 +56,15 @@ TEST_P(NameTables, FlatNamesAreOneToOne) {
 }
 
 TEST_P(NameTables, NativeNamesAreComplete) {
-  auto [file, model, family, layers, natives] = GetParam();
+  auto [file, model, base_model, layers, natives] = GetParam();
   if (natives == 0) return;
   std::set<std::string> names;
   std::set<std::pair<std::string, int>> taken;
   for (const auto& path : layers_of(file, model)) {
-    auto place = native_place(path, family);
+    auto place = native_place(path, *row_of(base_model));
     ASSERT_TRUE(place) << path;
     names.insert(place->path);
-    EXPECT_TRUE(taken.emplace(place->path, place->share.begin).second) << path << " is not alone in " << place->path;
+    EXPECT_TRUE(taken.emplace(place->path, place->rows.begin).second) << path << " is not alone in " << place->path;
     EXPECT_TRUE(is_native(place->path) || place->path == path) << place->path;
     EXPECT_EQ(unflatten(flat(place->path)), place->path);
     auto back = native_layer(place->path);
@@ -71,21 +72,21 @@ TEST_P(NameTables, NativeNamesAreComplete) {
     ASSERT_TRUE(back) << place->path;
     EXPECT_EQ(back->halves, place->halves);
     bool found = false;
-    for (const auto& layer : back->layers) found |= layer.path == path && layer.share == place->share;
+    for (const auto& layer : back->layers) found |= layer.path == path && layer.rows == place->rows;
     EXPECT_TRUE(found) << place->path << " does not lead back to " << path;
   }
   EXPECT_EQ(names.size(), natives);
 }
 
 INSTANTIATE_TEST_SUITE_P(Published, NameTables,
-                         testing::Values(Table{"unet_full_size.json", "sd15", "SD 1.x", 282, 282},
-                                         Table{"unet_full_size.json", "sd21", "SD 2.x", 282, 282},
-                                         Table{"unet_full_size.json", "sdxl", "SDXL", 794, 794},
-                                         Table{"sd3_full_size.json", "sd3_medium", "SD 3", 341, 245},
-                                         Table{"sd3_full_size.json", "sd35_medium", "SD 3", 393, 271},
-                                         Table{"sd3_full_size.json", "sd35_large", "SD 3", 537, 385},
-                                         Table{"uvit_full_size.json", "amused_256", "aMUSEd", 373, 0},
-                                         Table{"uvit_full_size.json", "amused_512", "aMUSEd", 375, 0}),
+                         testing::Values(Table{"unet_full_size.json", "sd15", BaseModel::sd1, 282, 282},
+                                         Table{"unet_full_size.json", "sd21", BaseModel::sd2, 282, 282},
+                                         Table{"unet_full_size.json", "sdxl", BaseModel::sdxl, 794, 794},
+                                         Table{"sd3_full_size.json", "sd3_medium", BaseModel::sd3, 341, 245},
+                                         Table{"sd3_full_size.json", "sd35_medium", BaseModel::sd3, 393, 271},
+                                         Table{"sd3_full_size.json", "sd35_large", BaseModel::sd3, 537, 385},
+                                         Table{"uvit_full_size.json", "amused_256", BaseModel::amused, 373, 0},
+                                         Table{"uvit_full_size.json", "amused_512", BaseModel::amused, 375, 0}),
                          [](const auto& test) { return std::string(test.param.model); });
 
 // What kohya's scripts train of a UNet by default with conv_dim: everything but the four at its ends.
@@ -108,7 +109,7 @@ TEST(NameTables, FluxHas314LayersThatAre504) {
       auto number = std::to_string(i);
       native.insert(replace_all(name, "#", number));
       ours.insert(replace_all(path, "#", number));
-      auto place = native_place(replace_all(path, "#", number), "Flux");
+      auto place = native_place(replace_all(path, "#", number), *row_of(BaseModel::flux));
       ASSERT_TRUE(place) << path;
       EXPECT_EQ(place->path, replace_all(name, "#", number));
       EXPECT_EQ(unflatten(flat(place->path)), place->path);
@@ -131,10 +132,10 @@ TEST(Names, FlatNamesAreOneToOne) {
 }
 
 TEST(Names, SamplersStandBehindAttentionsWhereThereAreSome) {
-  EXPECT_EQ(native_place("up_blocks.0.upsamplers.0.conv", "SD 1.x")->path, "output_blocks.2.1.conv");
-  EXPECT_EQ(native_place("up_blocks.1.upsamplers.0.conv", "SD 1.x")->path, "output_blocks.5.2.conv");
-  EXPECT_EQ(native_place("up_blocks.0.upsamplers.0.conv", "SDXL")->path, "output_blocks.2.2.conv");
-  EXPECT_EQ(native_place("down_blocks.1.downsamplers.0.conv", "SDXL")->path, "input_blocks.6.0.op");
+  EXPECT_EQ(native_place("up_blocks.0.upsamplers.0.conv", *row_of(BaseModel::sd1))->path, "output_blocks.2.1.conv");
+  EXPECT_EQ(native_place("up_blocks.1.upsamplers.0.conv", *row_of(BaseModel::sd1))->path, "output_blocks.5.2.conv");
+  EXPECT_EQ(native_place("up_blocks.0.upsamplers.0.conv", *row_of(BaseModel::sdxl))->path, "output_blocks.2.2.conv");
+  EXPECT_EQ(native_place("down_blocks.1.downsamplers.0.conv", *row_of(BaseModel::sdxl))->path, "input_blocks.6.0.op");
   EXPECT_EQ(native_layer("input_blocks.10.0.emb_layers.1")->layers.front().path,
             "down_blocks.3.resnets.0.time_emb_proj");
 }

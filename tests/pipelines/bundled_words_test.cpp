@@ -1,4 +1,4 @@
-// Words that a LoRA's file brings to prompts: loaded, used and taken away with it, on every pipeline.
+// A LoRA file with embeddings adds words to prompts. The words come and go with the adapter, on every pipeline.
 #include <atomic>
 #include <thread>
 
@@ -10,11 +10,11 @@ namespace {
 
 using nlohmann::json;
 
-// As the trainers spell them.
+// The spellings of the trainers.
 const std::map<std::string, std::string> kTails{
     {"text_encoder", "clip_l"}, {"text_encoder_2", "clip_g"}, {"text_encoder_3", "t5"}};
 
-// A text's ids without begin and end.
+// A text's ids without those of its begin and end.
 std::vector<int64_t> ids_of(const DiffusionPipeline& pipe, const std::string& component, const std::string& text) {
   auto clip = [&](const CLIPTokenizer& tokenizer) {
     auto ids = tokenizer.encode(text);
@@ -30,7 +30,7 @@ std::vector<int64_t> ids_of(const DiffusionPipeline& pipe, const std::string& co
   return {ids.begin(), ids.end() - 1};
 }
 
-// A LoRA whose word has the vectors that a text has in each text encoder.
+// A LoRA with a word that has the same vectors as a text, in each text encoder.
 StateDict with_word(const DiffusionPipeline& pipe, const std::string& word, const std::string& text) {
   auto file = tiny::factors(pipe, "words", {"to_q", "query"}, 2);
   for (const auto& [component, model] : pipe.models()) {
@@ -55,7 +55,7 @@ class BundledWords : public testing::TestWithParam<std::string> {};
 
 }  // namespace
 
-// The word's vectors are those of "red apple", so that both prompts are the same to every text encoder.
+// The word has the vectors of "red apple", so every text encoder gives both prompts the same embeddings.
 TEST_P(BundledWords, DrawWhatTheirVectorsSay) {
   auto pipe = tiny::open(GetParam());
   auto before = draw(*pipe, "a qzv.1 here");
@@ -67,7 +67,7 @@ TEST_P(BundledWords, DrawWhatTheirVectorsSay) {
   EXPECT_TRUE(same_bits(draw(*pipe, "a qzv.1 here"), wanted));
   EXPECT_FALSE(same_bits(draw(*pipe, "a qzv here"), wanted));
 
-  // They are the file's, not the adapter's: no weight, no switch and no call of other adapters takes them away.
+  // Words stay whatever the adapter's weight is, and in calls that use other adapters.
   pipe->set_adapters({"one"}, {0.5});
   EXPECT_TRUE(same_bits(draw(*pipe, "a qzv.1 here"), draw(*pipe, "a red apple here")));
   pipe->disable_lora();
@@ -116,7 +116,7 @@ TEST(BundledWords, OfTwoAdaptersMustBeTold) {
     EXPECT_TRUE(same_bits(draw(*pipe, "qzv"), wanted));
     EXPECT_EQ(pipe->get_active_adapters(), std::vector<std::string>{"one"});
   }
-  // The same vectors are no conflict, and stay until the last adapter that has them goes.
+  // Two adapters may have a word with the same vectors. It stays until both are deleted.
   pipe->load_lora_weights(with_word(*pipe, "qzv", "red apple"), {.adapter_name = "two"});
   pipe->load_lora_weights(with_word(*pipe, "kwx", "blue bird"), {.adapter_name = "three"});
   pipe->delete_adapters({"one"});
@@ -133,7 +133,7 @@ TEST(BundledWords, OfAnotherEncodersWidthAreRefused) {
   EXPECT_TRUE(pipe->get_list_adapters().empty());
 }
 
-// Ids and vectors are of one moment, whatever is loaded meanwhile: each text is encoded with the word or without.
+// Each text is encoded either with the word or without it, whatever other threads load meanwhile.
 TEST(BundledWords, AreOneStateInACall) {
   auto pipe = stable_diffusion();
   const auto& sd = dynamic_cast<const StableDiffusionPipeline&>(*pipe);

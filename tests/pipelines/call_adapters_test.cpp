@@ -57,7 +57,7 @@ TEST(CallAdapters, WhatIsFusedStaysAndIsNotAppliedTwice) {
   EXPECT_TRUE(at::equal(draw(pipe, options()), ink));
 }
 
-// While disabled, what is fused is not in the weights, and a call may apply it.
+// While adapters are disabled, the weights do not have a fused adapter, so a call may apply it.
 TEST(CallAdapters, ActWhileLorasAreDisabled) {
   auto pipe = with_loras();
   auto ink = draw_with(pipe, {{.name = "ink", .weight = 0.7}}), base = draw_with(pipe, {});
@@ -86,7 +86,7 @@ TEST(CallAdapters, TheRuntimeScaleMultipliesWeights) {
 
 TEST(CallAdapters, SchedulesChangeTheWeightAtTheirSteps) {
   auto pipe = with_loras();
-  // Without guidance and from given embeddings, so that each step is one call of the UNet with what applies then.
+  // Without guidance and from embeddings, each step is one call of the UNet.
   CallOptions o{.num_inference_steps = 4, .guidance_scale = 1, .seed = {5}};
   o.prompt_embeds = pipe.encode_prompt("red apple");
   auto at_steps = [&](LoraSchedule schedule) {
@@ -141,7 +141,7 @@ TEST(CallAdapters, MasksSayWhere) {
   expect_close(draw_with(pipe, {{.name = "ink", .mask = at::ones({64, 64})}}), all, 1e-5);
   expect_close(draw_with(pipe, {{.name = "ink", .mask = at::zeros({8, 8})}}), none, 1e-5);
 
-  // Layers that mix places spread what a region does; most of the difference stays in it.
+  // Some layers mix places, so a region changes the whole image a little. Most of the change stays in the region.
   auto left = at::zeros({64, 64});
   left.slice(1, 0, 32).fill_(1);
   auto change = (draw_with(pipe, {{.name = "ink", .mask = left}}) - none).abs().sum({0, 1, 2});
@@ -150,8 +150,8 @@ TEST(CallAdapters, MasksSayWhere) {
   error_of(ErrorKind::usage, [&] { draw_with(pipe, {{.name = "ink", .mask = at::ones({1, 8, 8})}}); });
 }
 
-// Every thread its own adapters on one pipeline, while another fuses and unfuses: each picture is the one that the same
-// call gives alone, with or without what was fused when it began.
+// Threads draw with adapters of their own, while another thread fuses and unfuses. Each image equals the image of the
+// same call alone, with the adapters that were fused when the call began.
 TEST(CallAdapters, ThreadsDoNotSeeEachOthers) {
   auto pipe = with_loras();
   auto call = [&](int i) {
@@ -160,7 +160,7 @@ TEST(CallAdapters, ThreadsDoNotSeeEachOthers) {
     o.adapters = {{.name = i % 2 ? "ink" : "neon", .weight = 0.25 * (i + 1)}};
     return draw(pipe, o);
   };
-  at::set_num_threads(1);  // sums in parts would depend on how many cores are free
+  at::set_num_threads(1);  // with more threads, the order of sums depends on the free cores
   std::vector<Tensor> serial, parallel(4);
   for (int i = 0; i < 4; ++i) serial.push_back(call(i));
   std::vector<std::thread> threads;
@@ -175,7 +175,7 @@ TEST(CallAdapters, ThreadsDoNotSeeEachOthers) {
   for (auto& thread : threads) thread.join();
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(at::equal(parallel[i], serial[i])) << i;
 
-  // Fusing waits for the runs under way, and those that come wait for it.
+  // Fusing waits for the runs that have begun, and later runs wait for it.
   std::thread fuser([&] {
     for (int i = 0; i < 4; ++i) {
       pipe.fuse_lora({.adapter_names = {"pixel"}});

@@ -1,5 +1,5 @@
-// Every call with an allocation that fails: the first, the second, and so on until the call succeeds. What it throws is
-// lora::Error, and the pipeline is as it was, to the bit; tried again, the call does what it does without faults.
+// Makes the first allocation of a call fail, then the second, and so on until the call succeeds. A call that fails
+// throws lora::Error and leaves every bit of the pipeline as it was. The same call then succeeds without faults.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/CPUAllocator.h>
@@ -22,7 +22,7 @@ using Names = std::vector<std::string>;
 
 enum class Thrown { libtorchs, standard };
 
-// libtorch's CPU allocator, until it is armed.
+// libtorch's CPU allocator. It fails on demand.
 class FailingAllocator final : public c10::Allocator {
  public:
   // Never destroyed: tensors may outlive every test.
@@ -33,7 +33,7 @@ class FailingAllocator final : public c10::Allocator {
   void install() { c10::SetAllocator(c10::kCPU, this, kPriority); }
   void remove() { c10::SetAllocator(c10::kCPU, real_, kPriority); }
 
-  // The n-th allocation from now on fails, on whichever thread it is, and with `for_good` all after it.
+  // The n-th allocation from now on fails, on any thread. With `for_good`, all later ones fail too.
   void arm(int64_t n, bool for_good, Thrown thrown) {
     n_ = n;
     for_good_ = for_good;
@@ -54,7 +54,7 @@ class FailingAllocator final : public c10::Allocator {
       if (i == n_ || (for_good_ && i > n_)) {
         failed_ = true;
         if (thrown_ == Thrown::standard) throw std::bad_alloc();
-        return real_->allocate(size_t(1) << 60);  // more than there is: it throws what it throws
+        return real_->allocate(size_t(1) << 60);  // too much for any machine, so libtorch's allocator throws
       }
     }
     return real_->allocate(bytes);
@@ -85,20 +85,20 @@ class Faults : public testing::Test {
   }
 };
 
-// One allocation of a call fails, or all from that one on. Half of them throw what libtorch's allocator throws, the
-// others what operator new throws; each n has both in the two modes.
+// Allocation n of a call fails, or with `for_good` all from n on. One of the two modes throws as libtorch's allocator
+// does, the other as operator new does.
 struct Fault {
   int64_t n;
   bool for_good;
   Thrown thrown() const { return (n % 2 == 0) == for_good ? Thrown::libtorchs : Thrown::standard; }
 };
 
-// All of the first 24; then ever fewer, as a call does the same for one layer after another.
+// All of the first 24, then fewer and fewer: a call does the same for one layer after another.
 int64_t after(int64_t n) { return n < 24 ? n + 1 : n + n / 8; }
 
 enum class Outcome { refused, done };
 
-// `refused` where the fault was met. Everything that is thrown is to be lora::Error, of its own kind.
+// Returns `refused` where the allocation failed. The test fails unless the exception is Error{out_of_memory}.
 template <class Work>
 Outcome with(Fault fault, Work&& work) {
   auto& allocator = FailingAllocator::get();
@@ -127,13 +127,13 @@ Outcome with(Fault fault, Work&& work) {
 
 using Open = std::unique_ptr<DiffusionPipeline> (*)();
 
-// Its weights are the file's own bytes.
+// The weights alias the file.
 std::unique_ptr<DiffusionPipeline> mapped() { return tiny::open("sd"); }
 
-// Converted copies of what the file has.
+// The weights are converted copies.
 std::unique_ptr<DiffusionPipeline> converted() { return tiny::open("sd", at::kBFloat16); }
 
-// Nothing but memory: tensors that lie at odd addresses of a file are copied out of it.
+// The weights are plain copies: tensors at odd addresses of a file cannot alias it.
 std::unique_ptr<DiffusionPipeline> in_memory() {
   namespace fs = std::filesystem;
   static const TemporaryFolder folder;
@@ -163,7 +163,7 @@ Tensor draw(const DiffusionPipeline& pipe, const CallOptions& o = {.num_inferenc
 
 // ---- Adapters of every kind -----------------------------------------------------------------------------------------
 
-// Makes the tensors of one layer, by their ends.
+// Makes the tensors of one layer, under the suffixes of their names.
 using Make = std::vector<std::pair<const char*, Tensor>> (*)(const Tensor& weight);
 
 Tensor small(at::IntArrayRef shape) { return at::randn(shape) * 0.1; }
@@ -197,7 +197,7 @@ StateDict peft(const DiffusionPipeline& pipe, uint64_t seed = 1) {
       seed);
 }
 
-// On other layers than `peft`, and some of the same.
+// On some layers of `peft`, and on others.
 StateDict other(const DiffusionPipeline& pipe) {
   return adapter(
       pipe, {"to_q", "to_v", "fc1"},
@@ -207,7 +207,7 @@ StateDict other(const DiffusionPipeline& pipe) {
       2);
 }
 
-// Flat names, with alphas, of convolutions and linear layers.
+// Kohya's names, with alphas, for convolutions and linear layers.
 StateDict kohya(const DiffusionPipeline& pipe) {
   auto plain = adapter(pipe, {"to_q", "q_proj", "conv1"}, [](const Tensor& w) {
     auto down = w.sizes().vec(), up = std::vector<int64_t>(down.size(), 1);
@@ -262,7 +262,7 @@ StateDict full(const DiffusionPipeline& pipe) {
   });
 }
 
-// Factors, and a word of prompts in their file.
+// Factors, with a word for prompts in the same file.
 StateDict with_word(const DiffusionPipeline& pipe) {
   auto file = peft(pipe);
   auto width = pipe.models().back().model->state_dict().at("text_model.final_layer_norm.weight").size(0);
@@ -283,7 +283,7 @@ constexpr std::pair<const char*, MakeFile> kFiles[] = {
 
 // ---- What is tried --------------------------------------------------------------------------------------------------
 
-// A call and what there is before it. Files are made before the first fault.
+// A call, and what to load before it. Files are written before the first fault.
 struct Trial {
   std::string name;
   std::function<void(DiffusionPipeline&)> prepare, call;
@@ -322,16 +322,17 @@ void expect_whole_or_nothing(const Trial& trial, Open open) {
       if (with({n, for_good}, [&] { trial.call(*pipe); }) == Outcome::done) break;
       EXPECT_EQ(states::difference(*pipe, before), "") << "after a failure";
       EXPECT_EQ(pipe->lora_snapshot(), number);
-      // Drawing takes longer than the rest, and sees what no list and no weight tells.
+      // An image shows changes that the weights and the lists do not show. Drawing is slow, so only each eighth failure
+      // draws.
       if (tried % 8 == 0) {
         EXPECT_TRUE(at::equal(draw(*pipe), latents)) << "after a failure the latents differ";
       }
-      if (testing::Test::HasFailure()) return;  // one is enough to look at
+      if (testing::Test::HasFailure()) return;  // one failure is enough
     }
     SCOPED_TRACE(trial.name + ": after all failures");
     EXPECT_EQ(pipe->lora_snapshot(), number + 1);
     expect_result(*pipe, trial, wanted);
-    // And back: what was left by failures does not show when all is undone.
+    // Undoing the call leaves no trace of the failures.
     clean->enable_lora();
     clean->unfuse_lora();
     clean->unload_lora_weights();
@@ -352,7 +353,7 @@ void try_all(const std::vector<Trial>& trials) {
 
 const auto nothing = [](DiffusionPipeline&) {};
 
-// The files are the same for every pipeline of these shapes, whatever its weights are in.
+// The files fit every pipeline of these shapes, in any dtype.
 const DiffusionPipeline& shapes() {
   static const auto pipe = tiny::open("sd");
   return *pipe;
@@ -366,7 +367,7 @@ auto hotswap(const StateDict& file, const std::string& name) {
   return [=](DiffusionPipeline& pipe) { pipe.load_lora_weights(file, {.adapter_name = name, .hotswap = true}); };
 }
 
-// One and two are loaded, both are active.
+// Loads `one` and `two`. Both are active.
 void load_two(DiffusionPipeline& pipe) {
   pipe.load_lora_weights(peft(shapes()), {.adapter_name = "one"});
   pipe.load_lora_weights(other(shapes()), {.adapter_name = "two"});
@@ -515,7 +516,7 @@ TEST_F(Faults, AdaptersAreMadeOrNot) {
       {{"LoRA", load_two, make(false)}, {"DoRA", nothing, make(true)}, {"beside what is fused", fuse_one, make(true)}});
 }
 
-// To a device that holds nothing, which no run would take them from.
+// To the meta device. A run refuses adapters on it.
 TEST_F(Faults, AdaptersAreMovedOrNot) {
   auto inactive = [](DiffusionPipeline& pipe) {
     load_two(pipe);
@@ -525,7 +526,7 @@ TEST_F(Faults, AdaptersAreMovedOrNot) {
            {"active", load_two, [](auto& pipe) { pipe.set_lora_device({"two"}, at::kMeta); }, /*can_draw=*/false}});
 }
 
-// Two threads that rebuild weights together: the fault may be on either.
+// Two threads rebuild weights together. Either may meet the fault.
 TEST_F(Faults, FaultsOnOtherThreadsAreTheCallsOwn) {
   at::set_num_threads(2);
   Trial fuse{"fuse_lora", load(full(shapes()), "a"), [](auto& pipe) { pipe.fuse_lora(); }, /*can_draw=*/false};
@@ -552,7 +553,7 @@ void expect_same(const StateDict& got, const StateDict& wanted) {
   for (const auto& [key, tensor] : wanted) EXPECT_TRUE(same_bits(got.at(key), tensor)) << key;
 }
 
-// Faults of a call that only reads, up to where it has none; `n` after `n` is as `next` says.
+// Faults of a call that only reads, until it succeeds. `next` gives the allocation to try after n.
 template <class Call>
 void read_with_faults(const char* name, const DiffusionPipeline& pipe, Call call, int64_t (*next)(int64_t) = after) {
   auto before = states::state(pipe);
@@ -589,11 +590,11 @@ TEST_F(Faults, LayersAreReadOrNot) {
   }
 }
 
-// A file that is there stays as it was, and no part of a new one is left.
+// An existing file stays unchanged, and no half of a new one is left.
 TEST_F(Faults, FilesAreWrittenOrNot) {
   auto pipe = converted();
   load_two(*pipe);
-  pipe->load_lora_weights(kohya(shapes()), {.adapter_name = "with alphas"});  // which a pickle cannot say
+  pipe->load_lora_weights(kohya(shapes()), {.adapter_name = "with alphas"});  // a pickle cannot hold alphas
   auto old = pipe->get_lora_layers("unet", "two");
   for (bool safe : {true, false}) {
     TemporaryFolder folder;
@@ -618,22 +619,12 @@ TEST_F(Faults, FilesAreWrittenOrNot) {
 
 namespace {
 
-// There are thousands of allocations in a call.
+// A call makes thousands of allocations.
 int64_t far_after(int64_t n) { return n < 8 ? n + 1 : n + n / 4; }
 
 }  // namespace
 
-class FaultyCalls : public testing::TestWithParam<std::string> {
- protected:
-  void SetUp() override {
-    at::set_num_threads(1);
-    FailingAllocator::get().install();
-  }
-  void TearDown() override {
-    FailingAllocator::get().disarm();
-    FailingAllocator::get().remove();
-  }
-};
+class FaultyCalls : public Faults, public testing::WithParamInterface<std::string> {};
 
 TEST_P(FaultyCalls, TheNextCallIsAsIfNothingHadBeen) {
   auto pipe = tiny::open(GetParam());
@@ -668,7 +659,7 @@ TEST_P(FaultyCalls, TheNextCallIsAsIfNothingHadBeen) {
 
 INSTANTIATE_TEST_SUITE_P(Pipelines, FaultyCalls, testing::Values("sd", "sdxl", "sd3", "amused-256"), tiny::test_name);
 
-// A writer that fails lets go of the pipeline: others draw and write.
+// After a writer has failed, other threads can draw and write.
 TEST_F(Faults, AWriterThatFailedHoldsNobodyUp) {
   auto pipe = mapped();
   load_two(*pipe);
@@ -684,7 +675,7 @@ TEST_F(Faults, AWriterThatFailedHoldsNobodyUp) {
   EXPECT_TRUE(at::equal(other.get(), active));
 }
 
-// Opening is a call too: the next try gives the pipeline.
+// A failed opening leaves no trace: the next one succeeds.
 TEST_F(Faults, PipelinesAreOpenedOrNot) {
   for (const auto& [name, open] : kOpens) {
     SCOPED_TRACE(name);

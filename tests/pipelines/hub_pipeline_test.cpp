@@ -1,4 +1,4 @@
-// Pipelines from repositories on the Hub: which files come, and what is said of those that are missing.
+// Pipelines from repositories on the Hub: which files are downloaded, and the errors for missing ones.
 #include <gmock/gmock.h>
 
 #include <set>
@@ -23,7 +23,7 @@ std::string weights_of(const std::string& component) {
   return component + (component.starts_with("text_encoder") ? "/model" : "/diffusion_pytorch_model");
 }
 
-// The files below a folder, by their names there.
+// The files below a folder, relative to it.
 std::set<std::string> files_below(const fs::path& folder) {
   std::set<std::string> names;
   for (const auto& entry : fs::recursive_directory_iterator(folder))
@@ -46,7 +46,7 @@ void expect_same_weights(const DiffusionPipeline& got, const DiffusionPipeline& 
   }
 }
 
-// The UNet's weights in two files and an index; the names of all three.
+// Splits the UNet's weights into two files with an index. Returns the names of all three.
 std::set<std::string> shard_unet(const fs::path& folder) {
   auto whole = folder / "unet/diffusion_pytorch_model.safetensors";
   StateDict halves[2];
@@ -76,7 +76,7 @@ class HubPipeline : public testing::Test {
   void SetUp() override { stub().reset(); }
 
   static HubStub& stub() { return *stub_; }
-  // A repository that is a tiny pipeline, of this name, which the caller may change.
+  // A repository with the tiny pipeline of this name. The caller may change it.
   static fs::path repository(const std::string& repo_id, const std::string& kind = "sd") {
     auto folder = stub().folder(repo_id);
     fs::create_directories(folder.parent_path());
@@ -90,7 +90,7 @@ class HubPipeline : public testing::Test {
   static std::string refused(ErrorKind kind, const std::string& repo_id, const PipelineOptions& options = {}) {
     return error_of(kind, [&] { open(repo_id, options); });
   }
-  // What the cache has of a repository.
+  // The files of a repository that are in the cache.
   std::set<std::string> cached(const std::string& name) const {
     auto snapshots = home_.repo("owner--" + name) / "snapshots";
     return files_below(fs::directory_iterator(snapshots)->path());
@@ -140,8 +140,9 @@ TEST_F(HubPipeline, VariantsAreTheOnesThatComeAndTheOthersDoNot) {
   expect_same_weights(*open("owner/variants", {.variant = "fp16"}), *tiny::open("sd"));
   EXPECT_EQ(cached("variants"), needed);
   stub().reset();
-  EXPECT_THAT(refused(ErrorKind::not_found, "owner/variants"),
-              HasSubstr(": text_encoder: no weights without a variant; the variants there: \"fp16\""));
+  EXPECT_THAT(
+      refused(ErrorKind::not_found, "owner/variants"),
+      HasSubstr(": text_encoder: there are no weights without a variant; the folder has these variants: \"fp16\""));
   EXPECT_THAT(stub().requests(), ElementsAre("GET /api/models/owner/variants/revision/main"));
 }
 
@@ -199,8 +200,9 @@ TEST_F(HubPipeline, StoredDtypeIsOfTheRepositorysWeights) {
 
 TEST_F(HubPipeline, WhatIsMissingIsFoundOutBeforeWeightsCome) {
   std::tuple<const char*, const char*, const char*> rows[] = {
-      {"no-weights", "vae/diffusion_pytorch_model.safetensors", ": vae: no weights; wanted diffusion_pytorch_model"},
-      {"no-config", "unet/config.json", ": unet: no config.json"},
+      {"no-weights", "vae/diffusion_pytorch_model.safetensors",
+       ": vae: there are no weights; expected diffusion_pytorch_model"},
+      {"no-config", "unet/config.json", ": unet: there is no config.json"},
       {"no-scheduler", "scheduler", "needs the folder scheduler"},
       {"no-tokenizer", "tokenizer", "needs the folder tokenizer"},
   };
@@ -222,7 +224,7 @@ TEST_F(HubPipeline, WhatIsMissingIsFoundOutBeforeWeightsCome) {
 TEST_F(HubPipeline, AnotherPipelineIsRefusedBeforeWeightsCome) {
   repository("owner/other");
   EXPECT_THAT(error_of(ErrorKind::unsupported, [] { StableDiffusionXLPipeline::from_pretrained("owner/other"); }),
-              HasSubstr("StableDiffusionXLPipeline is what was asked for"));
+              HasSubstr("the caller opens it as StableDiffusionXLPipeline"));
   auto index = tiny::table()["pipelines"]["sd"]["index"];
   index["unet"][1] = "UNet3DConditionModel";
   tiny::write(stub().folder("owner/other") / "model_index.json", index);
@@ -233,7 +235,7 @@ TEST_F(HubPipeline, AnotherPipelineIsRefusedBeforeWeightsCome) {
 TEST_F(HubPipeline, IndicesThatAreNoneAreNamed) {
   for (const char* text : {"[]", "{}", R"({"_class_name": 3})"}) {
     stub().write("owner/odd", "model_index.json", text);
-    EXPECT_THAT(refused(ErrorKind::bad_file, "owner/odd"), HasSubstr("does not name the class of the pipeline"));
+    EXPECT_THAT(refused(ErrorKind::bad_file, "owner/odd"), HasSubstr("does not name the pipeline's class"));
   }
 }
 
@@ -241,11 +243,11 @@ TEST_F(HubPipeline, RepositoriesOfOtherThingsAreToldApart) {
   stub().write("owner/checkpoint", "v1.safetensors", "a checkpoint");
   stub().write("owner/checkpoint", "deep/v2.safetensors", "another");
   auto message = refused(ErrorKind::not_found, "owner/checkpoint");
-  EXPECT_THAT(message, HasSubstr("no model_index.json in this repository, so it is no diffusers pipeline"));
+  EXPECT_THAT(message, HasSubstr("the repository has no model_index.json, so it is not a diffusers pipeline"));
   EXPECT_THAT(message, HasSubstr("`lora download owner/checkpoint v1.safetensors`"));
   EXPECT_THAT(message, Not(HasSubstr("v2")));
   stub().write("owner/text", "README.md", "words");
-  EXPECT_THAT(refused(ErrorKind::not_found, "owner/text"), HasSubstr("no diffusers pipeline; there are: README.md"));
+  EXPECT_THAT(refused(ErrorKind::not_found, "owner/text"), HasSubstr("not a diffusers pipeline. It has: README.md"));
   message = refused(ErrorKind::not_found, "owner/nowhere");
   EXPECT_THAT(message, StartsWith("owner/nowhere: there is no such file or folder here"));
   EXPECT_THAT(message, HasSubstr("the Hub has no such repository"));
@@ -259,6 +261,13 @@ TEST_F(HubPipeline, MistypedPathsAskNobody) {
   for (auto text : {"models/tiyn/unet", "models/tiny.safetensors", "tiny", "./nowhere/tiny", "models/v1.ckpt"})
     EXPECT_THAT(refused(ErrorKind::not_found, text),
                 HasSubstr("there is no such model folder or checkpoint; a repository on the Hub is \"owner/name\""));
+  TemporaryFolder folder;
+  fs::create_directories(folder / "models/tiny");
+  auto back = fs::current_path();
+  fs::current_path(folder.path());
+  auto message = refused(ErrorKind::not_found, "models/tiyn");
+  fs::current_path(back);
+  EXPECT_THAT(message, HasSubstr("the Hub was not asked, because the folder \"models\" is here"));
   EXPECT_THAT(stub().requests(), IsEmpty());
 }
 

@@ -39,7 +39,7 @@ Denoiser open(const json& row) {
   return UVit2DModel::from_state_dict(config, tensors, {.dtype = at::kFloat});
 }
 
-// A pipeline of a denoiser alone.
+// A pipeline that has only a denoiser.
 struct Pipeline : LoraBaseMixin {
   explicit Pipeline(const json& row) : denoiser(open(row)) {
     auto* model = std::visit([](auto& m) -> Model* { return &m; }, denoiser);
@@ -122,7 +122,7 @@ TEST_P(Masks, ActAtThePlacesOfEveryLayer) {
   expect_close(draw({{.name = "a", .mask = at::ones(size)}}), expected.at(name + ".all"), 1e-5);
   expect_close(draw({{.name = "a", .mask = random}}), expected.at(name + ".random"), 1e-5);
   expect_close(draw({{.name = "a", .mask = left}}), expected.at(name + ".left"), 1e-5);
-  // Two adapters that share the picture between them are one that is everywhere.
+  // Two masks that cover the image together are the same as no mask.
   expect_close(draw({{.name = "a", .mask = left}, {.name = "a", .mask = 1 - left}}), expected.at(name + ".all"), 1e-5);
 }
 

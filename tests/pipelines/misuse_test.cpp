@@ -1,5 +1,5 @@
-// What is asked wrongly is refused by lora::Error, in words that name the argument, and nothing has changed then. What
-// a caller's own functions throw comes out as it is.
+// A wrong argument throws lora::Error with the argument's name, and changes nothing. An exception of the caller's own
+// functions leaves the library unchanged.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
@@ -21,7 +21,7 @@ const Prompts kPrompt = "red apple";
 
 CallOptions options() { return {.num_inference_steps = 4, .seed = {1}}; }
 
-// Fails unless `work` throws lora::Error or nothing. Its message, or "".
+// Returns the message of the lora::Error that `work` throws, or "". Any other exception fails the test.
 template <class Work>
 std::string message_of(Work&& work) {
   try {
@@ -36,7 +36,7 @@ std::string message_of(Work&& work) {
   return "";
 }
 
-// Fails unless `work` throws lora::Error whose message has each of these words.
+// The test fails unless `work` throws lora::Error with each of these words in its message.
 template <class Work>
 void expect_refused(const std::vector<std::string>& words, Work&& work) {
   auto message = message_of(work);
@@ -67,7 +67,7 @@ void save(const DiffusionPipeline& pipe, const StateDict& layers, const SaveLora
   if (kind == "AmusedPipeline") AmusedPipeline::save_lora_weights(folder.path(), {}, layers, o);
 }
 
-// A tensor in ways in which it does not fit.
+// Turns a tensor into one of a wrong shape.
 using Form = std::pair<const char*, Tensor (*)(const Tensor&)>;
 const Form kWrongShapes[] = {
     {"a number", [](const Tensor&) { return at::scalar_tensor(1.0); }},
@@ -85,7 +85,7 @@ const Form kWrongShapes[] = {
     {"nothing in the second dimension", [](const Tensor& t) { return t.slice(1, 0, 0); }},
     {"no rows", [](const Tensor& t) { return t.slice(0, 0, 0); }},
 };
-// What numbers are not, or are not there.
+// Turns a tensor into one of a wrong kind.
 const Form kWrongKinds[] = {
     {"bool", [](const Tensor& t) { return t.to(at::kBool); }},
     {"int32", [](const Tensor& t) { return t.to(at::kInt); }},
@@ -106,7 +106,7 @@ class Misuse : public testing::TestWithParam<std::string> {
     latents_ = draw(options());
     embeds_ = encode(*pipe_);
   }
-  // Whatever was refused, the pipeline is as it was.
+  // After every error the pipeline is as before.
   void TearDown() override {
     EXPECT_EQ(states::difference(*pipe_, before_), "");
     EXPECT_TRUE(at::equal(draw(options()), latents_));
@@ -116,8 +116,7 @@ class Misuse : public testing::TestWithParam<std::string> {
     return pipe_->generate_latents(o.prompt_embeds.defined() ? Prompts() : prompt, o);
   }
 
-  // `edit` makes the call wrong. A pipeline that has no use for the argument, or for another that goes with it, says
-  // that.
+  // `edit` makes the call wrong. A pipeline that does not take the argument, or another that `edit` sets, says so.
   template <class Edit>
   void expect_call_refused(const std::string& argument, const std::string& what, Edit edit,
                            const Prompts& prompt = kPrompt) {
@@ -164,7 +163,7 @@ TEST_P(Misuse, NumbersOutOfRangeAreNamed) {
     });
 }
 
-// As guidance_scale is.
+// NaN and infinities.
 TEST_P(Misuse, WhatIsNoNumberIsNamed) {
   for (double x : {kNan, kInf, -kInf}) {
     auto refused = [&](const char* argument, auto set) { expect_call_refused(argument, std::to_string(x), set); };
@@ -195,7 +194,7 @@ TEST_P(Misuse, WhatIsNoNumberIsNamed) {
   }
 }
 
-// Numbers that no float32 can hold.
+// Numbers that do not fit into float32.
 TEST_P(Misuse, NumbersTooLargeAreRefused) {
   constexpr double kHuge = 1e300;
   auto call = [&](const char* what, auto edit) {
@@ -215,7 +214,7 @@ TEST_P(Misuse, NumbersTooLargeAreRefused) {
   expect_refused({"weight"}, [&] { pipe_->set_adapters({"ink"}, {kHuge}); });
 }
 
-// Sizes whose tensors no machine can hold.
+// Sizes whose tensors are too large for any machine.
 TEST_P(Misuse, SizesBeyondAllMemoryAreRefused) {
   for (int size : {1 << 30, kMost / 64 * 64}) {
     auto o = options();
@@ -229,7 +228,7 @@ TEST_P(Misuse, SizesBeyondAllMemoryAreRefused) {
     });
 }
 
-// The smallest pictures are drawn, or refused.
+// The pipeline draws the smallest images or refuses them.
 TEST_P(Misuse, SmallSizesAreDrawnOrRefused) {
   for (int size : {2, 4, 8}) {
     SCOPED_TRACE(size);
@@ -288,7 +287,7 @@ TEST_P(Misuse, EmbeddingsThatDoNotGoTogetherAreNamed) {
     o.negative_prompt_embeds = embeds_.prompt_embeds.slice(1, 0, 5);
     o.negative_pooled_prompt_embeds = embeds_.pooled;
   });
-  // Without a prompt the embeddings say how many pictures there are.
+  // The call needs a prompt or embeddings.
   expect_refused({"prompt"}, [&] { pipe_->generate_latents({}, options()); });
   if (!has_pooled(*pipe_)) return;
   expect_call_refused("pooled_prompt_embeds", "3 for 2", [&](auto& o) {
@@ -300,7 +299,7 @@ TEST_P(Misuse, EmbeddingsThatDoNotGoTogetherAreNamed) {
                       [&](auto& o) { o.negative_prompt_embeds = embeds_.prompt_embeds; });
 }
 
-// Numbers of any floating dtype are numbers; what comes of them is in the model's.
+// Embeddings may have any floating dtype. The model's dtype is that of the results.
 TEST_P(Misuse, EmbeddingsOfOtherFloatsAreTaken) {
   auto o = options();
   o.prompt_embeds = embeds_.prompt_embeds.to(at::kDouble);
@@ -308,7 +307,7 @@ TEST_P(Misuse, EmbeddingsOfOtherFloatsAreTaken) {
   EXPECT_TRUE(at::equal(draw(o), latents_));
 }
 
-// Whatever the numbers are: a model that gives no numbers for them is no exception of libtorch's.
+// NaN in embeddings throws lora::Error or nothing.
 TEST_P(Misuse, EmbeddingsThatAreNoNumbersThrowNothingElse) {
   auto o = options();
   o.prompt_embeds = embeds_.prompt_embeds * kNan;
@@ -319,7 +318,7 @@ TEST_P(Misuse, EmbeddingsThatAreNoNumbersThrowNothingElse) {
 TEST_P(Misuse, TextsThatDoNotGoTogetherAreNamed) {
   const Prompts three{"a", "b", "c"}, two{"a", "b"};
   expect_call_refused(
-      "negative prompt", "2 for 3", [&](auto& o) { o.negative_prompt = two; }, three);
+      "negative_prompt", "2 for 3", [&](auto& o) { o.negative_prompt = two; }, three);
   expect_call_refused(
       "prompt_2", "2 for 3", [&](auto& o) { o.prompt_2 = two; }, three);
   expect_call_refused(
@@ -414,7 +413,7 @@ TEST_P(Misuse, MasksThatAreNoneAreNamedWithTheirAdapter) {
   refused("sparse", at::ones({5, 5}).to_sparse());
 }
 
-// True is 1 and false is 0, whatever the numbers are written in.
+// A mask may have any dtype. True is 1 and false is 0.
 TEST_P(Misuse, MasksOfAnyNumbersAreMasks) {
   auto mask = at::zeros({32, 32});
   mask.slice(1, 0, 16).fill_(1);
@@ -467,7 +466,7 @@ TEST_P(Misuse, WhatTheCallersFunctionsThrowComesOutAsItIs) {
   error_of(ErrorKind::cancelled, [&] { draw(o); });
 }
 
-// A callback may replace the latents by others of their kind.
+// A callback may replace the latents by others of the same shape and dtype.
 TEST_P(Misuse, LatentsThatACallbackSpoilsAreNamed) {
   auto spoiled = [&](const char* what, auto spoil, bool may_do = false) {
     SCOPED_TRACE(what);
@@ -487,7 +486,7 @@ TEST_P(Misuse, LatentsThatACallbackSpoilsAreNamed) {
   spoiled(
       "with gradients", [](const Tensor& t) { return t.is_floating_point() ? t.clone().requires_grad_(true) : t; },
       true);
-  // In the last step too, where no model looks at them any more.
+  // Also in the last step, where no model reads the latents afterwards.
   auto o = options();
   o.callback_on_step_end = [](const StepEnd& end) {
     if (end.step == end.num_steps - 1) end.latents = Tensor();
@@ -504,7 +503,7 @@ TEST_P(Misuse, WithoutASchedulerNothingIsDrawnOrSaved) {
   pipe_->scheduler = own;
 }
 
-// A scheduler for what the pipeline does not draw.
+// A scheduler of another kind: for tokens, or for latents.
 TEST_P(Misuse, SchedulersOfOtherPipelinesThrowNothingElse) {
   auto own = pipe_->scheduler;
   for (const char* other : {"DDIMScheduler", "FlowMatchEulerDiscreteScheduler", "AmusedScheduler"}) {
@@ -558,7 +557,7 @@ TEST_P(Misuse, LatentsThatCannotBeDecodedAreRefused) {
   expect_refused({}, [&] { to_images(Tensor()); });
 }
 
-// A layer's tensors in every way in which they may be wrong.
+// Tensors of a layer, wrong in each possible way.
 TEST_P(Misuse, TensorsThatCannotBeLoadedAreNamed) {
   std::string path;
   for (const auto& [key, tensor] : states::factors(*pipe_))
@@ -587,12 +586,12 @@ TEST_P(Misuse, TensorsThatCannotBeLoadedAreNamed) {
   }
 }
 
-// An adapter is the pipeline's, and so is the model that it goes into.
+// An adapter and its model must belong to this pipeline.
 TEST_P(Misuse, ModelsOfOtherPipelinesAreRefused) {
   auto other = tiny::open(GetParam());
   auto file = states::factors(*other, 2);
-  LoadIntoTextEncoderOptions into;
-  into.adapter_name = "stray";
+  LoadIntoOptions into{.adapter_name = "stray"};
+  LoadIntoTextEncoderOptions into_text{.adapter_name = "stray"};
   auto refused = [&](auto work) { error_of(ErrorKind::usage, work); };
   auto try_all = [&](auto& own, auto& others) {
     if constexpr (requires { own.unet; })
@@ -602,9 +601,9 @@ TEST_P(Misuse, ModelsOfOtherPipelinesAreRefused) {
     else
       refused([&] { own.load_lora_into_transformer(file, {}, others.transformer, into); });
     if constexpr (requires { *others.text_encoder; })
-      refused([&] { own.load_lora_into_text_encoder(file, {}, *others.text_encoder, into); });
+      refused([&] { own.load_lora_into_text_encoder(file, {}, *others.text_encoder, into_text); });
     else
-      refused([&] { own.load_lora_into_text_encoder(file, {}, others.text_encoder, into); });
+      refused([&] { own.load_lora_into_text_encoder(file, {}, others.text_encoder, into_text); });
   };
   auto as = [&]<class Pipeline>(Pipeline* own) {
     if (own) try_all(*own, dynamic_cast<Pipeline&>(*other));
@@ -656,7 +655,7 @@ TEST_P(Misuse, LayersThatCannotBeSavedAreNamed) {
 TEST_P(Misuse, AdaptersGoToDevicesThatAreThere) {
   if (!at::hasCUDA()) expect_refused({"cuda"}, [&] { pipe_->set_lora_device({"ink"}, at::kCUDA); });
   expect_refused({"inc"}, [&] { pipe_->set_lora_device({"inc"}, at::kCPU); });
-  // Those whose tensors are gone cannot be fused or come back, and are deleted like others.
+  // An adapter on the meta device has lost its numbers: it cannot be fused or moved back, only deleted.
   pipe_->load_lora_weights(states::factors(*pipe_, 2), {.adapter_name = "gone"});
   pipe_->set_lora_device({"gone"}, at::kMeta);
   expect_refused({"gone"}, [&] { draw(options()); });
@@ -666,7 +665,7 @@ TEST_P(Misuse, AdaptersGoToDevicesThatAreThere) {
   message_of([&] { save(*pipe_, pipe_->get_lora_layers(pipe_->models().front().name, "gone")); });
   pipe_->delete_adapters({"gone"});
   pipe_->set_adapters({"ink"});
-  // What is fused leaves the weights wherever its tensors are.
+  // A fused adapter can be unfused, wherever its tensors are.
   auto file = pipe_->get_lora_layers(pipe_->models().front().name, "ink");
   pipe_->load_lora_weights(states::factors(*pipe_, 2), {.adapter_name = "gone"});
   pipe_->fuse_lora();
@@ -691,7 +690,7 @@ TEST_P(Misuse, ModelsAreOpenedInFloatsOnRealDevices) {
     expect_refused({"cuda"}, [&] { DiffusionPipeline::from_pretrained(folder, {.device = at::kCUDA}); });
 }
 
-// Nesting deeper than any stack.
+// JSON that is nested deeper than any stack.
 TEST(MisuseOfScales, WeightsNestedTooDeeplyAreRefused) {
   std::string lists(100000, '['), dicts;
   for (int i = 0; i < 100000; ++i) dicts += "{\"a\":";

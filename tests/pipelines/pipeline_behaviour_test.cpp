@@ -1,4 +1,4 @@
-// What every pipeline does with adapters, on every component that can hold them. A new pipeline is a row in
+// What every pipeline does with adapters, on every component that can hold them. To test a new pipeline, add a row to
 // tests/data/pipelines/tiny.json.
 #include <c10/core/GradMode.h>
 
@@ -23,7 +23,7 @@ StateDict of_component(const StateDict& tensors, const std::string& component) {
   return own;
 }
 
-// A short call. Models for inpainting start from a picture.
+// A short call. Models for inpainting start from an image.
 CallOptions options(const DiffusionPipeline& pipe) {
   CallOptions o{.num_inference_steps = 2, .seed = {1}};
   auto config = nlohmann::json::parse(pipe.models().front().model->config());
@@ -46,7 +46,7 @@ Model& text_encoder(DiffusionPipeline& pipe, const std::string& component) {
 
 bool is_token(const Tensor& t) { return t.scalar_type() == at::kLong; }
 
-// Close for latents. Tokens are chosen by chance from logits, and one that tips changes those after it.
+// Compares latents with a tolerance. Tokens are drawn from logits, so one other token changes all later ones.
 void expect_near(const Tensor& got, const Tensor& wanted) {
   if (is_token(wanted))
     EXPECT_LT((got != wanted).to(at::kFloat).mean().item<double>(), 0.3);
@@ -79,7 +79,9 @@ void save(const DiffusionPipeline& pipe, const std::string& name, const std::fil
   if (kind == "StableDiffusionPipeline") StableDiffusionPipeline::save_lora_weights(folder, unet, text);
   if (kind == "StableDiffusionXLPipeline") StableDiffusionXLPipeline::save_lora_weights(folder, unet, text, text_2);
   if (kind == "StableDiffusion3Pipeline")
-    StableDiffusion3Pipeline::save_lora_weights(folder, transformer, text, text_2, {}, text_3);
+    StableDiffusion3Pipeline::save_lora_weights(
+        folder,
+        {{"transformer", transformer}, {"text_encoder", text}, {"text_encoder_2", text_2}, {"text_encoder_3", text_3}});
   if (kind == "AmusedPipeline") AmusedPipeline::save_lora_weights(folder, text, transformer);
 }
 
@@ -139,7 +141,7 @@ TEST_P(PipelineBehaviour, WeightsByComponentBlockAndLayer) {
   pipe->load_lora_weights(tensors, {.adapter_name = "one"});
   auto denoiser = pipe->models().front().name;
   bool unet = denoiser == "unet";
-  // The same in the file's numbers: half in the first block, nothing in the text encoders.
+  // The same through the file's numbers: half of them in the first block, zero in the text encoders.
   LoraScale::Dict scale{{denoiser, unet ? LoraScale{{"down", 0.5}} : LoraScale{{"layer_0", 0.5}}}};
   for (const auto& c : pipe->models())
     if (c.name != denoiser) scale.emplace_back(c.name, 0.0);
@@ -171,7 +173,7 @@ TEST_P(PipelineBehaviour, SavedAdaptersComeBack) {
   EXPECT_EQ(report.components.size(), pipe->models().size());
   EXPECT_EQ(pipe->get_list_adapters(), list);
   EXPECT_TRUE(at::equal(draw(*pipe), wanted));
-  // A fresh file in its place, while it is fused.
+  // Hotswaps another file while the adapter is fused.
   auto base = weights(*pipe);
   pipe->load_lora_weights(two(*pipe), {.adapter_name = "b"});
   auto second = draw(*pipe);
@@ -183,7 +185,7 @@ TEST_P(PipelineBehaviour, SavedAdaptersComeBack) {
   EXPECT_TRUE(at::equal(draw(*pipe), second));
 }
 
-// The mixins' calls for one component, each its part of one adapter.
+// The mixins' calls for one component each load one component of the adapter.
 TEST_P(PipelineBehaviour, OneComponentAtATimeWithAlphas) {
   auto pipe = tiny::open(GetParam());
   auto tensors = one(*pipe);
@@ -209,7 +211,7 @@ TEST_P(PipelineBehaviour, OneComponentAtATimeWithAlphas) {
   if (auto* amused = dynamic_cast<AmusedPipeline*>(pipe.get()))
     amused->load_lora_into_transformer(tensors, alphas_of("transformer"), amused->transformer, into);
   if (auto* sd3 = dynamic_cast<StableDiffusion3Pipeline*>(pipe.get())) {
-    sd3->load_lora_into_transformer(tensors, sd3->transformer, into);  // diffusers' takes no alphas
+    sd3->load_lora_into_transformer(tensors, sd3->transformer, into);  // diffusers' does not take alphas
     sd3->set_adapters({"parts"}, {0.5});
   }
   for (const auto& [component, model] : pipe->models()) {
@@ -258,7 +260,7 @@ TEST_P(PipelineBehaviour, AdaptersOfACallAndOfItsImages) {
   expect_near(draw(*pipe, o), active);
   o.adapters->front().mask = at::zeros({32, 32});
   expect_near(draw(*pipe, o), base);
-  if (is_token(base)) return;  // one generator for the whole batch: an image alone draws other numbers
+  if (is_token(base)) return;  // one generator draws for the whole batch, so a single image gets other numbers
 
   o.adapters.reset();
   o.num_images_per_prompt = 3;
@@ -299,7 +301,7 @@ TEST_P(PipelineBehaviour, TheFolderThatItSavesIsItself) {
 }
 
 // aMUSEd's depthwise convolutions.
-// Factors that walk over all groups' inputs alike are no convolution in groups: their product is added to the weight.
+// Their factors are not grouped convolutions, so the product is added to the weight.
 TEST(AmusedBehaviour, ConvolutionsInGroupsTakeTheProductOfFactors) {
   auto pipe = tiny::open("amused-256");
   for (const auto& site : parts_of(*pipe->models().front().model).sites) {
@@ -317,7 +319,7 @@ TEST(AmusedBehaviour, ConvolutionsInGroupsTakeTheProductOfFactors) {
   ADD_FAILURE() << "the model has no such layer";
 }
 
-// Any sequence of calls, undone, leaves the file's bits.
+// Undoing any sequence of calls restores the file's bits.
 TEST_P(PipelineBehaviour, RandomSequencesAreUndoneExactly) {
   for (auto dtype : {at::kFloat, at::kBFloat16}) {
     auto pipe = tiny::open(GetParam(), dtype);

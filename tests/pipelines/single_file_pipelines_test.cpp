@@ -44,7 +44,7 @@ TEST(SingleFilePipelines, AreThoseThatTheFileIsFor) {
     EXPECT_EQ(names(*pipe), row.models);
     EXPECT_EQ(stored_dtype(folder / (std::string(row.kind) + ".safetensors")), at::kFloat);
 
-    // The folder of it holds the same weights.
+    // A saved folder has the same weights.
     pipe->save_pretrained(folder / row.kind);
     auto again = DiffusionPipeline::from_pretrained(folder / row.kind, {.dtype = at::kFloat});
     EXPECT_STREQ(again->class_name(), row.class_name);
@@ -66,12 +66,12 @@ TEST(SingleFilePipelines, WhatIsMissingIsNamed) {
   TemporaryFolder folder;
   auto open = [](const std::filesystem::path& file) { DiffusionPipeline::from_pretrained(file); };
   auto no_tokenizer = error_of(ErrorKind::not_found, [&] { open(checkpoint("sd3", folder)); });
-  EXPECT_NE(no_tokenizer.find("put the folder tokenizer_3"), std::string::npos) << no_tokenizer;
+  EXPECT_NE(no_tokenizer.find("Put the folder tokenizer_3"), std::string::npos) << no_tokenizer;
   auto no_text = error_of(ErrorKind::bad_file, [&] { open(checkpoint("sd35", folder)); });
   EXPECT_NE(no_text.find("the checkpoint has no text_encoder"), std::string::npos) << no_text;
   auto other =
       error_of(ErrorKind::unsupported, [&] { StableDiffusionPipeline::from_pretrained(checkpoint("sdxl", folder)); });
-  EXPECT_NE(other.find("StableDiffusionPipeline is what was asked for"), std::string::npos) << other;
+  EXPECT_NE(other.find("the caller opens it as StableDiffusionPipeline"), std::string::npos) << other;
 }
 
 }  // namespace lora

@@ -1,5 +1,5 @@
-// A pipeline is one thing: a call sees one state of it, a writer gets its turn, and neither the way in which it is
-// moved nor the thread's mode of gradients matters.
+// A call sees one state of a pipeline, and a writer gets its turn. Moving a pipeline and the thread's gradient modes
+// change nothing.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
@@ -26,7 +26,7 @@ using Names = std::vector<std::string>;
 
 CallOptions steps(int count) { return {.num_inference_steps = count, .seed = {0}}; }
 
-// Of the smallest size that has a place at every level of the models.
+// The smallest size that every level of the models can hold.
 CallOptions one_step() {
   auto o = steps(1);
   o.height = o.width = 32;
@@ -41,7 +41,7 @@ std::unique_ptr<DiffusionPipeline> embedded() {
   return DiffusionPipeline::from_pretrained(embedded_models() / "tiny", {.dtype = at::kFloat});
 }
 
-// Sums in parts would depend on how many cores are free.
+// With more threads, the order of sums depends on how many cores are free.
 class Snapshot : public testing::Test {
  protected:
   void SetUp() override { at::set_num_threads(1); }
@@ -62,7 +62,7 @@ class Together {
   std::atomic<int> missing_;
 };
 
-// Sets a flag at the end of its scope, whatever ends it.
+// Sets a flag at the end of its scope, also after an exception.
 struct AtEnd {
   std::atomic<bool>& flag;
   ~AtEnd() { flag = true; }
@@ -74,13 +74,13 @@ struct AtEnd {
 
 namespace {
 
-// How many of a number of calls gave the picture of the one state, of the other, and of neither.
+// How many calls gave the image of one state, of the other state, and of neither.
 struct Seen {
   int off = 0, on = 0, torn = 0;
 };
 
-// Draws while another thread changes the pipeline over and over: change(0), change(1), … At least `draws` times, and on
-// until both states came: the two threads may fall into step, which the pauses of changing length end.
+// Draws while another thread changes the pipeline: change(0), change(1), … Draws at least `draws` times, and until both
+// states came. The threads may fall into step, so they pause for times of different length.
 template <class Change>
 Seen draw_while(const DiffusionPipeline& pipe, int draws, const Tensor& off, const Tensor& on, Change change) {
   std::atomic<bool> stop = false;
@@ -114,7 +114,7 @@ void expect_whole(const Seen& seen) {
   EXPECT_GT(seen.on, 0);
 }
 
-// The pictures without the adapter and with it.
+// The images without and with the adapter.
 struct Pictures {
   Tensor off, on;
 };
@@ -150,8 +150,7 @@ void load_while_drawing(DiffusionPipeline& pipe, int draws) {
   }));
 }
 
-// What is fused is in the weights, so that these wait for each other; the pictures are those of two states all the
-// same.
+// Fusing writes weights, so fusing and drawing wait for each other. There are only the images of two states here too.
 void fuse_while_drawing(DiffusionPipeline& pipe, int draws) {
   auto on = load(pipe, states::factors(pipe)).on;
   pipe.fuse_lora();
@@ -160,7 +159,7 @@ void fuse_while_drawing(DiffusionPipeline& pipe, int draws) {
   expect_whole(draw_while(pipe, draws, on, fused, [&](int k) { k % 2 ? pipe.unfuse_lora() : pipe.fuse_lora(); }));
 }
 
-// Another file in the adapter's place.
+// Hotswaps the adapter between two files.
 void hotswap_while_drawing(DiffusionPipeline& pipe, int draws) {
   auto one = states::factors(pipe), two = states::factors(pipe, 2);
   auto first = load(pipe, one).on;
@@ -183,7 +182,7 @@ class SnapshotOf : public testing::TestWithParam<std::string> {
   void SetUp() override { at::set_num_threads(1); }
 };
 
-// With two text encoders.
+// Pipelines with several text encoders.
 TEST_P(SnapshotOf, EveryPipelineACallSeesOneState) {
   set_while_drawing(*tiny::open(GetParam()), 150);
   switch_while_drawing(*tiny::open(GetParam()), 100);
@@ -193,7 +192,7 @@ TEST_P(SnapshotOf, EveryPipelineACallSeesOneState) {
 
 INSTANTIATE_TEST_SUITE_P(Pipelines, SnapshotOf, testing::Values("sdxl", "sd3"), tiny::test_name);
 
-// The text encoders' calls outside of a run are calls too.
+// encode_prompt() uses one state for all text encoders.
 TEST_F(Snapshot, APromptIsEncodedInOneState) {
   auto pipe = StableDiffusion3Pipeline::from_pretrained(tiny::folder("sd3"), {.dtype = at::kFloat});
   pipe.load_lora_weights(states::factors(pipe), {.adapter_name = "a"});
@@ -219,14 +218,27 @@ TEST_F(Snapshot, APromptIsEncodedInOneState) {
   EXPECT_EQ(torn, 0);
 }
 
-// Two threads that set different mixes leave one of the two, never a part of each.
+namespace {
+
+// Two adapters, and what the pipeline draws with each of them.
+struct TwoAdapters {
+  StateDict one, two;
+  Tensor first, second;
+
+  explicit TwoAdapters(DiffusionPipeline& pipe) : one(states::factors(pipe)), two(states::factors(pipe, 2)) {
+    pipe.load_lora_weights(one, {.adapter_name = "one"});
+    first = draw(pipe);
+    pipe.load_lora_weights(two, {.adapter_name = "two"});
+    second = draw(pipe);
+  }
+};
+
+}  // namespace
+
+// Two threads that set different mixes leave one of the two, never some of each.
 TEST_F(Snapshot, TwoWritersLeaveTheStateOfOne) {
   auto pipe = tiny::open("sdxl");
-  auto one = states::factors(*pipe), two = states::factors(*pipe, 2);
-  pipe->load_lora_weights(one, {.adapter_name = "one"});
-  auto first = draw(*pipe);
-  pipe->load_lora_weights(two, {.adapter_name = "two"});
-  auto second = draw(*pipe);
+  const TwoAdapters adapters(*pipe);
   int torn = 0;
   for (int i = 0; i < 300; ++i) {
     Together together(2);
@@ -241,20 +253,15 @@ TEST_F(Snapshot, TwoWritersLeaveTheStateOfOne) {
     b.get();
     auto active = pipe->get_active_adapters();
     EXPECT_EQ(active.size(), 1u);
-    if (!at::equal(draw(*pipe), active.front() == "one" ? first : second)) ++torn;
+    if (!at::equal(draw(*pipe), active.front() == "one" ? adapters.first : adapters.second)) ++torn;
   }
   EXPECT_EQ(torn, 0);
 }
 
-// One name is one adapter, however many threads load it.
+// Only one of several threads can load an adapter under one name.
 TEST_F(Snapshot, OfTwoLoadsOfOneNameOneIsRefused) {
   auto pipe = tiny::open("sdxl");
-  auto one = states::factors(*pipe), two = states::factors(*pipe, 2);
-  pipe->load_lora_weights(one, {.adapter_name = "a"});
-  auto first = draw(*pipe);
-  pipe->unload_lora_weights();
-  pipe->load_lora_weights(two, {.adapter_name = "a"});
-  auto second = draw(*pipe);
+  const TwoAdapters adapters(*pipe);
   for (int i = 0; i < 100; ++i) {
     pipe->unload_lora_weights();
     Together together(2);
@@ -270,14 +277,14 @@ TEST_F(Snapshot, OfTwoLoadsOfOneNameOneIsRefused) {
         }
       });
     };
-    auto a = load(one), b = load(two);
+    auto a = load(adapters.one), b = load(adapters.two);
     a.get();
     b.get();
     EXPECT_EQ(loaded, 1);
     EXPECT_EQ(refused, 1);
     EXPECT_EQ(other, 0);
     auto latents = draw(*pipe);
-    EXPECT_TRUE(at::equal(latents, first) || at::equal(latents, second));
+    EXPECT_TRUE(at::equal(latents, adapters.first) || at::equal(latents, adapters.second));
   }
 }
 
@@ -285,9 +292,9 @@ TEST_F(Snapshot, OfTwoLoadsOfOneNameOneIsRefused) {
 
 namespace {
 
-constexpr auto kDeadline = 60s;  // ends a hang; nothing is measured by it
+constexpr auto kDeadline = 60s;  // ends a hang; no test measures with it
 
-// Three threads that draw over and over, three steps each time.
+// Three threads draw again and again, three steps each time.
 class Callers {
  public:
   explicit Callers(const DiffusionPipeline& pipe) {
@@ -299,11 +306,11 @@ class Callers {
           ++ended_;
         }
       }));
-      std::this_thread::sleep_for(70ms);  // so that there is always one under way
+      std::this_thread::sleep_for(70ms);  // so that one call is always running
     }
     std::this_thread::sleep_for(390ms);
   }
-  ~Callers() { stop_ = true; }  // and the threads end with threads_
+  ~Callers() { stop_ = true; }  // the destructor of threads_ waits for the threads
   void stop() { stop_ = true; }
   int ended() const { return ended_; }
 
@@ -313,7 +320,7 @@ class Callers {
   std::vector<std::future<void>> threads_;
 };
 
-// How many calls end between the request to write and its end.
+// How many calls end between the request to write and the end of writing.
 template <class Write>
 int calls_during(Callers& callers, Write write) {
   auto ended = std::async(std::launch::async, [&] {
@@ -330,8 +337,8 @@ int calls_during(Callers& callers, Write write) {
   return ended.get();
 }
 
-// Those that are under way end first. One more of each thread may have ended before a call that reads a file first asks
-// for the weights.
+// The calls that have begun end first. A writer that reads a file asks for the weights later, so that each thread may
+// end one more call.
 constexpr int kUnderWay = 3, kWhileReading = 6;
 
 }  // namespace
@@ -355,7 +362,7 @@ TEST_F(Turns, AWriterWaitsForTheCallsUnderWayAlone) {
   EXPECT_EQ(states::changed_weight(*pipe, base), "");
 }
 
-// What writes no weight waits for nobody: one call is under way, and does not end before all of these are done.
+// Calls that do not write weights never wait: they all end while one pipeline call is running.
 TEST_F(Turns, WhatWritesNoWeightDoesNotWait) {
   auto pipe = tiny::open("sd");
   auto one = states::factors(*pipe), two = states::factors(*pipe, 2);
@@ -415,7 +422,7 @@ TEST_F(Turns, CallersGetThroughWhileAnotherThreadWritesAllTheTime) {
   EXPECT_EQ(caller.get(), 0);
 }
 
-// Two writers and a caller, and none of them waits for ever.
+// Two writers and a caller do not deadlock.
 TEST_F(Turns, WritersTakeTurnsWithEachOther) {
   auto pipe = tiny::open("sd");
   pipe->load_lora_weights(states::factors(*pipe), {.adapter_name = "a"});
@@ -445,8 +452,8 @@ TEST_F(Turns, WritersTakeTurnsWithEachOther) {
   EXPECT_TRUE(pipe->fused_loras().empty());
 }
 
-// What a callback calls belongs to its call: it sees the same adapters, and does not wait for a writer who waits for
-// that call to end.
+// A call from inside a callback sees the adapters of the outer call. It does not wait for a writer that waits for the
+// outer call.
 TEST_F(Turns, ACallInsideACallIsAPartOfIt) {
   auto pipe = tiny::open("sd");
   pipe->load_lora_weights(states::factors(*pipe), {.adapter_name = "a"});
@@ -474,13 +481,13 @@ TEST_F(Turns, ACallInsideACallIsAPartOfIt) {
   });
   if (call.wait_for(kDeadline) != std::future_status::ready) {
     std::fputs("a call inside a call waits for ever\n", stderr);
-    std::_Exit(1);  // nothing ends these threads
+    std::_Exit(1);  // these threads are deadlocked
   }
   call.get();
   EXPECT_EQ(pipe->fused_loras(), Names{"a"});
 }
 
-// A step's callback is inside the run that a writer of weights would wait for.
+// A step's callback cannot write weights: the writer would wait for the callback's own run.
 TEST_F(Turns, WeightsAreNotWrittenFromInsideARun) {
   auto pipe = tiny::open("sd");
   pipe->load_lora_weights(states::factors(*pipe), {.adapter_name = "a"});
@@ -521,7 +528,7 @@ static_assert(is_moved_alone<VQModel>);
 
 namespace {
 
-// Fused, active and merely loaded adapters, and pictures, go along.
+// A moved pipeline keeps its fused, active and loaded adapters, and its images.
 template <class Pipeline>
 void move_with_adapters(const std::string& name) {
   SCOPED_TRACE(name);
@@ -544,7 +551,7 @@ void move_with_adapters(const std::string& name) {
   EXPECT_TRUE(at::equal(draw(moved), latents));
   EXPECT_EQ(moved.decode_latents(latents).front().pixels, pixels);
 
-  // It goes on from there: a second move, and then back to the base.
+  // It can be moved again, and restored to the base model.
   auto again = std::make_unique<Pipeline>(std::move(moved));
   again->set_adapters({"c"});
   again->set_adapters({"a", "b"}, {0.7, 0.4});
@@ -563,7 +570,7 @@ void use_what_was_moved_from(const std::string& name) {
   auto moved = std::move(pipe);
   auto refused = [](auto work) { error_of(ErrorKind::usage, work); };
   TemporaryFolder folder;
-  // NOLINTBEGIN(bugprone-use-after-move): it is what is asked.
+  // NOLINTBEGIN(bugprone-use-after-move): the test is about it.
   refused([&] { draw(pipe); });
   refused([&] { pipe("rocket", steps(1)); });
   refused([&] { pipe.decode_latents(latents); });
@@ -640,7 +647,7 @@ TEST_F(Moved, AModelThatWasMovedFromSaysSo) {
   move(VQModel::random(config("amused-256", "vqvae"), 0), [&](auto& m) { m.decode(at::zeros({1, 4, 4}, at::kLong)); });
 }
 
-// Pipelines are made of models that are no other pipeline's, and of a scheduler.
+// A pipeline needs models that belong to no other pipeline, and a scheduler.
 TEST_F(Moved, AModelIsOfOnePipelineAlone) {
   auto folder = tiny::folder("sd");
   ModelOptions options{.dtype = at::kFloat};
@@ -657,7 +664,7 @@ TEST_F(Moved, AModelIsOfOnePipelineAlone) {
   EXPECT_TRUE(at::equal(draw(made), draw(pipe)));
   error_of(ErrorKind::usage, [&] { make(fresh(), nullptr); });
   error_of(ErrorKind::conflict, [&] { make(std::move(pipe.unet), made.scheduler); });
-  // One file, but not one model: what is fused into the one does not show in the other.
+  // Two models of one file are separate: fusing into one does not change the other.
   auto base = states::weights(made);
   auto again = make(fresh(), made.scheduler);
   again.load_lora_weights(states::factors(again), {.adapter_name = "a"});
@@ -665,7 +672,7 @@ TEST_F(Moved, AModelIsOfOnePipelineAlone) {
   EXPECT_EQ(states::changed_weight(made, base), "");
 }
 
-// A model that is moved out of a pipeline leaves a pipeline that says so, and is whole itself.
+// After a model is moved out of a pipeline, the model works and the pipeline throws.
 TEST_F(Moved, AModelOutOfAPipelineIsWhole) {
   auto pipe = StableDiffusionPipeline::from_pretrained(tiny::folder("sd"), {.dtype = at::kFloat});
   auto in = at::ones({1, 4, 16, 16}), states = at::ones({1, 4, 16});
@@ -679,7 +686,7 @@ TEST_F(Moved, AModelOutOfAPipelineIsWhole) {
 
 namespace {
 
-// In which a thread may be.
+// libtorch's modes of a thread.
 enum class Mode { plain, no_grad, grad, inference, autocast };
 constexpr Mode kModes[] = {Mode::plain, Mode::no_grad, Mode::grad, Mode::inference, Mode::autocast};
 const char* const kModeNames[] = {"the mode that a thread begins in", "no_grad", "grad", "inference mode", "autocast"};
@@ -713,7 +720,7 @@ auto in(Mode mode, Work work) {
   return work();
 }
 
-// Gradients of what an adapter has, after one call of the denoiser.
+// The gradients of an adapter's tensors after one call of the denoiser.
 std::vector<Tensor> train(StableDiffusionPipeline& pipe, const std::string& name) {
   at::AutoGradMode grad(true);
   auto dtype = pipe.unet.dtype();
@@ -736,12 +743,12 @@ CreateAdapterOptions trained(bool dora) {
           .use_dora = dora};
 }
 
-// Every call that changes or uses a pipeline, each in the next mode of `modes`; the results as copies that belong to no
+// Makes every call that changes or uses a pipeline, each in the next mode of `modes`. The results are copies without a
 // mode.
 std::vector<Tensor> all_calls(const std::vector<Mode>& modes, const PipelineOptions& options) {
   std::vector<Tensor> results;
   size_t next = 0;
-  // What a failure is about: this call, and the one before.
+  // Names this call and the one before in a failure.
   std::string before, now;
   auto does = [&](const char* what, auto work) {
     auto mode = modes[next++ % modes.size()];
@@ -819,7 +826,7 @@ void expect_same(const std::vector<Tensor>& got, const std::vector<Tensor>& want
 
 }  // namespace
 
-// The weights in the file's dtype, which alias it, and converted.
+// Weights that alias the file, and converted ones.
 TEST_F(Modes, EveryCallDoesTheSameInEveryMode) {
   for (auto dtype : {at::kFloat, at::kBFloat16}) {
     PipelineOptions options{.dtype = dtype};
@@ -829,7 +836,7 @@ TEST_F(Modes, EveryCallDoesTheSameInEveryMode) {
                                       {Mode::grad},
                                       {Mode::inference},
                                       {Mode::autocast},
-                                      {Mode::inference, Mode::plain},  // from one call to the next
+                                      {Mode::inference, Mode::plain},  // changes from call to call
                                       {Mode::plain, Mode::inference},
                                       {Mode::inference, Mode::grad, Mode::no_grad}};
     for (const auto& modes : each) {
@@ -845,7 +852,7 @@ TEST_F(Modes, EveryCallDoesTheSameInEveryMode) {
   }
 }
 
-// Opened, fused and taken out again, each in any mode.
+// Opening, fusing and unfusing, each in any mode.
 TEST_F(Modes, WhatIsFusedInOneModeLeavesInAnother) {
   for (auto dtype : {at::kFloat, at::kBFloat16}) {
     auto adapter = states::factors(*tiny::open("sd"));
@@ -872,7 +879,7 @@ TEST_F(Modes, WhatIsFusedInOneModeLeavesInAnother) {
   }
 }
 
-// Models by themselves, from tensors that belong to inference mode too.
+// Models without a pipeline, also from inference tensors.
 TEST_F(Modes, ModelsOfInferenceModeAreUsedOutsideOfIt) {
   auto config = tiny::table()["pipelines"]["sd"]["components"]["unet"].dump();
   auto run = [](const UNet2DConditionModel& unet) {
@@ -889,7 +896,7 @@ TEST_F(Modes, ModelsOfInferenceModeAreUsedOutsideOfIt) {
   EXPECT_TRUE(at::equal(run(copied), wanted));
 }
 
-// An adapter of tensors that were made in inference mode, as whoever converts files in it has them.
+// An adapter of inference tensors, such as a program has that converts files in inference mode.
 TEST_F(Modes, AdaptersOfInferenceModeAreLoadedOutsideOfIt) {
   auto pipe = tiny::open("sd");
   auto base = states::weights(*pipe);
@@ -906,7 +913,7 @@ TEST_F(Modes, AdaptersOfInferenceModeAreLoadedOutsideOfIt) {
   EXPECT_EQ(states::changed_weight(*pipe, base), "");
 }
 
-// The mode of the caller's thread is as it was.
+// A call leaves the mode of the caller's thread unchanged.
 TEST_F(Modes, ACallLeavesTheThreadsModeAlone) {
   auto pipe = tiny::open("sd");
   auto adapter = states::factors(*pipe);

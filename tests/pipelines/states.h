@@ -1,5 +1,5 @@
 #pragma once
-// What a pipeline is, as its public calls tell it: to be compared before and after.
+// The state of a pipeline, from its public calls, to compare it before and after a call.
 #include <ATen/ATen.h>
 
 #include "lora/pipelines.h"
@@ -34,7 +34,7 @@ inline Weights weights(const DiffusionPipeline& pipe) {
   return all;
 }
 
-// The name of the first weight that is another than it was, or "".
+// The name of the first weight that has changed, or "".
 inline std::string changed_weight(const DiffusionPipeline& pipe, const Weights& before) {
   size_t i = 0;
   for (const auto& [component, model] : pipe.models())
@@ -46,7 +46,7 @@ inline std::string changed_weight(const DiffusionPipeline& pipe, const Weights& 
   return i == before.size() ? "" : "a weight less";
 }
 
-// All that a call may change.
+// Everything that a call may change.
 struct State {
   Weights weights;
   std::vector<std::string> active, fused;
@@ -65,7 +65,7 @@ inline State state(const DiffusionPipeline& pipe) {
   return {weights(pipe), pipe.get_active_adapters(), pipe.fused_loras(), pipe.get_list_adapters(), added_words(pipe)};
 }
 
-// What is another than it was, or "".
+// What has changed, or "".
 inline std::string difference(const DiffusionPipeline& pipe, const State& before) {
   if (auto name = changed_weight(pipe, before.weights); !name.empty()) return "the weight " + name;
   if (pipe.get_active_adapters() != before.active) return "what is active";

@@ -1,6 +1,5 @@
-// Many callers and writers at once, all calls at random. Every call gave what its snapshot gives alone: the writers'
-// log is played again on one thread, and the calls with it. LORA_STRESS_SECONDS says for how long; 5 where it is not
-// set.
+// Many threads make random calls at once. Afterwards one thread repeats the writers' log and compares: each call must
+// have given what its snapshot gives alone. LORA_STRESS_SECONDS sets the time, 5 by default.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -24,7 +23,7 @@ using Names = std::vector<std::string>;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kCallers = 8, kWriters = 2;
-// No thread does more, however long it has.
+// The most calls of a thread, whatever the time.
 constexpr int kMostCalls = 100000, kMostWrites = 100000;
 
 Clock::duration half_of_the_time() {
@@ -36,7 +35,7 @@ Clock::duration half_of_the_time() {
 
 using Files = std::vector<StateDict>;
 
-// One call, as data, so that it can be made again.
+// One call as data, to repeat it.
 struct Write {
   enum Kind { load, hotswap, set, fuse, unfuse, remove, enable, disable, unload };
   Kind kind = load;
@@ -54,7 +53,7 @@ const char* name_of(Write::Kind kind) {
 
 Write some_write(std::mt19937& random, size_t files) {
   auto pick = [&](int n) { return int(random() % unsigned(n)); };
-  // Loading most often, so that there is something to set and fuse; unloading rarely.
+  // Loads often, so that there are adapters to set and fuse, and unloads rarely.
   constexpr Write::Kind kKinds[] = {Write::load,   Write::load,   Write::load,   Write::load,    Write::hotswap,
                                     Write::set,    Write::set,    Write::set,    Write::fuse,    Write::fuse,
                                     Write::fuse,   Write::unfuse, Write::unfuse, Write::remove,  Write::remove,
@@ -90,7 +89,7 @@ void apply(const Write& write, DiffusionPipeline& pipe, const Files& files) {
   }
 }
 
-// True where the call did what it says; false where it refused, as for a name that is taken, or is not there.
+// Returns false where the call refused, for example because a name was in use or unknown.
 bool try_to_apply(const Write& write, DiffusionPipeline& pipe, const Files& files) {
   try {
     apply(write, pipe, files);
@@ -106,7 +105,7 @@ bool try_to_apply(const Write& write, DiffusionPipeline& pipe, const Files& file
 
 constexpr int kKindsOfCalls = 4;
 
-// Short calls: with the active adapters, scaled, with adapters of their own, and with none.
+// Short calls: with the active adapters, with these scaled, with adapters of the call, and without adapters.
 CallOptions options(int kind) {
   CallOptions o{.num_inference_steps = 1, .seed = {uint64_t(kind)}};
   if (kind == 1) o.cross_attention_kwargs.scale = 0.5;
@@ -117,7 +116,7 @@ CallOptions options(int kind) {
 
 struct Drawn {
   uint64_t snapshot = 0;
-  Tensor latents;  // undefined where the call was refused: its adapter was not loaded then
+  Tensor latents;  // undefined where the call was refused because its adapter was not loaded
 };
 
 Drawn draw(const DiffusionPipeline& pipe, int kind) {
@@ -141,7 +140,7 @@ Drawn draw(const DiffusionPipeline& pipe, int kind) {
 class Stress : public testing::Test {
  protected:
   void SetUp() override {
-    at::set_num_threads(1);  // sums in parts would depend on how many cores are free
+    at::set_num_threads(1);  // with more threads, the order of sums depends on the free cores
     auto pipe = open();
     for (uint64_t seed : {1, 2}) files_.push_back(states::factors(*pipe, seed));
     files_.push_back(states::factors(*pipe, 3, {"to_v", "fc1"}));
@@ -149,8 +148,8 @@ class Stress : public testing::Test {
 
   static std::unique_ptr<DiffusionPipeline> open() { return tiny::open("sd"); }
 
-  // Runs `write` on every writer and `call` on every caller until the time is over; `random` is each one's own. What a
-  // thread throws ends it, and fails the test.
+  // Runs `write` on every writer and `call` on every caller until the time is over. Each thread has its own `random`.
+  // An exception ends the thread and fails the test.
   template <class WriteOnce, class CallOnce>
   void run(WriteOnce write, CallOnce call) {
     auto end = Clock::now() + half_of_the_time();
@@ -174,7 +173,7 @@ class Stress : public testing::Test {
   Files files_;
 };
 
-// One that a caller made.
+// One call of a caller.
 struct Call {
   uint64_t snapshot;
   int kind;
@@ -186,7 +185,7 @@ struct Call {
 TEST_F(Stress, EveryCallGivesWhatItsSnapshotGives) {
   auto pipe = open();
   const auto first = pipe->lora_snapshot();
-  std::mutex writing;  // the test's own, so that the log is in the order of the snapshots
+  std::mutex writing;  // of the test, so that the log has the order of the snapshots
   std::vector<Write> log;
   std::vector<std::vector<Call>> calls(kCallers);
   std::atomic<int> refused = 0;
@@ -199,7 +198,7 @@ TEST_F(Stress, EveryCallGivesWhatItsSnapshotGives) {
             log.push_back(write);
           else
             ++refused;
-          // One for each call that was made, whatever it changed, and none for those that were refused.
+          // Each call that succeeded adds one, and a refused call adds none.
           EXPECT_EQ(pipe->lora_snapshot(), first + log.size()) << name_of(write.kind);
         }
         std::this_thread::sleep_for(std::chrono::microseconds(random() % 2000));
@@ -214,7 +213,7 @@ TEST_F(Stress, EveryCallGivesWhatItsSnapshotGives) {
         calls[size_t(caller)].push_back({drawn.snapshot, kind, drawn.latents});
       });
 
-  // The same again, one after another.
+  // Repeats the calls, one after another.
   std::map<uint64_t, std::map<int, std::vector<Tensor>>> seen;  // by snapshot and kind
   size_t count = 0;
   for (const auto& each : calls)
@@ -243,7 +242,7 @@ TEST_F(Stress, EveryCallGivesWhatItsSnapshotGives) {
   RecordProperty("refused", int(refused));
 }
 
-// Writers that wait for each other alone. What they leave is undone to the bit.
+// Only writers. Undoing their calls restores every bit.
 TEST_F(Stress, WhatManyWritersLeaveIsUndoneExactly) {
   auto pipe = open();
   auto base = states::state(*pipe);
@@ -262,7 +261,7 @@ TEST_F(Stress, WhatManyWritersLeaveIsUndoneExactly) {
   EXPECT_EQ(pipe->lora_snapshot(), first + made);
   EXPECT_GT(made, 0u);
 
-  // What all lists say is what the weights are.
+  // The lists agree with the weights.
   auto active = pipe->get_active_adapters(), fused = pipe->fused_loras();
   auto loaded = pipe->get_list_adapters();
   for (const auto& name : active) {
@@ -275,7 +274,7 @@ TEST_F(Stress, WhatManyWritersLeaveIsUndoneExactly) {
   pipe->unfuse_lora();
   std::set<std::string> names;
   for (const auto& [component, own] : pipe->get_list_adapters()) names.insert(own.begin(), own.end());
-  if (!names.empty()) pipe->delete_adapters({names.begin(), names.end()});
+  if (!names.empty()) pipe->delete_adapters(Names(names.begin(), names.end()));
   EXPECT_EQ(states::difference(*pipe, base), "");
   EXPECT_TRUE(at::equal(draw(*pipe, 0).latents, latents));
 }

@@ -119,7 +119,7 @@ TEST_P(TinyPipelines, DrawWhatDiffusersDraws) {
     if (row.contains("scheduler")) {
       auto config = json::parse(own_scheduler->config());
       config.update(row["scheduler"]["config"]);
-      // What is given is no default that another class may choose anew.
+      // Values of the case are not defaults, so another class must keep them.
       auto& defaults = config["_use_default_values"];
       for (const auto& [field, value] : row["scheduler"]["config"].items())
         defaults.erase(std::remove(defaults.begin(), defaults.end(), field), defaults.end());

@@ -10,6 +10,7 @@
 #include "lora/scheduler.h"
 #include "lora/state_dict.h"
 #include "nn/random.h"
+#include "schedulers/errors.h"
 
 namespace lora {
 
@@ -48,17 +49,6 @@ SetTimestepsOptions options_of(const Json& run) {
   const auto& temperature = run["temperature"];
   if (temperature.is_array()) return {.temperature = std::pair<double, double>(temperature[0], temperature[1])};
   return {.temperature = std::pair(temperature.get<double>(), 0.01)};
-}
-
-template <class Matcher, class Call>
-void expect_error(ErrorKind kind, const Matcher& message, const Call& call) {
-  try {
-    call();
-    FAIL() << "nothing thrown";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), kind) << error.what();
-    EXPECT_THAT(error.what(), message);
-  }
 }
 
 }  // namespace
@@ -135,10 +125,12 @@ TEST(AmusedScheduler, NamesWhatDoesNotFit) {
   });
   for (int steps : {0, 1001})
     expect_error(ErrorKind::usage, HasSubstr("1 to 1000"), [&] { scheduler->set_timesteps(steps); });
-  expect_error(ErrorKind::usage, HasSubstr("takes no mu"), [&] { scheduler->set_timesteps(3, {.mu = 1.0}); });
+  expect_error(ErrorKind::usage, HasSubstr("does not take the option mu"),
+               [&] { scheduler->set_timesteps(3, {.mu = 1.0}); });
 
   scheduler->set_timesteps(3);
-  expect_error(ErrorKind::usage, HasSubstr("timestep 3"), [&] { scheduler->step(logits, t + 3, masked()); });
+  expect_error(ErrorKind::usage, HasSubstr("timestep 3 is out of range"),
+               [&] { scheduler->step(logits, t + 3, masked()); });
   expect_error(ErrorKind::bad_shape, AllOf(HasSubstr("[2, 12, 3, 4]"), HasSubstr("[2, 4, 3]")),
                [&] { scheduler->step(logits, t, masked().transpose(1, 2)); });
   expect_error(ErrorKind::bad_shape, HasSubstr("[24]"), [&] { scheduler->step(logits, t, masked().flatten()); });
@@ -146,7 +138,7 @@ TEST(AmusedScheduler, NamesWhatDoesNotFit) {
   expect_error(ErrorKind::usage, HasSubstr("2 generators"), [&] {
     scheduler->step(logits, t, masked(), {.generators = {make_generator(1), make_generator(2)}});
   });
-  expect_error(ErrorKind::bad_shape, HasSubstr("one shape"), [&] {
+  expect_error(ErrorKind::bad_shape, HasSubstr("shapes must be equal"), [&] {
     scheduler->add_noise(clean(), at::rand({2, 3}), t);
   });
 }

@@ -6,6 +6,7 @@
 
 #include "lora/error.h"
 #include "lora/scheduler.h"
+#include "schedulers/errors.h"
 
 namespace lora {
 
@@ -23,13 +24,7 @@ std::string config(const std::string& class_name, Json fields = Json::object()) 
 template <class Matcher>
 void expect_error(const std::string& json, ErrorKind kind, const Matcher& message, const std::string& class_name = "") {
   SCOPED_TRACE(json.substr(0, 200));
-  try {
-    Scheduler::from_config(json, class_name);
-    FAIL() << "nothing thrown";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), kind) << error.what();
-    EXPECT_THAT(error.what(), message);
-  }
+  expect_error(kind, message, [&] { Scheduler::from_config(json, class_name); });
 }
 
 }  // namespace
@@ -197,6 +192,25 @@ TEST(SchedulerConfig, FromPretrainedNamesTheFile) {
   std::ofstream(folder / "scheduler_config.json") << config("LCMScheduler");
   EXPECT_EQ(load(), "LCMScheduler");
   std::filesystem::remove_all(folder);
+}
+
+TEST(SchedulerConfig, TypedAccess) {
+  auto flow = [](const Json& fields = Json::object()) {
+    return Scheduler::from_config(fields.dump(), "flow_match_euler");
+  };
+  EXPECT_EQ(flow({{"num_train_timesteps", 500}})->num_train_timesteps(), 500);
+  EXPECT_EQ(flow()->mask_token_id(), std::nullopt);
+  EXPECT_EQ(flow()->mu_for(1024), std::nullopt);
+  EXPECT_DOUBLE_EQ(flow({{"use_dynamic_shifting", true}})->mu_for(256).value(), 0.5);
+  EXPECT_DOUBLE_EQ(flow({{"use_dynamic_shifting", true}})->mu_for(4096).value(), 1.15);
+  Json fields{{"use_dynamic_shifting", true}, {"base_shift", 1}, {"max_shift", 2}, {"base_image_seq_len", 0}};
+  fields["max_image_seq_len"] = 1000;
+  EXPECT_DOUBLE_EQ(flow(fields)->mu_for(250).value(), 1.25);
+
+  auto amused = Scheduler::from_config(R"({"mask_token_id": 9, "num_train_timesteps": "many"})", "AmusedScheduler");
+  EXPECT_EQ(amused->mask_token_id(), 9);
+  EXPECT_EQ(amused->num_train_timesteps(), std::nullopt);
+  EXPECT_EQ(amused->mu_for(1024), std::nullopt);
 }
 
 }  // namespace lora

@@ -1,4 +1,4 @@
-// CLIP's own tokenizer, built into the library.
+// CLIP's own tokenizer, which is part of the library.
 #include <gtest/gtest.h>
 
 #include "lora/tokenizer.h"

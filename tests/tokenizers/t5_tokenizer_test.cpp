@@ -150,7 +150,7 @@ TEST(T5Tokenizer, ServesManyThreads) {
   EXPECT_EQ(equal, 200);
 }
 
-// ---- Folders that are no tokenizer's --------------------------------------------------------------------------------
+// ---- Folders that are not a tokenizer's -----------------------------------------------------------------------------
 
 TEST(BadT5Tokenizer, NoFilesOfIt) {
   T5Folder folder("spiece.model");
@@ -175,11 +175,11 @@ TEST(BadT5Tokenizer, Vocabularies) {
   auto error = [](const char* vocab) {
     return EditedFolder([&](json& t) { t["model"]["vocab"] = json::parse(vocab); }).error(ErrorKind::bad_file);
   };
-  EXPECT_THAT(error("[]"), HasSubstr("0 tokens; at least 3 were expected"));
+  EXPECT_THAT(error("[]"), HasSubstr("has 0 tokens; at least 3 were expected"));
   EXPECT_THAT(error(R"([["a"]])"), HasSubstr("token 0: a text and its score were expected"));
   EXPECT_THAT(error(R"([["a", 0, 1]])"), HasSubstr("token 0: a text and its score were expected"));
   EXPECT_THAT(error(R"([["a", "b"]])"), HasSubstr("a number was expected"));
-  EXPECT_THAT(error(R"([["a", 0], ["b", 0], ["c", 0], ["a", 0]])"), HasSubstr("the token `a` is there twice"));
+  EXPECT_THAT(error(R"([["a", 0], ["b", 0], ["c", 0], ["a", 0]])"), HasSubstr("the token `a` occurs twice"));
 }
 
 TEST(BadT5Tokenizer, MapsOfCharacters) {

@@ -1,4 +1,4 @@
-// Folders that are no tokenizer's, and what is said of them.
+// Folders that are not a tokenizer's, and the messages about them.
 #include "tokenizers/tokenizer_files.h"
 
 #include <gmock/gmock.h>
@@ -17,7 +17,7 @@ namespace {
 
 json vocab(const TokenizerFolder& folder) { return json::parse(folder.read("vocab.json")); }
 
-// tokenizer_config.json with one more member; special_tokens_map.json, which would win, is taken away.
+// Changes a member of tokenizer_config.json. Removes special_tokens_map.json, which would count more.
 void configure(const TokenizerFolder& folder, const std::string& key, const json& value) {
   auto config = json::parse(folder.read("tokenizer_config.json"));
   config[key] = value;
@@ -44,17 +44,15 @@ TEST(BadTokenizer, EmptyFolder) {
   folder.remove("vocab.json");
   folder.remove("merges.txt");
   EXPECT_THAT(folder.error(ErrorKind::not_found),
-              HasSubstr("no tokenizer here: tokenizer.json, or vocab.json and merges.txt, were expected"));
+              HasSubstr("does not have a tokenizer: tokenizer.json, or vocab.json and merges.txt, were expected"));
 }
 
 TEST(BadTokenizer, HalfOfTheFiles) {
   TokenizerFolder without_merges, without_vocab;
   without_merges.remove("merges.txt");
-  EXPECT_THAT(without_merges.error(ErrorKind::not_found),
-              HasSubstr("merges.txt: not found, though vocab.json is there"));
+  EXPECT_THAT(without_merges.error(ErrorKind::not_found), HasSubstr("merges.txt: no such file, but vocab.json exists"));
   without_vocab.remove("vocab.json");
-  EXPECT_THAT(without_vocab.error(ErrorKind::not_found),
-              HasSubstr("vocab.json: not found, though merges.txt is there"));
+  EXPECT_THAT(without_vocab.error(ErrorKind::not_found), HasSubstr("vocab.json: no such file, but merges.txt exists"));
 }
 
 TEST(BadTokenizer, VocabularyCutAnywhere) {
@@ -87,7 +85,7 @@ TEST(BadTokenizer, IdsThatCannotBe) {
   EXPECT_THAT(with("new", 1LL << 40), HasSubstr("the token `new` has the id 1099511627776"));
   EXPECT_THAT(with("new", 0), AllOf(HasSubstr("have the same id, 0"), HasSubstr("`new`"), HasSubstr("`!`")));
   folder.write("vocab.json", std::string(R"({"a": 0, "a": 1})"));
-  EXPECT_THAT(folder.error(ErrorKind::bad_file), HasSubstr("the token `a` is there twice"));
+  EXPECT_THAT(folder.error(ErrorKind::bad_file), HasSubstr("the token `a` occurs twice"));
 }
 
 TEST(BadTokenizer, VocabularyWithoutTheEndToken) {
@@ -97,7 +95,8 @@ TEST(BadTokenizer, VocabularyWithoutTheEndToken) {
   folder.write("vocab.json", without);
   EXPECT_THAT(
       folder.error(ErrorKind::bad_file),
-      HasSubstr("vocab.json: lacks the token `<|endoftext|>`, the eos_token; is it another model's vocabulary?"));
+      HasSubstr(
+          "vocab.json: does not have the token `<|endoftext|>`, the eos_token; is it another model's vocabulary?"));
 }
 
 TEST(BadTokenizer, VocabularyWithoutAByte) {
@@ -107,23 +106,25 @@ TEST(BadTokenizer, VocabularyWithoutAByte) {
   folder.write("vocab.json", without);
   EXPECT_EQ(folder.error(ErrorKind::bad_file), "nothing");  // unk_token stands in
   configure(folder, "unk_token", nullptr);
-  EXPECT_THAT(folder.error(ErrorKind::bad_file), HasSubstr("lacks the byte token `~</w>`, and there is no unk_token"));
+  EXPECT_THAT(folder.error(ErrorKind::bad_file),
+              HasSubstr("does not have the byte token `~</w>`, and there is no unk_token"));
 }
 
 TEST(BadTokenizer, MergesOfUnknownTokens) {
   TokenizerFolder folder;
   folder.write("merges.txt", folder.read("merges.txt") + "in zzzz\n");
   EXPECT_THAT(folder.error(ErrorKind::bad_file),
-              AllOf(HasSubstr("merges.txt: merge 5006 has the token `inzzzz`, which "), HasSubstr("vocab.json lacks")));
+              AllOf(HasSubstr("merges.txt: merge 5006 has the token `inzzzz`, which "),
+                    HasSubstr("vocab.json does not have; both")));
 }
 
 TEST(BadTokenizer, MergesThatAreNone) {
   TokenizerFolder folder;
   for (const char* line : {"in", "", "i n g", "i  n"}) {
     folder.write("merges.txt", fmt::format("#version: 0.2\ni n\n{}\nt h\n", line));
-    EXPECT_THAT(
-        folder.error(ErrorKind::bad_file),
-        HasSubstr(fmt::format("merges.txt: line 3: two tokens with one space between were expected, `{}` came", line)));
+    EXPECT_THAT(folder.error(ErrorKind::bad_file),
+                HasSubstr(fmt::format(
+                    "merges.txt: line 3: two tokens with one space between them were expected, `{}` came", line)));
   }
 }
 
@@ -157,12 +158,12 @@ TEST(BadTokenizer, ConfigValuesOfAnotherKind) {
                 HasSubstr("model_max_length is " + length.dump() + "; a whole number from 2 to 1048576 was expected"));
   EXPECT_THAT(error("eos_token", nullptr), HasSubstr("eos_token is null; a token was expected"));
   EXPECT_THAT(error("eos_token", 7), HasSubstr("not as a tokenizer's files should be"));
-  EXPECT_THAT(error("pad_token", "<pad>"), HasSubstr("lacks the token `<pad>`, the pad_token"));
+  EXPECT_THAT(error("pad_token", "<pad>"), HasSubstr("does not have the token `<pad>`, the pad_token"));
   EXPECT_THAT(error("padding_side", "left", ErrorKind::unsupported), HasSubstr("padding_side is left"));
   EXPECT_THAT(error("truncation_side", "left", ErrorKind::unsupported), HasSubstr("truncation_side is left"));
   EXPECT_THAT(error("added_tokens_decoder", {{"x", {{"content", "a"}}}}), HasSubstr("`x` is not a token id"));
   EXPECT_THAT(error("added_tokens_decoder", {{"6000", {{"content", "<new>"}}}}),
-              HasSubstr("the added token `<new>` comes to the id 5519, but the files beside it say 6000"));
+              HasSubstr("the added token `<new>` gets the id 5519, but the files beside it say 6000"));
   EXPECT_THAT(error("added_tokens_decoder", {{"5519", {{"lstrip", true}}}}), HasSubstr("not as a tokenizer's files"));
 }
 
@@ -181,7 +182,7 @@ TEST(BadTokenizer, OneFileFormOfAnotherModel) {
   EXPECT_THAT(error("/model/merges/3", {"a"}, ErrorKind::bad_file), HasSubstr("merge 4: two tokens were expected"));
   EXPECT_THAT(error("/model/merges/3", "a", ErrorKind::bad_file), HasSubstr("merge 4: two tokens were expected"));
   EXPECT_THAT(error("/model/merges/3", 5, ErrorKind::bad_file), HasSubstr("a string was expected"));
-  EXPECT_THAT(error("/added_tokens/0/id", 3, ErrorKind::bad_file), HasSubstr("`<|startoftext|>` comes to the id 5517"));
+  EXPECT_THAT(error("/added_tokens/0/id", 3, ErrorKind::bad_file), HasSubstr("`<|startoftext|>` gets the id 5517"));
   EXPECT_THAT(error("/added_tokens", 3, ErrorKind::bad_file), HasSubstr("not as a tokenizer's files should be"));
   EXPECT_THAT(error("/truncation", {{"direction", "Left"}}, ErrorKind::unsupported),
               HasSubstr("truncation_side is Left"));

@@ -1,5 +1,5 @@
 #pragma once
-// A copy of a tokenizer's folder to change files in; gone with the object.
+// A copy of a tokenizer's folder, to change files in it. The destructor removes the copy.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -44,14 +44,14 @@ class TokenizerFolder {
   void write(const std::string& name, const nlohmann::json& content) const { write(name, content.dump()); }
   void remove(const std::string& name) const { std::filesystem::remove(path_ / name); }
 
-  // In place of the files that come apart.
+  // Writes tokenizer.json in place of vocab.json and merges.txt.
   void write_tokenizer_json(const nlohmann::json& tokenizer) const {
     write("tokenizer.json", tokenizer);
     remove("vocab.json");
     remove("merges.txt");
   }
 
-  // What from_pretrained() throws, or "nothing".
+  // The message of from_pretrained()'s exception, or "nothing".
   template <class Tokenizer = CLIPTokenizer>
   std::string error(ErrorKind kind) const {
     try {

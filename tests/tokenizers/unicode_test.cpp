@@ -2,26 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tokenizers/words.h"
-
 namespace lora {
-
-TEST(Unicode, EachMaximalInvalidPartBecomesOneReplacement) {
-  auto replaced = [](std::string_view bytes) { return to_utf8(from_utf8(bytes)); };
-  const std::string r = "\uFFFD";
-  EXPECT_EQ(replaced("caf\xc3\xa9 \xe7\x8c\xab \xf0\x9f\x98\x80"), "caf\u00e9 \u732b \U0001F600");
-  EXPECT_EQ(replaced("\x80"
-                     "a\xbf"),
-            r + "a" + r);                                                        // no lead
-  EXPECT_EQ(replaced("\xc3(\xc3"), r + "(" + r);                                 // no continuation
-  EXPECT_EQ(replaced("\xe7\x8c|\xf0\x9f\x98|\xf0\x9f"), r + "|" + r + "|" + r);  // cut short: one each
-  EXPECT_EQ(replaced("\xc0\x80\xc1\xbf"), r + r + r + r);                        // overlong
-  EXPECT_EQ(replaced("\xe0\x80\x80"), r + r + r);
-  EXPECT_EQ(replaced("\xf0\x80\x80\x80"), r + r + r + r);
-  EXPECT_EQ(replaced("\xed\xa0\x80"), r + r + r);          // a surrogate
-  EXPECT_EQ(replaced("\xf4\x90\x80\x80"), r + r + r + r);  // above U+10FFFF
-  EXPECT_EQ(replaced("\xf5\xff\xfe"), r + r + r);
-}
 
 TEST(Unicode, NormalizesAsTheReference) {
   EXPECT_EQ(normalized(U"  A \t\u3000B\u0301\n"), U" a b\u0301 ");
@@ -49,16 +30,6 @@ TEST(Unicode, ClassesOfCharacters) {
   EXPECT_FALSE(is_space(U'\u200b') || is_space(U'\x1c') || is_space(U'\u180e') || is_space(0));
   EXPECT_TRUE(is_word(U'_') && is_word(U'7') && is_word(U'\u0301') && is_word(U'\u200d'));
   EXPECT_FALSE(is_word(U'-') || is_word(U' ') || is_word(U'\u00BD'));
-}
-
-TEST(Words, AreContractionsLettersDigitsAndTheRest) {
-  auto words = [](std::u32string_view text) { return split_words(text); };
-  using W = std::vector<std::u32string_view>;
-  EXPECT_EQ(words(U""), W{});
-  EXPECT_EQ(words(U" it's 12 o'clock?! "), (W{U"it", U"'s", U"1", U"2", U"o", U"'", U"clock", U"?!"}));
-  EXPECT_EQ(words(U"'sun''s"), (W{U"'s", U"un", U"''", U"s"}));
-  EXPECT_EQ(words(U"<|endoftext|>!!"), (W{U"<|", U"endoftext", U"|>", U"!!"}));
-  EXPECT_EQ(words(U"!<|endoftext|>!!"), (W{U"!<|", U"endoftext", U"|>!!"}));
 }
 
 }  // namespace lora

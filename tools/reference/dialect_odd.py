@@ -186,7 +186,7 @@ def write_malformed(w):
     bad("another_width", lambda t: t.__setitem__(first(t, "lora_down.weight"), torch.ones(2, 12)), "bad_shape", "12")
     bad("another_rank", lambda t: t.__setitem__(first(t, "lora_down.weight"), torch.ones(3, 16)), "bad_shape", "rank")
     for value, name in ((float("nan"), "nan"), (float("inf"), "infinity")):
-        bad(name, lambda t: t[first(t, "lora_down.weight")].view(-1).__setitem__(0, value), layers=1, says="finite")
+        bad(name, lambda t: t[first(t, "lora_down.weight")].view(-1).__setitem__(0, value), layers=1, says="NaN or infinity")
 
     def empty(t):
         t[first(t, "lora_down.weight")], t[first(t, "lora_up.weight")] = torch.ones(0, 16), torch.ones(16, 0)

@@ -1,9 +1,12 @@
 // A program of someone else's, against the installed package.
 #include <lora/error.h>
+#include <lora/files.h>
 #include <lora/hub.h>
 #include <lora/state_dict.h>
+#include <lora/version.h>
 
 #include <iostream>
+#include <string>
 
 int main() {
   const lora::StateDict tensors;
@@ -14,4 +17,10 @@ int main() {
   } catch (const lora::Error& error) {
     std::cout << lora::to_string(error.kind()) << "\n";
   }
+  try {
+    lora::inspect_lora(tensors);
+  } catch (const lora::Error& error) {
+    std::cout << lora::to_string(error.kind()) << "\n";
+  }
+  if (lora::version() == std::string(LORA_VERSION)) std::cout << LORA_VERSION << "\n";
 }

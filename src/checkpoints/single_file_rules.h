@@ -1,0 +1,53 @@
+#pragma once
+// Tools for the families of single-file checkpoints. Rules assign tensors to components by the prefixes of their names.
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoints/single_file.h"
+
+namespace lora {
+
+// The families. Each function splits a file of its family. Error messages do not contain the label of the file.
+SingleFile split_stable_diffusion(const StateDict& tensors, const std::string& label);
+SingleFile split_stable_diffusion_xl(const StateDict& tensors, const std::string& label);
+SingleFile split_stable_diffusion_3(const StateDict& tensors, const std::string& label);
+
+inline constexpr std::string_view kDiffusionModel = "model.diffusion_model.", kVae = "first_stage_model.";
+
+// Tensors whose names begin with `prefix` belong to `component`.
+struct PrefixRule {
+  std::string_view prefix;
+  const char* component;
+  // Returns the new name for the rest of a name; empty if the component does not have such a tensor (names/ldm.h).
+  std::function<std::string(std::string_view)> rename;
+};
+
+using Components = std::map<std::string, StateDict>;
+
+// Assigns every tensor to a component, under its new name. Tensors that training left in the file are ignored. Throws
+// Error{bad_key} that lists the tensors without a rule. `family` is the name of the family in the message.
+Components split_by_prefix(const StateDict& all, const std::vector<PrefixRule>& rules, const std::string& family);
+
+// The rules of the networks that have the same layout in all families.
+PrefixRule unet_rule(const StateDict& all);
+PrefixRule vae_rule(const StateDict& all);
+
+bool has_prefix(const StateDict& tensors, std::string_view prefix);
+// Throws Error{not_found} if no tensor has a name that begins with one of `prefixes`.
+void require(const StateDict& tensors, const char* what, const std::vector<std::string_view>& prefixes);
+
+// One component. `what` is its name in error messages, after the label of the file.
+Checkpoint make_component(const nlohmann::json& config, const StateDict& tensors, const std::string& label,
+                          const std::string& what);
+
+// The prediction type in the file's metadata (modelspec.prediction_type), or "".
+std::string stated_prediction_type(const StateDict& all);
+
+// A scheduler config with the noise schedule of Stable Diffusion 1.x, 2.x and XL.
+nlohmann::json scheduler_of(const std::string& class_name, bool v_prediction);
+
+}  // namespace lora

@@ -1,0 +1,90 @@
+#include "model_arguments.h"
+
+#include <algorithm>
+
+#include "check.h"
+#include "lora/image.h"
+#include "progress.h"
+
+namespace lora::cli {
+
+void ModelArguments::declare(CLI::App& command) {
+  command
+      .add_option("MODEL", model,
+                  "A diffusers folder, a single-file checkpoint (.safetensors, .ckpt), or a repository on the Hugging "
+                  "Face Hub (owner/name)")
+      ->required();
+  command
+      .add_option("--lora", loras,
+                  std::string(kLoraForms) +
+                      ". Its weight may follow after a colon: a number, or JSON by component and block. May be "
+                      "repeated.")
+      ->type_name("FILE[:WEIGHT]")
+      ->take_all();
+  command.add_option("--dtype", dtype, "float32, bfloat16 or float16 in memory. Default: what suits the machine.")
+      ->type_name("DTYPE");
+  command.add_option("--device", device, "cpu, cuda, cuda:1, …")->capture_default_str();
+  command.add_option("--variant", variant, "Reads the files named <name>.VARIANT.safetensors, such as fp16");
+}
+
+PipelineOptions ModelArguments::pipeline_options() const {
+  PipelineOptions options{.hub = {.progress = download_progress()}, .variant = variant};
+  if (!dtype.empty()) options.dtype = parse_dtype(dtype);
+  try {
+    options.device = Device(device);
+  } catch (const std::exception&) {
+    throw Error(ErrorKind::usage,
+                fmt::format("--device {}: no such device. Give cpu, cuda, or cuda:N such as cuda:1.", device));
+  }
+  return options;
+}
+
+std::vector<LoraArgument> ModelArguments::lora_arguments() const {
+  std::vector<LoraArgument> all;
+  for (const auto& text : loras) all.push_back(parse_lora_argument(text));
+  return all;
+}
+
+std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraArgument>& loras, bool for_a_call) {
+  std::vector<LoadReport> reports;
+  std::vector<std::string> names;
+  std::vector<LoraScale> weights;
+  for (const auto& lora : loras) {
+    check(for_a_call || !lora.is_of_a_call(), ErrorKind::usage,
+          "{}: \"schedule\", \"mask\" and \"images\" need `lora generate` without --fuse. Here, give a weight alone.",
+          lora.file);
+    LoraPlace place(lora.file);
+    auto name = place.adapter_name();
+    for (int i = 2; std::find(names.begin(), names.end(), name) != names.end(); ++i)
+      name = fmt::format("{}-{}", place.adapter_name(), i);
+    reports.push_back(pipe.load_lora_weights(
+        place.source(),
+        {.adapter_name = name, .hub = {.progress = download_progress()}, .weight_name = place.weight_name()}));
+    names.push_back(name);
+    weights.push_back(lora.weight);
+  }
+  if (!names.empty()) pipe.set_adapters(names, weights);
+  return reports;
+}
+
+void set_call_adapters(const std::vector<LoraArgument>& loras, const std::vector<LoadReport>& reports, int images,
+                       CallOptions& options) {
+  if (std::none_of(loras.begin(), loras.end(), [](auto& lora) { return lora.is_of_a_call(); })) return;
+  bool per_image = std::any_of(loras.begin(), loras.end(), [](auto& lora) { return !lora.images.empty(); });
+  options.adapters_per_image.resize(per_image ? size_t(images) : 0);
+  if (!per_image) options.adapters.emplace();
+  for (size_t i = 0; i < loras.size(); ++i) {
+    const auto& lora = loras[i];
+    CallAdapter adapter{.name = reports[i].adapter_name, .weight = lora.weight};
+    if (!lora.schedule.empty()) adapter.schedule = LoraSchedule::by_fraction(lora.schedule);
+    if (!lora.mask.empty()) adapter.mask = to_grey(Image::load(lora.mask));
+    if (!per_image) options.adapters->push_back(adapter);
+    for (int image = 1; per_image && image <= images; ++image)
+      if (lora.images.empty() || std::find(lora.images.begin(), lora.images.end(), image) != lora.images.end())
+        options.adapters_per_image[size_t(image - 1)].push_back(adapter);
+    for (int image : lora.images)
+      check(image <= images, ErrorKind::usage, "{}: \"images\" has {}, but --count is {}", lora.file, image, images);
+  }
+}
+
+}  // namespace lora::cli

@@ -1,0 +1,63 @@
+#include "progress.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace lora::cli {
+
+namespace {
+
+constexpr int kBarWidth = 30;
+
+class DownloadBar {
+ public:
+  ~DownloadBar() { end_line(); }
+
+  void show(const HubProgress& now) {
+    auto seconds = time_.seconds();
+    if (seconds < 1 || !isatty(STDERR_FILENO)) return;
+    auto done = now.total_bytes == 0 ? 0 : std::min(1.0, double(now.bytes) / double(now.total_bytes));
+    fmt::print(stderr, "\r[{:<{}}] {}/{} files  {:.0f}/{:.0f} MB  {:.1f} MB/s ",
+               std::string(size_t(kBarWidth * done), '#'), kBarWidth, now.files, now.total_files,
+               double(now.bytes) / 1e6, double(now.total_bytes) / 1e6, double(now.bytes) / 1e6 / seconds);
+    open_ = true;
+    if (now.files == now.total_files) end_line();
+  }
+
+ private:
+  Progress time_;
+  bool open_ = false;
+
+  void end_line() {
+    if (std::exchange(open_, false)) fmt::print(stderr, "\n");
+  }
+};
+
+}  // namespace
+
+void Progress::show(int done, int total) {
+  if (!isatty(STDERR_FILENO)) return;
+  std::string bar(size_t(kBarWidth * done / total), '#');
+  fmt::print(stderr, "\r[{:<{}}] {}/{}  {:.2f} s/step ", bar, kBarWidth, done, total, seconds() / done);
+  if (done == total) fmt::print(stderr, "\n");
+}
+
+std::function<void(int, int)> progress_after_a_second() {
+  return [progress = std::make_shared<Progress>()](int done, int total) {
+    if (progress->seconds() > 1) progress->show(done, total);
+  };
+}
+
+std::function<bool(const HubProgress&)> download_progress() {
+  return [bar = std::make_shared<DownloadBar>()](const HubProgress& now) {
+    bar->show(now);
+    return true;
+  };
+}
+
+}  // namespace lora::cli

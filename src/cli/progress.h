@@ -1,0 +1,25 @@
+#pragma once
+// Progress bars on stderr. Where stderr is not a terminal, they show nothing.
+#include <chrono>
+#include <functional>
+
+#include "lora/hub.h"
+
+namespace lora::cli {
+
+// A bar with the time that a step takes.
+class Progress {
+ public:
+  void show(int done, int total);
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// A bar for work that is usually quick: it appears after one second.
+std::function<void(int done, int total)> progress_after_a_second();
+// The same for downloads from the Hub: files, megabytes, and megabytes a second.
+std::function<bool(const HubProgress&)> download_progress();
+
+}  // namespace lora::cli
