@@ -49,10 +49,6 @@ bool has_rank_zero(const LoraLayer& layer) {
   return std::any_of(layer.tensors.begin(), layer.tensors.end(), [](auto& t) { return t.second.numel() == 0; });
 }
 
-bool is_finite(const LoraLayer& layer) {
-  return std::all_of(layer.tensors.begin(), layer.tensors.end(), [](auto& t) { return all_finite(t.second); });
-}
-
 std::shared_ptr<const Delta> make(const LoraLayer& layer, const Site& site, const PrepareOptions& options) {
   MakeOptions how{.base = [&](const Site& s) { return options.base ? options.base(s) : s.weight; },
                   .base_bias = [&](const Site& s) { return options.base_bias ? options.base_bias(s) : s.bias; },
@@ -126,7 +122,7 @@ Prepared prepare(const Parts& parts, const std::vector<const LoraLayer*>& layers
   at::parallel_for(0, int64_t(found.size()), 16, [&](int64_t begin, int64_t end) {
     c10::NoGradGuard no_grad;
     for (auto i = begin; i < end; ++i) try {
-        not_finite[i] = !is_finite(*found[i].second);
+        not_finite[i] = !all_finite(found[i].second->tensors);
         if (not_finite[i]) continue;
         entries[i] = {found[i].first, make(*found[i].second, *found[i].first, options)};
       } catch (...) {

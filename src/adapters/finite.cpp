@@ -37,6 +37,10 @@ bool all_finite(const Tensor& t) {
   }
 }
 
+bool all_finite(const LayerTensors& tensors) {
+  return std::all_of(tensors.begin(), tensors.end(), [](auto& entry) { return all_finite(entry.second); });
+}
+
 const char* lacks_numbers(const Tensor& t) {
   if (!t.defined()) return "undefined";
   if (t.is_meta()) return "on the device meta";

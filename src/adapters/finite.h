@@ -1,10 +1,12 @@
 #pragma once
-#include "lora/tensor.h"
+#include "lora/state_dict.h"
 
 namespace lora {
 
 // Whether a tensor does not contain NaN or infinity. It checks the bits of halves and floats, at the speed of memory.
 bool all_finite(const Tensor& t);
+// The same of all tensors of a layer.
+bool all_finite(const LayerTensors& tensors);
 
 // The reason why the numbers of a tensor cannot be read: "undefined", "on the device meta" or "sparse". nullptr if they
 // can be read.

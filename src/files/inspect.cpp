@@ -24,10 +24,6 @@ namespace {
 using Component = Inspection::Component;
 using Facts = Inspection::Layer;
 
-bool is_finite(const LoraLayer& layer) {
-  return std::all_of(layer.tensors.begin(), layer.tensors.end(), [](auto& entry) { return all_finite(entry.second); });
-}
-
 Facts examined(const LoraLayer& layer) {
   Facts facts{.component = layer.component, .path = layer.path, .kind = layer.kind};
   facts.incomplete = !missing_of(layer.tensors).empty();
@@ -39,7 +35,7 @@ Facts examined(const LoraLayer& layer) {
     facts.rows = size.rows;
     facts.columns = size.columns;
     facts.convolution = !size.kernel.empty();
-    facts.norm = is_finite(layer) ? norm(change_of(layer)) : NAN;
+    facts.norm = all_finite(layer.tensors) ? norm(change_of(layer)) : NAN;
   } catch (const Error& error) {
     facts.error = error.what();
   }

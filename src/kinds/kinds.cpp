@@ -67,8 +67,9 @@ std::vector<const Addition*> additions_in(const LayerTensors& tensors) {
   return found;
 }
 
-bool is_strength_of(std::string_view key, std::string_view strength) {
-  return key.size() > strength.size() && key.ends_with(strength) && key[key.size() - strength.size() - 1] == '.';
+// Whether the key ends with a dot and that name.
+bool ends_as_part(std::string_view key, std::string_view name) {
+  return key.size() > name.size() && key.ends_with(name) && key[key.size() - name.size() - 1] == '.';
 }
 
 }  // namespace
@@ -105,9 +106,9 @@ std::pair<std::string_view, std::string_view> split_key(std::string_view key) {
     return std::pair(key.substr(0, key.size() - suffix.size() - 1), key.substr(key.size() - suffix.size()));
   };
   for (const auto& [row, family] : named_by(&TensorName::ours))
-    if (is_strength_of(key, row->ours)) return split(row->ours);
+    if (ends_as_part(key, row->ours)) return split(row->ours);
   for (auto strength : {kAlpha, kScale})
-    if (is_strength_of(key, strength)) return split(strength);
+    if (ends_as_part(key, strength)) return split(strength);
   return {key, ""};
 }
 
@@ -130,7 +131,7 @@ std::string_view take_kohya_end(std::string_view& key) {
     if (row->kohya == ".weight" && (rest.ends_with(".down") || rest.ends_with(".up"))) return "";
   } else {
     for (auto strength : {kAlpha, kScale})
-      if (is_strength_of(key, strength)) {
+      if (ends_as_part(key, strength)) {
         ours = strength;
         rest.remove_suffix(strength.size() + 1);
       }
@@ -225,24 +226,24 @@ Effect change_of(const LoraLayer& layer) {
 
 namespace {
 
+bool is_of_addition(std::string_view suffix) {
+  auto* family = family_of(suffix);
+  return std::any_of(additions().begin(), additions().end(), [&](auto* addition) { return addition == family; });
+}
+
 // No trainer adds up two kinds in one layer, so that such a file is two that were put together.
 void check_one_kind(const Kind& kind, const LayerTensors& tensors, const std::string& label) {
   std::string_view first;
   for (const auto& name : kind.names())
     if (first.empty() && tensors.contains(name.ours)) first = name.ours;
   for (const auto& [suffix, tensor] : tensors) {
-    auto* family = family_of(suffix);
-    bool is_addition = std::any_of(additions().begin(), additions().end(), [&](auto* a) { return a == family; });
-    check(family == &kind || is_addition, ErrorKind::unsupported, "{}: tensors of two kinds, {} and {}", label, first,
-          suffix);
+    check(family_of(suffix) == &kind || is_of_addition(suffix), ErrorKind::unsupported,
+          "{}: tensors of two kinds, {} and {}", label, first, suffix);
   }
 }
 
 LoraLayer without_additions(LoraLayer layer) {
-  std::erase_if(layer.tensors, [](auto& entry) {
-    auto* family = family_of(entry.first);
-    return std::any_of(additions().begin(), additions().end(), [&](auto* a) { return a == family; });
-  });
+  std::erase_if(layer.tensors, [](auto& entry) { return is_of_addition(entry.first); });
   return layer;
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "kinds/lora.h"
+#include "kinds/wrapped.h"
 #include "nn/layers.h"
 #include "support/compare.h"
 #include "support/layers.h"
@@ -44,16 +45,10 @@ std::shared_ptr<const Delta> low_rank(const Site& site) {
 }
 
 // Passes everything on, and has no memory for strengths above 1.5.
-class FailingDelta : public Delta {
+class FailingDelta : public WrappedDelta {
  public:
-  explicit FailingDelta(std::shared_ptr<const Delta> inner) : inner_(std::move(inner)) {}
+  using WrappedDelta::WrappedDelta;
 
-  const char* algorithm() const override { return inner_->algorithm(); }
-  int64_t rank() const override { return inner_->rank(); }
-  double alpha() const override { return inner_->alpha(); }
-  double scale() const override { return inner_->scale(); }
-  Device device() const override { return inner_->device(); }
-  bool is_dense() const override { return inner_->is_dense(); }
   Effect effect(double strength, const Tensor& base) const override {
     if (strength > 1.5) throw std::bad_alloc();
     return inner_->effect(strength, base);
@@ -62,9 +57,6 @@ class FailingDelta : public Delta {
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override {
     return std::make_shared<FailingDelta>(inner_->to(device, dtype));
   }
-
- private:
-  std::shared_ptr<const Delta> inner_;
 };
 
 std::shared_ptr<const Adapter> adapter(const Model& model,
