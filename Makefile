@@ -55,7 +55,7 @@ sanitize: adapters_asan adapters_tsan  ## what concerns adapters and threads, un
 # Those tests alone, which need no reference: the whole suites take several times as long.
 adapters_asan adapters_tsan: adapters_%:
 	@tools/setup/build.sh $* test_nn test_kinds test_adapters test_loaders test_pipelines
-	@ctest --test-dir build/$* --output-on-failure -R '^(nn|kinds|adapters|loaders|pipelines)$$'
+	@ctest --test-dir build/$* --output-on-failure --parallel 2 -R '^(nn|kinds|adapters|loaders|pipelines)(_[12])?$$'
 
 asan ubsan tsan:  ## build with that sanitizer and run the tests
 	@tools/setup/python.sh reference
