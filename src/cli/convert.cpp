@@ -6,6 +6,7 @@
 #include "lora/files.h"
 #include "lora_argument.h"
 #include "progress.h"
+#include "threads.h"
 #include "verbs.h"
 
 namespace lora::cli {
@@ -13,6 +14,7 @@ namespace lora::cli {
 namespace {
 
 struct Arguments {
+  Threads threads;
   std::string file, out, to, dtype;
   bool approximate = false;
   int64_t rank = 0;
@@ -44,6 +46,7 @@ void declare_convert(CLI::App& app) {
   command->add_flag("--approximate", a->approximate,
                     "Replaces layers that the format cannot store by factors of --rank, and prints their error");
   command->add_option("--rank", a->rank, "The rank of those factors")->check(CLI::PositiveNumber);
+  a->threads.declare(*command);
   command->callback([a] { run(*a); });
 }
 

@@ -102,6 +102,7 @@ void run(const Arguments& a) {
   auto options = a.model.pipeline_options();
   options.scheduler = a.scheduler;
   auto pipe = DiffusionPipeline::from_pretrained(a.model.model, options);
+  a.model.threads.fit(*pipe);
   auto reports = load_loras(*pipe, loras, /*for_a_call=*/!a.fuse);
   for (const auto& report : reports)
     if (!report.unmatched.empty() || !report.notes.empty()) fmt::print(stderr, "{}", report.text());

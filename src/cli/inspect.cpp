@@ -10,6 +10,7 @@
 #include "lora/pipeline.h"
 #include "lora_argument.h"
 #include "progress.h"
+#include "threads.h"
 #include "verbs.h"
 
 namespace lora::cli {
@@ -17,6 +18,7 @@ namespace lora::cli {
 namespace {
 
 struct Arguments {
+  Threads threads;
   std::string file, other, model;
   bool json = false;
 };
@@ -63,6 +65,7 @@ void declare_inspect(CLI::App& app) {
   command->add_option("--model", a->model,
                       "A model. Also prints which layers of it the LoRA matches, and which keys match none.");
   command->add_flag("--json", a->json, "Prints JSON");
+  a->threads.declare(*command);
   command->callback([a] { run(*a); });
 }
 

@@ -4,9 +4,11 @@
 
 #include "lora/error.h"
 #include "lora/version.h"
+#include "threads.h"
 #include "verbs.h"
 
 int main(int argc, char** argv) {
+  lora::cli::use_available_threads();
   CLI::App app{"lora.cpp: LoRA adapters for diffusion models", "lora"};
   app.require_subcommand(1);
   app.set_version_flag("--version", lora::version(), "Print the version and exit");

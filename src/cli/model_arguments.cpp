@@ -25,6 +25,7 @@ void ModelArguments::declare(CLI::App& command) {
       ->type_name("DTYPE");
   command.add_option("--device", device, "cpu, cuda, cuda:1, …")->capture_default_str();
   command.add_option("--variant", variant, "Reads the files named <name>.VARIANT.safetensors, such as fp16");
+  threads.declare(command);
 }
 
 PipelineOptions ModelArguments::pipeline_options() const {

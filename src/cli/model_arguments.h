@@ -6,14 +6,16 @@
 
 #include "lora/pipeline.h"
 #include "lora_argument.h"
+#include "threads.h"
 
 namespace lora::cli {
 
 struct ModelArguments {
   std::string model, dtype, device = "cpu", variant;
   std::vector<std::string> loras;
+  Threads threads;
 
-  // Declares MODEL, --lora, --dtype, --device and --variant.
+  // Declares MODEL, --lora, --dtype, --device, --variant and --threads.
   void declare(CLI::App& command);
   PipelineOptions pipeline_options() const;
   std::vector<LoraArgument> lora_arguments() const;
