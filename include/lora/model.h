@@ -47,7 +47,8 @@ class Model {
   // Every tensor under its name in the checkpoint, with everything that is fused into it. The tensors are the model's
   // own memory: fusing changes them.
   const StateDict& state_dict() const;
-  // Writes what a diffusers folder has for this component: config.json and the weights. Throws Error{io}.
+  // Writes what a diffusers folder has for this component: config.json and the weights. Replaces an existing folder of
+  // a component as DiffusionPipeline::save_pretrained() does. Throws Error{io}.
   void save_pretrained(const std::filesystem::path& folder) const;
   // The words that loaded files added to a text encoder, in the form that Tokenizer::with_words() takes. Inside a
   // pipeline call, these are the words of that call.

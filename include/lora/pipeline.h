@@ -142,8 +142,15 @@ class DiffusionPipeline : public virtual LoraBaseMixin {
   virtual Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const = 0;
   virtual std::vector<Image> decode_latents(const Tensor& latents) const = 0;
 
-  // Writes a diffusers folder of the pipeline as it is now, with the adapters that are fused. Throws Error{io}.
+  // Writes a diffusers folder of the pipeline as it is now, with the adapters that are fused. It is written beside
+  // `folder` and then put in its place, so that a failure or a kill leaves an old folder whole. `folder` may be the
+  // one that the pipeline was opened from. In an existing model folder, the weights (in each format and variant),
+  // configs and tokenizer files of the written components are replaced, and all other files stay. Throws Error{io}
+  // for a folder that is not empty and not a model's.
   void save_pretrained(const std::filesystem::path& folder) const;
+  // Throws what save_pretrained() throws for a folder that cannot be written. For programs that work for long before
+  // they save. Leaves nothing there.
+  static void check_save_folder(const std::filesystem::path& folder);
 
   // "StableDiffusionPipeline", …
   virtual const char* class_name() const = 0;

@@ -56,6 +56,17 @@ const WeightFiles& weight_files_of(const std::string& class_name) {
   return library_of(class_name) == "transformers" ? kTransformersFiles : kDiffusersFiles;
 }
 
+bool is_weight_file(const std::string& name) {
+  auto ends_right = [&] {
+    return name.ends_with(".safetensors") || name.ends_with(".bin") ||
+           (name.ends_with(".json") && name.find(".index.") != std::string::npos);
+  };
+  for (std::string_view stem : {kDiffusersFiles.safetensors, kTransformersFiles.safetensors, kTransformersFiles.pickle})
+    if (name.starts_with(stem) && name.size() > stem.size() && (name[stem.size()] == '.' || name[stem.size()] == '-'))
+      return ends_right();
+  return false;
+}
+
 std::string choose_weights(const std::vector<std::string>& names, const WeightFiles& files, const std::string& variant,
                            const std::string& label) {
   auto has = [&](const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); };

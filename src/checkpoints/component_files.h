@@ -27,6 +27,9 @@ inline constexpr WeightFiles kTransformersFiles{"model", "pytorch_model"};
 std::string library_of(const std::string& class_name);
 const WeightFiles& weight_files_of(const std::string& class_name);
 
+// Whether a file of a component's folder has weights of it, or lists their shards: in any format and variant.
+bool is_weight_file(const std::string& name);
+
 // Chooses the weight file among the names of a component's files: safetensors before pickles, whole before sharded.
 // Throws Error{not_found} that lists the files if there are no such weights or no config.json.
 std::string choose_weights(const std::vector<std::string>& names, const WeightFiles& files, const std::string& variant,

@@ -12,7 +12,8 @@
 #include "files/convert_metadata.h"
 #include "files/progress.h"
 #include "files/published_models.h"
-#include "io/atomic_file.h"
+#include "io/atomic_folder.h"
+#include "io/json_file.h"
 #include "io/public_call.h"
 #include "io/safetensors.h"
 #include "kinds/builtin.h"
@@ -234,19 +235,20 @@ class Writer {
   }
 
   void write_folders(const fs::path& out, const std::map<std::string, std::string>& configs) {
+    constexpr const char* kWeights = "adapter_model.safetensors";
+    std::vector<std::string> marks{std::string(kAdapterConfig)};
+    for (const auto& [component, tensors] : pending_) marks.push_back(component + "/" + marks.front());
+    AtomicFolder folder(out, {.marks = marks, .replaces = {}});
     for (const auto& [component, tensors] : pending_) {
-      auto folder = out / component;
       std::error_code error;
-      fs::create_directories(folder, error);
-      check(!error, ErrorKind::io, "{}: the folder cannot be made: {}", folder.string(), error.message());
-      save_safetensors(tensors, {{"format", "pt"}}, folder / "adapter_model.safetensors");
-      const auto& config = configs.at(component);
-      AtomicFile file(folder / kAdapterConfig);
-      file.write(config.data(), config.size());
-      file.commit();
-      done_.files.push_back(folder / "adapter_model.safetensors");
-      done_.files.push_back(folder / kAdapterConfig);
+      fs::create_directory(folder.path() / component, error);
+      check(!error, ErrorKind::io, "{}: cannot be created: {}", (out / component).string(), error.message());
+      save_safetensors(tensors, {{"format", "pt"}}, folder.path() / component / kWeights);
+      write_text(folder.path() / component / kAdapterConfig, configs.at(component));
+      done_.files.push_back(out / component / kWeights);
+      done_.files.push_back(out / component / kAdapterConfig);
     }
+    folder.commit();
   }
 
  private:

@@ -17,18 +17,18 @@ namespace {
 
 constexpr size_t kBufferSize = 1 << 16;
 
-std::string reason(int error) { return std::generic_category().message(error); }
+}  // namespace
 
-std::filesystem::path sibling(const std::filesystem::path& path) {
+std::string reason_of(int error) { return std::generic_category().message(error); }
+
+std::filesystem::path temporary_beside(const std::filesystem::path& path) {
   std::random_device random;
   uint64_t bits = (uint64_t{random()} << 32) | random();
   return path.parent_path() / fmt::format(".{}.{}.{:016x}.tmp", path.filename().string(), ::getpid(), bits);
 }
 
-// A rename is on disk only after its folder is synced. Some file systems cannot sync a folder and return EINVAL; that
-// is not an error.
-int sync_folder(const std::filesystem::path& file) {
-  std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+int sync_folder_of(const std::filesystem::path& path) {
+  std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
   int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return errno;
   int error = ::fsync(fd) == 0 || errno == EINVAL ? 0 : errno;
@@ -36,17 +36,15 @@ int sync_folder(const std::filesystem::path& file) {
   return error;
 }
 
-}  // namespace
-
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   struct stat old {};
   bool replaces = ::stat(path_.c_str(), &old) == 0;
   check(!replaces || S_ISREG(old.st_mode), ErrorKind::io, "{}: is {}; wanted the name of a file to write",
         path_.string(), S_ISDIR(old.st_mode) ? "a folder" : "a device or pipe");
   buffer_.reserve(kBufferSize);
-  temporary_ = sibling(path_);
+  temporary_ = temporary_beside(path_);
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  check(fd_ >= 0, ErrorKind::io, "{}: cannot be created: {}", path_.string(), reason(errno));
+  check(fd_ >= 0, ErrorKind::io, "{}: cannot be created: {}", path_.string(), reason_of(errno));
   if (replaces) ::fchmod(fd_, old.st_mode & 07777);  // best effort: the contents matter more than the permissions
 }
 
@@ -67,26 +65,27 @@ void AtomicFile::overwrite(uint64_t position, const void* data, size_t size) {
   flush();
   ssize_t written = ::pwrite(fd_, data, size, static_cast<off_t>(position));
   check(written == static_cast<ssize_t>(size), ErrorKind::io, "{}: cannot be written: {}", path_.string(),
-        reason(written < 0 ? errno : ENOSPC));
+        reason_of(written < 0 ? errno : ENOSPC));
 }
 
 void AtomicFile::commit() {
   flush();
-  check(::fsync(fd_) == 0, ErrorKind::io, "{}: cannot be written: {}", path_.string(), reason(errno));
+  check(::fsync(fd_) == 0, ErrorKind::io, "{}: cannot be written: {}", path_.string(), reason_of(errno));
   int closed = ::close(std::exchange(fd_, -1));
-  check(closed == 0, ErrorKind::io, "{}: cannot be written: {}", path_.string(), reason(errno));
+  check(closed == 0, ErrorKind::io, "{}: cannot be written: {}", path_.string(), reason_of(errno));
   check(::rename(temporary_.c_str(), path_.c_str()) == 0, ErrorKind::io, "{}: cannot be replaced: {}", path_.string(),
-        reason(errno));
+        reason_of(errno));
   temporary_.clear();
-  int error = sync_folder(path_);
-  check(error == 0, ErrorKind::io, "{}: written, but its folder cannot be synced: {}", path_.string(), reason(error));
+  int error = sync_folder_of(path_);
+  check(error == 0, ErrorKind::io, "{}: written, but its folder cannot be synced: {}", path_.string(),
+        reason_of(error));
 }
 
 void AtomicFile::write_through(const char* data, size_t size) {
   while (size > 0) {
     ssize_t written = ::write(fd_, data, size);
     if (written < 0 && errno == EINTR) continue;
-    check(written >= 0, ErrorKind::io, "{}: cannot be written: {}", path_.string(), reason(errno));
+    check(written >= 0, ErrorKind::io, "{}: cannot be written: {}", path_.string(), reason_of(errno));
     data += written;
     size -= static_cast<size_t>(written);
   }

@@ -31,4 +31,13 @@ class AtomicFile {
   std::string buffer_;  // gathers small writes
 };
 
+// For AtomicFile and AtomicFolder:
+// The system's text for an errno.
+std::string reason_of(int error);
+// A name beside `path` that nothing has: `.NAME.PROCESS.RANDOM.tmp`.
+std::filesystem::path temporary_beside(const std::filesystem::path& path);
+// Syncs the folder that holds `path`. A rename is on disk only after that. Returns the errno of a failure, or 0. Some
+// file systems cannot sync a folder and return EINVAL; that is not a failure.
+int sync_folder_of(const std::filesystem::path& path);
+
 }  // namespace lora

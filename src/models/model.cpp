@@ -2,6 +2,7 @@
 
 #include "checkpoints/component_files.h"
 #include "core/check.h"
+#include "io/atomic_folder.h"
 #include "io/json_file.h"
 #include "io/public_call.h"
 #include "models/model_loader.h"
@@ -35,14 +36,14 @@ std::vector<AddedWord> Model::added_words() const {
 void Model::save_pretrained(const fs::path& folder) const {
   public_call([&] {
     const RunScope run(parts_of(*this));  // no weight changes while it exists
-    std::error_code error;
-    fs::create_directories(folder, error);
-    check(!error, ErrorKind::io, "{}: cannot create the folder: {}", folder.string(), error.message());
-
+    AtomicFolder out(folder, {.marks = {"config.json"}, .replaces = [](auto& file) {
+                                return !file.has_parent_path() && is_weight_file(file.string());
+                              }});
     auto tensors = state_dict();
     tensors.metadata = {{"format", "pt"}};
-    save_safetensors(tensors, folder / (std::string(weight_files_of(class_name()).safetensors) + ".safetensors"));
-    write_text(folder / "config.json", config() + "\n");
+    save_safetensors(tensors, out.path() / (std::string(weight_files_of(class_name()).safetensors) + ".safetensors"));
+    write_text(out.path() / "config.json", config() + "\n");
+    out.commit();
   });
 }
 

@@ -55,13 +55,18 @@ void DiffusionPipeline::save_pretrained(const fs::path& folder) const {
   public_call([&] {
     const SnapshotScope scope(registry_of(*this));  // no other thread writes weights meanwhile
     check_scheduler(*this);
-    PipelineFolder out(folder, class_name());
+    PipelineFolder out(folder);
+    out.set("_class_name", class_name());
     for (const auto& c : models()) out.add(c.name, *c.model);
     out.add(autoencoder().name, *autoencoder().model);
     out.add(*scheduler);
     add_to(out);
     out.finish();
   });
+}
+
+void DiffusionPipeline::check_save_folder(const fs::path& folder) {
+  public_call([&] { PipelineFolder out(folder); });
 }
 
 DiffusionPipeline::DiffusionPipeline(std::shared_ptr<const Scheduler> given) : scheduler(std::move(given)) {

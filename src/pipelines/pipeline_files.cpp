@@ -3,9 +3,9 @@
 #include "checkpoints/single_file.h"
 #include "core/check.h"
 #include "core/text.h"
-#include "io/atomic_file.h"
 #include "io/json_file.h"
 #include "pipelines/hub_files.h"
+#include "tokenizers/tokenizer_files.h"
 
 namespace lora {
 
@@ -164,32 +164,32 @@ Dtype PipelineFiles::stored_dtype() const {
 
 // ---- Writing --------------------------------------------------------------------------------------------------------
 
-PipelineFolder::PipelineFolder(fs::path folder, const std::string& class_name) : folder_(std::move(folder)) {
-  set("_class_name", class_name);
-  check(!fs::exists(folder_) || fs::is_directory(folder_), ErrorKind::io, "{}: this is a file. Give a folder",
-        folder_.string());
-  std::error_code error;
-  fs::create_directories(folder_ / "scheduler", error);
-  check(!error, ErrorKind::io, "{}: cannot create the folder: {}", folder_.string(), error.message());
-}
+PipelineFolder::PipelineFolder(const fs::path& folder)
+    : out_(folder, {.marks = {"model_index.json"}, .replaces = [](auto& file) {
+                      auto name = file.filename().string();
+                      return file.has_parent_path() && (is_weight_file(name) || is_tokenizer_file(name));
+                    }}) {}
 
 void PipelineFolder::add(const std::string& component, const Model& model) {
-  model.save_pretrained(folder_ / component);
+  model.save_pretrained(path() / component);
   index_[component] = {library_of(model.class_name()), model.class_name()};
 }
 
 void PipelineFolder::add(const std::string& component, const CLIPTokenizer& tokenizer) {
-  tokenizer.save_pretrained(folder_ / component);
+  tokenizer.save_pretrained(path() / component);
   index_[component] = {"transformers", "CLIPTokenizer"};
 }
 
 void PipelineFolder::add(const std::string& component, const T5Tokenizer& tokenizer) {
-  tokenizer.save_pretrained(folder_ / component);
+  tokenizer.save_pretrained(path() / component);
   index_[component] = {"transformers", "T5TokenizerFast"};
 }
 
 void PipelineFolder::add(const Scheduler& scheduler) {
-  write_text(folder_ / "scheduler" / "scheduler_config.json", scheduler.config() + "\n");
+  std::error_code error;
+  fs::create_directory(path() / "scheduler", error);
+  check(!error, ErrorKind::io, "{}: cannot be created: {}", (path() / "scheduler").string(), error.message());
+  write_text(path() / "scheduler" / "scheduler_config.json", scheduler.config() + "\n");
   index_["scheduler"] = {"diffusers", scheduler.class_name()};
 }
 
@@ -197,6 +197,9 @@ void PipelineFolder::add_missing(std::initializer_list<std::string> components) 
   for (const auto& component : components) index_[component] = {nullptr, nullptr};
 }
 
-void PipelineFolder::finish() { write_text(folder_ / "model_index.json", index_.dump(2) + "\n"); }
+void PipelineFolder::finish() {
+  write_text(path() / "model_index.json", index_.dump(2) + "\n");
+  out_.commit();
+}
 
 }  // namespace lora

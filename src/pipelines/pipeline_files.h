@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoints/component_files.h"
+#include "io/atomic_folder.h"
 #include "lora/pipelines.h"
 #include "names/base_model.h"
 
@@ -73,11 +74,14 @@ class PipelineFiles {
   }
 };
 
-// Writes a diffusers folder, one component after the other. It writes the index last: a folder that is not complete has
-// no index, so that nothing opens it.
+// Writes a diffusers folder, one component after the other, as AtomicFolder does: nobody sees a part of it. In an
+// existing model folder, it replaces the files of the components that it writes. All other files stay.
 class PipelineFolder {
  public:
-  PipelineFolder(std::filesystem::path folder, const std::string& class_name);
+  explicit PipelineFolder(const std::filesystem::path& folder);
+
+  // The folder to write more files to.
+  const std::filesystem::path& path() const { return out_.path(); }
 
   void add(const std::string& component, const Model& model);
   void add(const std::string& component, const CLIPTokenizer& tokenizer);
@@ -89,12 +93,13 @@ class PipelineFolder {
   void add(const Scheduler& scheduler);
   // Lists components in the index that the pipeline does not have.
   void add_missing(std::initializer_list<std::string> components);
-  // Sets a field of the index. "_class_name" replaces the class.
+  // Sets a field of the index.
   void set(const std::string& name, const nlohmann::json& value) { index_[name] = value; }
+  // Writes the index, and puts the folder in its place.
   void finish();
 
  private:
-  std::filesystem::path folder_;
+  AtomicFolder out_;
   nlohmann::json index_;
 };
 

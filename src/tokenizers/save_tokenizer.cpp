@@ -1,7 +1,9 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
 #include "core/edge.h"
+#include "io/atomic_folder.h"
 #include "io/json_file.h"
 #include "lora/tokenizer.h"
 #include "tokenizers/tokenizer_files.h"
@@ -12,6 +14,10 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 namespace {
+
+constexpr const char* kFiles[] = {
+    "tokenizer.json",          "vocab.json",       "merges.txt", "spiece.model", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json"};
 
 void write_openai(const fs::path& folder, const std::string& pad_token) {
   auto files = openai_tokenizer_files();
@@ -34,30 +40,32 @@ void write_openai(const fs::path& folder, const std::string& pad_token) {
 
 }  // namespace
 
-void make_tokenizer_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  check(!error, ErrorKind::io, "{}: the folder cannot be created: {}", folder.string(), error.message());
+bool is_tokenizer_file(const std::string& name) {
+  return std::find(std::begin(kFiles), std::end(kFiles), name) != std::end(kFiles);
 }
 
-void copy_tokenizer_files(const fs::path& from, const fs::path& to, const std::vector<std::string>& names) {
-  make_tokenizer_folder(to);
-  for (const auto& name : names) {
-    if (!is_there(from / name)) continue;
-    std::error_code error;
-    fs::copy_file(from / name, to / name, fs::copy_options::overwrite_existing, error);
-    check(!error, ErrorKind::io, "{}: cannot be written: {}", (to / name).string(), error.message());
-  }
+void write_tokenizer_folder(const fs::path& folder, const std::function<void(const fs::path&)>& write) {
+  AtomicFolder out(folder, {.marks = {std::begin(kFiles), std::end(kFiles)},
+                            .replaces = [](auto& file) { return is_tokenizer_file(file.string()); }});
+  write(out.path());
+  out.commit();
+}
+
+void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
+  write_tokenizer_folder(to, [&](const fs::path& out) {
+    for (auto name : kFiles) {
+      if (!is_there(from / name)) continue;
+      std::error_code error;
+      fs::copy_file(from / name, out / name, error);
+      check(!error, ErrorKind::io, "{}: cannot be written: {}", (to / name).string(), error.message());
+    }
+  });
 }
 
 void CLIPTokenizer::save_pretrained(const fs::path& folder) const {
   return edge([&] {
-    if (!folder_.empty())
-      return copy_tokenizer_files(folder_, folder,
-                                  {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
-                                   "special_tokens_map.json", "added_tokens.json"});
-    make_tokenizer_folder(folder);
-    write_openai(folder, pad_token_);
+    if (!folder_.empty()) return copy_tokenizer_files(folder_, folder);
+    write_tokenizer_folder(folder, [&](const fs::path& out) { write_openai(out, pad_token_); });
   });
 }
 

@@ -139,11 +139,7 @@ std::string T5Tokenizer::decode(const std::vector<int64_t>& ids) const {
 }
 
 void T5Tokenizer::save_pretrained(const path& folder) const {
-  return edge([&] {
-    copy_tokenizer_files(
-        folder_, folder,
-        {"tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"});
-  });
+  return edge([&] { copy_tokenizer_files(folder_, folder); });
 }
 
 int64_t T5Tokenizer::pad_token_id() const { return impl_->pad; }

@@ -40,10 +40,13 @@ bool is_there(const std::filesystem::path& file);
 // The file's JSON object, or an empty object if the file does not exist.
 nlohmann::json read_optional_json(const std::filesystem::path& file);
 
-// Copies those of the files `names` that exist. Throws Error{io}.
-void copy_tokenizer_files(const std::filesystem::path& from, const std::filesystem::path& to,
-                          const std::vector<std::string>& names);
-void make_tokenizer_folder(const std::filesystem::path& folder);
+// Whether a file of a folder is a tokenizer's.
+bool is_tokenizer_file(const std::string& name);
+// Writes a tokenizer's folder, as AtomicFolder does. `write` gets the folder to write to.
+void write_tokenizer_folder(const std::filesystem::path& folder,
+                            const std::function<void(const std::filesystem::path&)>& write);
+// Copies the tokenizer's files of a folder. Throws Error{io}.
+void copy_tokenizer_files(const std::filesystem::path& from, const std::filesystem::path& to);
 
 // Calls `read`. Turns exceptions about JSON of an unexpected kind into Error{bad_file} that names `path`.
 template <class Read>

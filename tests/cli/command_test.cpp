@@ -143,6 +143,43 @@ TEST(Fuse, WritesAModelThatDrawsTheSame) {
   expect_error("fuse " + kModel + " --lora " + style("ink") + " --components vae -o " + fused, 2, "unet, text_encoder");
 }
 
+TEST(Fuse, AModelIsReplacedAsAWholeOrNotAtAll) {
+  namespace fs = std::filesystem;
+  TemporaryFolder folder;
+  fs::copy(kModel, folder / "m", fs::copy_options::recursive);
+  folder.write("m/notes.txt", "mine");
+  fs::create_directory_symlink(folder / "m", folder / "link");
+  auto at = [&](const char* name) { return (folder / name).string(); };
+  auto weights = [&](const char* model) { return read(folder / model / "unet/diffusion_pytorch_model.safetensors"); };
+  const auto base = weights("m");
+  auto fuse = [&](const std::string& model, const std::string& output, const std::string& lora) {
+    return "fuse " + model + " --lora " + lora + " -o " + output;
+  };
+  ASSERT_EQ(lora_command(fuse(at("m"), at("elsewhere"), style("ink"))).code, 0);
+
+  // Each is told before the model is read, and changes nothing.
+  fs::create_directory(folder / "home");
+  folder.write("home/notes.txt", "mine");
+  expect_error(fuse(at("m"), at("m/unet"), style("ink")), 2, "is inside the model");
+  expect_error(fuse(at("link"), at("m/fused"), style("ink")), 2, "is inside the model");
+  expect_error(fuse(at("m"), folder.path().string(), style("ink")), 2, "contains the model");
+  expect_error(fuse(at("m"), at("home"), style("ink")), 1,
+               "home: the folder is not empty, and has no model_index.json");
+  expect_error(fuse(at("m"), "/proc/x", style("ink")), 1, "/proc/x: cannot be created");
+  expect_error(fuse(at("m"), at("m"), "none.safetensors"), 1, "no such file");
+  EXPECT_TRUE(weights("m") == base);
+  EXPECT_EQ(folder.names().size(), 4u);
+
+  // Over itself, through a link.
+  auto result = lora_command(fuse(at("m"), at("link"), style("ink")));
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_FALSE(weights("m") == base);
+  EXPECT_TRUE(weights("m") == weights("elsewhere"));
+  EXPECT_EQ(read(folder / "m/notes.txt"), "mine");
+  EXPECT_TRUE(fs::is_symlink(folder / "link"));
+  EXPECT_EQ(folder.names().size(), 4u);
+}
+
 TEST(Forward, GivesAComponentsOutput) {
   TemporaryFolder folder;
   at::manual_seed(0);

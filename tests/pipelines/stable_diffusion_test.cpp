@@ -218,6 +218,39 @@ TEST(StableDiffusion, SchedulersWithPythonsInfinitiesAreSavedAndRead) {
   EXPECT_EQ(StableDiffusionPipeline::from_pretrained(folder / "saved").scheduler->config(), pipe.scheduler->config());
 }
 
+TEST(StableDiffusion, AModelIsSavedOverItself) {
+  TemporaryFolder folder;
+  std::filesystem::copy(embedded_models() / "tiny", folder / "m", std::filesystem::copy_options::recursive);
+  for (auto name : {"m/notes.txt", "m/unet/notes.txt"}) folder.write(name, "mine");
+  folder.write("m/unet/diffusion_pytorch_model-00001-of-00002.safetensors", "old");
+  folder.write("m/text_encoder/pytorch_model.fp16.bin", "old");
+  folder.write("m/tokenizer/added_tokens.json", "{}");
+  std::filesystem::create_directory(folder / "m/safety_checker");
+  folder.write("m/safety_checker/model.safetensors", "mine");
+  auto pipe = StableDiffusionPipeline::from_pretrained(folder / "m");
+  pipe.load_lora_weights(embedded_models() / "loras/neon.safetensors");
+  pipe.fuse_lora();
+  pipe.save_pretrained(folder / "elsewhere");
+  pipe.save_pretrained(folder / "m");
+  pipe.unfuse_lora();  // the pipeline keeps the files that it was opened from
+  auto base = StableDiffusionPipeline::from_pretrained(embedded_models() / "tiny");
+  for (const auto& [name, tensor] : pipe.unet.state_dict())
+    EXPECT_TRUE(same_bits(tensor, base.unet.state_dict().at(name))) << name;
+  auto bytes = [](const std::filesystem::path& file) {
+    return std::string(std::istreambuf_iterator<char>(std::ifstream(file).rdbuf()), {});
+  };
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder / "elsewhere"))
+    if (entry.is_regular_file()) {
+      auto name = entry.path().lexically_relative(folder / "elsewhere");
+      EXPECT_TRUE(bytes(entry.path()) == bytes(folder / "m" / name)) << name;
+    }
+  for (auto name : {"notes.txt", "unet/notes.txt", "safety_checker/model.safetensors"})
+    EXPECT_EQ(bytes(folder / "m" / name), "mine") << name;
+  for (auto name : {"unet/diffusion_pytorch_model-00001-of-00002.safetensors", "text_encoder/pytorch_model.fp16.bin"})
+    EXPECT_FALSE(std::filesystem::exists(folder / "m" / name)) << name;
+  EXPECT_EQ(folder.names().size(), 2u);
+}
+
 TEST(StableDiffusion, SavedFoldersLoadToTheSamePicture) {
   auto pipe = embedded(at::kHalf);
   EXPECT_EQ(stored_dtype(embedded_models() / "tiny"), at::kHalf);
