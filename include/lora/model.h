@@ -53,6 +53,8 @@ class Model {
   // The words that loaded files added to a text encoder, in the form that Tokenizer::with_words() takes. Inside a
   // pipeline call, these are the words of that call.
   std::vector<AddedWord> added_words() const;
+  // What the caller should know of the files: the tensors that the model does not have.
+  const std::vector<std::string>& notes() const { return made().notes; }
 
  protected:
   ~Model();
@@ -63,6 +65,7 @@ class Model {
     Dtype dtype;
     Device device;
     std::shared_ptr<Parts> parts;  // the layers and sites (src/nn)
+    std::vector<std::string> notes;
   };
   std::unique_ptr<const Made> made_;  // nullptr after a move
 
@@ -83,7 +86,8 @@ class PretrainedModel : public Model {
  public:
   // Opens a folder of diffusers or transformers: config.json with weights as safetensors or .bin, whole or sharded.
   // Throws Error{not_found, bad_file, bad_key, bad_shape}. Throws Error{unsupported} that names the field and the value
-  // of a config that the model cannot do.
+  // of a config that the model cannot do. A tensor that the model does not have is a note. It is Error{bad_key} if it
+  // belongs to a layer of the model, or to one more of the model's layers or blocks.
   static Self from_pretrained(const std::filesystem::path& folder, const ModelOptions& options = {});
   // Makes a model of tensors that have the names of such a folder. `label` is their origin in error messages.
   static Self from_state_dict(const std::string& config, const StateDict& tensors, const ModelOptions& options = {},

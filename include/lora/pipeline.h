@@ -46,10 +46,11 @@ struct CallOptions {
   OneOrMany<Image> mask_image;
   int height = 0, width = 0;  // in pixels; 0: the size of the first image, or without images the model's own
   // How much of the run `image` goes through, in (0, 1]. Without a value: SD 0.8, SDXL 0.3, SD 3 0.6; with a mask SD 1,
-  // SDXL 0.9999, SD 3 0.6.
+  // SDXL 0.9999, SD 3 0.6. With denoising_start: that of the run before this one.
   std::optional<double> strength;
   std::optional<int> num_inference_steps;  // without a value: SD and SDXL 50, SD 3 28, aMUSEd 12
-  // SDXL: this pipeline works between these fractions of the run.
+  // SDXL: this pipeline works between these fractions of the run, which are above 0 and below 1. Steps of schedules
+  // count from the start of the run.
   std::optional<double> denoising_start, denoising_end;
   // Guidance applies above 1, and doubles the work. Without a value: SD 7.5, SDXL 5 (with a mask 7.5), SD 3 7,
   // aMUSEd 10.
@@ -60,10 +61,11 @@ struct CallOptions {
   int num_images_per_prompt = 1;
   double eta = 0.0;  // DDIM: 0 is deterministic, 1 is DDPM
   // diffusers' generator. One seed draws the noise of the whole batch, as torch.Generator().manual_seed(seed) does. One
-  // seed for each image gives each image the noise that it has alone. Leave it empty for a random seed.
+  // seed for each image draws each image as it is drawn alone. Leave it empty for a random seed.
   OneOrMany<uint64_t> seed;
   // The noise to start from, unscaled, in place of a seed's: [images, channels, h, w]. With denoising_start: what
-  // another pipeline's generate_latents returned at its denoising_end.
+  // another pipeline's generate_latents returned at its denoising_end. `image` then needs a mask_image: it is what the
+  // pipeline puts back.
   Tensor latents;
   // In place of prompts: [prompts, tokens, width]. Pooled embeddings, where the model takes them: [prompts, width].
   Tensor prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds;
@@ -105,10 +107,14 @@ struct PipelineOptions {
   std::optional<Dtype> dtype;  // without a value: see ModelOptions
   HubOptions hub;              // for repositories on the Hugging Face Hub
   Device device = at::kCPU;
+  // "fp16" reads `<name>.fp16.safetensors`. A component without this variant is read without a variant, with a note.
   std::string variant;
   // A scheduler in place of the model's own: a name of Scheduler::names(), or a class name. It reads the config of the
-  // model's own scheduler.
+  // model's own scheduler, which may be of a class that is not supported.
   std::string scheduler;
+  // What the denoiser predicts, in place of what the files say: "epsilon", "v_prediction" or "sample". Schedulers of SD
+  // 3 and aMUSEd do not take it.
+  std::string prediction_type;
 };
 
 // Threads: any number of threads may make any calls of one pipeline at once, those of LoraBaseMixin as well. When a
@@ -135,12 +141,18 @@ class DiffusionPipeline : public virtual LoraBaseMixin {
   // - Error{usage} for an argument that is out of range, or that this pipeline does not use;
   // - Error{bad_shape} for a tensor that does not fit;
   // - Error{not_found} for an adapter that is not loaded;
-  // - Error{cancelled} where the callback returns false.
+  // - Error{cancelled} where the callback returns false;
+  // - Error{unsupported} where numbers become NaN or infinite. The message has the step and the likely causes.
   std::vector<Image> operator()(const Prompts& prompt, const CallOptions& options = {}) const;
 
-  // The two halves of a call: the final latents of prompts, and the images of latents.
+  // The two halves of a call: the final latents of prompts, and the images of latents. If a half precision cannot hold
+  // an image, it is decoded again in float32.
   virtual Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const = 0;
   virtual std::vector<Image> decode_latents(const Tensor& latents) const = 0;
+
+  // What from_pretrained noticed: tensors that no model has, components without the variant, an unknown prediction
+  // type.
+  std::vector<std::string> notes() const;
 
   // Writes a diffusers folder of the pipeline as it is now, with the adapters that are fused. It is written beside
   // `folder` and then put in its place, so that a failure or a kill leaves an old folder whole. `folder` may be the
@@ -171,6 +183,8 @@ class DiffusionPipeline : public virtual LoraBaseMixin {
   void adapt_models();
   // Adds what save_pretrained() does not know: the tokenizers, the components that are missing and the settings.
   virtual void add_to(PipelineFolder& folder) const = 0;
+
+  std::vector<std::string> notes_of_files_;  // the part of notes() that the models do not have
 };
 
 // The dtype of the denoiser's weights in the files. Reads a header, no weights. For a repository, downloads what

@@ -26,14 +26,6 @@ std::vector<std::string> spellings(const WeightFiles& files, const std::string& 
   return names;
 }
 
-std::vector<std::string> file_names(const fs::path& folder) {
-  std::vector<std::string> names;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder, ignored)) names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 // The variants whose weights a folder has. "" is the variant without a name.
 std::set<std::string> variants_among(const std::vector<std::string>& names, const WeightFiles& files) {
   std::set<std::string> variants;
@@ -65,6 +57,22 @@ bool is_weight_file(const std::string& name) {
     if (name.starts_with(stem) && name.size() > stem.size() && (name[stem.size()] == '.' || name[stem.size()] == '-'))
       return ends_right();
   return false;
+}
+
+std::vector<std::string> file_names(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+bool has_variant(const std::vector<std::string>& names, const WeightFiles& files, const std::string& variant) {
+  return variants_among(names, files).contains(variant);
+}
+
+std::string note_of_left_out(const std::string& label, const std::vector<std::string>& names) {
+  return fmt::format("{}: the model does not have these tensors, which were left out: {}", label, listing(names));
 }
 
 std::string choose_weights(const std::vector<std::string>& names, const WeightFiles& files, const std::string& variant,

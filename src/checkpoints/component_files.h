@@ -35,6 +35,14 @@ bool is_weight_file(const std::string& name);
 std::string choose_weights(const std::vector<std::string>& names, const WeightFiles& files, const std::string& variant,
                            const std::string& label);
 
+// Whether the names of a component's files have weights of that variant.
+bool has_variant(const std::vector<std::string>& names, const WeightFiles& files, const std::string& variant);
+// The names of the files in a folder, sorted. Empty if there is no such folder.
+std::vector<std::string> file_names(const std::filesystem::path& folder);
+
+// The note that a model does not have these tensors. `label` is the folder or file.
+std::string note_of_left_out(const std::string& label, const std::vector<std::string>& names);
+
 // Reads config.json and the weights of one component. Throws as choose_weights() does.
 Checkpoint open_component(const std::filesystem::path& folder, const WeightFiles& files,
                           const std::string& variant = "");

@@ -78,7 +78,8 @@ void add(StateDict& to, const std::string& name, const Tensor& t) {
 
 }  // namespace
 
-Components split_by_prefix(const StateDict& all, const std::vector<PrefixRule>& rules, const std::string& family) {
+Components split_by_prefix(const StateDict& all, const std::vector<PrefixRule>& rules, const std::string& label,
+                           std::vector<std::string>& notes) {
   Components components;
   std::vector<std::string> left;
   for (const auto& [name, t] : all) {
@@ -90,8 +91,7 @@ Components split_by_prefix(const StateDict& all, const std::vector<PrefixRule>& 
     else
       add(components[rule->component], renamed, t);
   }
-  check(left.empty(), ErrorKind::bad_key,
-        "a {} checkpoint does not have these tensors: {}; this variant is not supported", family, listing(left));
+  if (!left.empty()) notes.push_back(note_of_left_out(label, left));
   return components;
 }
 
@@ -121,10 +121,18 @@ Checkpoint make_component(const nlohmann::json& config, const StateDict& tensors
   return {config.dump(2), tensors, label + " (" + what + ")"};
 }
 
-std::string stated_prediction_type(const StateDict& all) {
-  auto stated = all.metadata.find("modelspec.prediction_type");
-  return stated == all.metadata.end() ? "" : stated->second;
+std::optional<bool> predicts_velocity(const StateDict& all, const std::string& label, std::vector<std::string>& notes) {
+  if (all.contains("v_pred")) return true;
+  const std::string kField = "modelspec.prediction_type";
+  auto stated = all.metadata.find(kField);
+  if (stated == all.metadata.end()) return std::nullopt;
+  if (stated->second == "v" || stated->second == "v_prediction") return true;
+  if (stated->second == "epsilon") return false;
+  notes.push_back(fmt::format("{}: {} is \"{}\", which is unknown, and has no effect", label, kField, stated->second));
+  return std::nullopt;
 }
+
+bool has_zero_snr(const StateDict& all) { return all.contains("ztsnr"); }
 
 nlohmann::json scheduler_of(const std::string& class_name, bool v_prediction) {
   return {

@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,9 +29,10 @@ struct PrefixRule {
 
 using Components = std::map<std::string, StateDict>;
 
-// Assigns every tensor to a component, under its new name. Tensors that training left in the file are ignored. Throws
-// Error{bad_key} that lists the tensors without a rule. `family` is the name of the family in the message.
-Components split_by_prefix(const StateDict& all, const std::vector<PrefixRule>& rules, const std::string& family);
+// Assigns every tensor to a component, under its new name. Tensors that training left in the file are ignored. Those
+// without a rule or without a new name go into a note.
+Components split_by_prefix(const StateDict& all, const std::vector<PrefixRule>& rules, const std::string& label,
+                           std::vector<std::string>& notes);
 
 // The rules of the networks that have the same layout in all families.
 PrefixRule unet_rule(const StateDict& all);
@@ -44,8 +46,11 @@ void require(const StateDict& tensors, const char* what, const std::vector<std::
 Checkpoint make_component(const nlohmann::json& config, const StateDict& tensors, const std::string& label,
                           const std::string& what);
 
-// The prediction type in the file's metadata (modelspec.prediction_type), or "".
-std::string stated_prediction_type(const StateDict& all);
+// Whether a Stable Diffusion model predicts velocity: a tensor "v_pred" says so, or else modelspec.prediction_type of
+// the metadata. Nothing if the file does not say what it predicts. An unknown type is a note.
+std::optional<bool> predicts_velocity(const StateDict& all, const std::string& label, std::vector<std::string>& notes);
+// Whether the last training timestep has zero signal: a tensor "ztsnr" says so.
+bool has_zero_snr(const StateDict& all);
 
 // A scheduler config with the noise schedule of Stable Diffusion 1.x, 2.x and XL.
 nlohmann::json scheduler_of(const std::string& class_name, bool v_prediction);

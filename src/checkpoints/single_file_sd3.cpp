@@ -42,13 +42,14 @@ nlohmann::json sd3_vae_config(const StateDict& vae) {
 
 SingleFile split_stable_diffusion_3(const StateDict& tensors, const std::string& label) {
   require(tensors, "VAE", {kVae});
+  std::vector<std::string> notes;
   auto components = split_by_prefix(tensors,
                                     {{kDiffusionModel, "transformer", sd3_name_from_original},
                                      vae_rule(tensors),
                                      {kClipL, "text_encoder", unchanged},
                                      {kClipG, "text_encoder_2", unchanged},
                                      {kT5, "text_encoder_3", unchanged}},
-                                    "Stable Diffusion 3");
+                                    label, notes);
   auto& transformer = components["transformer"];
   auto layers = count_blocks(transformer, "transformer_blocks.{}.norm1.linear.weight");
   swap_halves(transformer, "norm_out.linear");
@@ -59,6 +60,7 @@ SingleFile split_stable_diffusion_3(const StateDict& tensors, const std::string&
       .components = {{"transformer", make_component(sd3_config(transformer), transformer, label, "transformer")},
                      {"vae", make_component(sd3_vae_config(components["vae"]), components["vae"], label, "VAE")}},
       .scheduler_config = scheduler_config(),
+      .notes = std::move(notes),
   };
   auto add = [&](const char* name, const char* what, auto config) {
     if (auto found = components.find(name); found != components.end())

@@ -13,13 +13,10 @@ namespace {
 constexpr std::string_view kClip = "conditioner.embedders.0.transformer.", kOpenClip = "conditioner.embedders.1.model.",
                            kRefinerOpenClip = "conditioner.embedders.0.model.";
 
-// A model that predicts velocity says so in its metadata, or has a tensor "v_pred". A tensor "ztsnr" says that the last
-// training timestep has zero signal.
-std::string scheduler_config(const StateDict& all) {
-  bool velocity = all.contains("v_pred") || stated_prediction_type(all) == "v";
+std::string scheduler_config(const StateDict& all, bool velocity) {
   auto config = scheduler_of("EulerDiscreteScheduler", velocity);
   config.update({{"interpolation_type", "linear"}, {"timestep_spacing", "leading"}, {"use_karras_sigmas", false}});
-  if (all.contains("ztsnr")) config["rescale_betas_zero_snr"] = true;
+  if (has_zero_snr(all)) config["rescale_betas_zero_snr"] = true;
   return config.dump(2);
 }
 
@@ -44,7 +41,8 @@ SingleFile split_stable_diffusion_xl(const StateDict& tensors, const std::string
   std::vector<PrefixRule> rules{unet_rule(tensors), vae_rule(tensors)};
   if (!refiner) rules.push_back({kClip, "text_encoder", clip_name_from_ldm});
   rules.push_back({refiner ? kRefinerOpenClip : kOpenClip, "text_encoder_2", clip_name_from_open_clip});
-  auto components = split_by_prefix(tensors, rules, "Stable Diffusion XL");
+  std::vector<std::string> notes;
+  auto components = split_by_prefix(tensors, rules, label, notes);
   transpose_projection(components["text_encoder_2"]);
 
   auto unet = unet_config(components["unet"], 128);
@@ -60,8 +58,9 @@ SingleFile split_stable_diffusion_xl(const StateDict& tensors, const std::string
                      {"vae", make_component(vae, components["vae"], label, "VAE")},
                      {"text_encoder_2", make_component(clip_config(components["text_encoder_2"], "gelu"),
                                                        components["text_encoder_2"], label, "second text encoder")}},
-      .scheduler_config = scheduler_config(tensors),
+      .scheduler_config = scheduler_config(tensors, predicts_velocity(tensors, label, notes).value_or(false)),
   };
+  file.notes = std::move(notes);
   if (!refiner)
     file.components["text_encoder"] = make_component(clip_config(components["text_encoder"], "quick_gelu", 768),
                                                      components["text_encoder"], label, "first text encoder");

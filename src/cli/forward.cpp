@@ -106,7 +106,7 @@ const std::map<std::string, StateDict (*)(const Model&, const StateDict&)> kForw
 void run(const Arguments& a) {
   c10::InferenceMode inference;
   auto in = load_state_dict(a.inputs);
-  auto pipe = DiffusionPipeline::from_pretrained(a.model.model, a.model.pipeline_options());
+  auto pipe = open_pipeline(a.model.model, a.model.pipeline_options());
   a.model.threads.fit(*pipe);
   load_loras(*pipe, a.model.lora_arguments());
   if (a.fuse) pipe->fuse_lora();

@@ -42,7 +42,7 @@ void run(const Arguments& a) {
   auto options = a.model.pipeline_options();
   // Without --dtype, the written model has the dtype of the one that was read.
   if (!options.dtype) options.dtype = stored_dtype(a.model.model, options);
-  auto pipe = DiffusionPipeline::from_pretrained(a.model.model, options);
+  auto pipe = open_pipeline(a.model.model, options);
   for (const auto& report : load_loras(*pipe, a.model.lora_arguments())) fmt::print(stderr, "{}", report.text());
   pipe->fuse_lora({.components = a.components, .safe_fusing = a.safe});
   pipe->save_pretrained(a.output);
@@ -55,6 +55,7 @@ void declare_fuse(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   auto* command = app.add_subcommand("fuse", "Writes a model with LoRAs fused into its weights");
   a->model.declare(*command);
+  a->model.declare_prediction_type(*command);
   command->get_option("--dtype")->description("float32, bfloat16 or float16 to write. Default: the dtype of MODEL.");
   command
       ->add_option("-o,--output", a->output,

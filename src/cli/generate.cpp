@@ -101,7 +101,7 @@ void run(const Arguments& a) {
 
   auto options = a.model.pipeline_options();
   options.scheduler = a.scheduler;
-  auto pipe = DiffusionPipeline::from_pretrained(a.model.model, options);
+  auto pipe = open_pipeline(a.model.model, options);
   a.model.threads.fit(*pipe);
   auto reports = load_loras(*pipe, loras, /*for_a_call=*/!a.fuse);
   for (const auto& report : reports)
@@ -154,6 +154,7 @@ void declare_generate(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   auto* command = app.add_subcommand("generate", "Draws a picture of a prompt");
   a->model.declare(*command);
+  a->model.declare_prediction_type(*command);
   command
       ->add_option("-p,--prompt", a->prompt,
                    "What to draw. <lora:NAME:WEIGHT> in the text loads a LoRA from --lora-dir.")

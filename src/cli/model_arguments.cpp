@@ -24,12 +24,36 @@ void ModelArguments::declare(CLI::App& command) {
   command.add_option("--dtype", dtype, "float32, bfloat16 or float16 in memory. Default: what suits the machine.")
       ->type_name("DTYPE");
   command.add_option("--device", device, "cpu, cuda, cuda:1, …")->capture_default_str();
-  command.add_option("--variant", variant, "Reads the files named <name>.VARIANT.safetensors, such as fp16");
+  command.add_option("--variant", variant,
+                     "Reads the files named <name>.VARIANT.safetensors, such as fp16. A component without "
+                     "such a file is read without a variant.");
   threads.declare(command);
 }
 
+void ModelArguments::declare_prediction_type(CLI::App& command) {
+  command
+      .add_option("--prediction-type", prediction_type,
+                  "What MODEL predicts: epsilon, v_prediction or sample. Default: what its files say.")
+      ->check(CLI::IsMember({"epsilon", "v_prediction", "sample"}));
+}
+
+std::unique_ptr<DiffusionPipeline> open_pipeline(const std::string& model, const PipelineOptions& options) {
+  try {
+    auto pipe = DiffusionPipeline::from_pretrained(model, options);
+    for (const auto& note : pipe->notes()) fmt::print(stderr, "note: {}\n", note);
+    return pipe;
+  } catch (const Error& error) {
+    // The library names its argument.
+    std::string message = error.what();
+    const std::string_view argument = "give its name as scheduler";
+    if (auto at = message.find(argument); at != message.npos) message.replace(at, argument.size(), "use --scheduler");
+    throw Error(error.kind(), message);
+  }
+}
+
 PipelineOptions ModelArguments::pipeline_options() const {
-  PipelineOptions options{.hub = {.progress = download_progress()}, .variant = variant};
+  PipelineOptions options{
+      .hub = {.progress = download_progress()}, .variant = variant, .prediction_type = prediction_type};
   if (!dtype.empty()) options.dtype = parse_dtype(dtype);
   try {
     options.device = Device(device);

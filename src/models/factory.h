@@ -35,7 +35,8 @@ Self PretrainedModel<Self>::make(const std::string& config, ModelLoader& loader,
             .config = config,
             .dtype = loader.dtype(),
             .device = loader.device(),
-            .parts = loader.finish(ignorable_of<Impl>())};
+            .parts = loader.finish(ignorable_of<Impl>()),
+            .notes = loader.notes()};
   return Self(std::move(made), std::move(impl));
 }
 

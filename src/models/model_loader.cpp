@@ -5,6 +5,10 @@
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
+#include <cctype>
+
+#include "checkpoints/component_files.h"
 #include "core/check.h"
 #include "core/text.h"
 
@@ -68,6 +72,20 @@ Tensor draw(uint64_t seed, const std::string& name, at::IntArrayRef shape) {
 
 }  // namespace
 
+namespace {
+
+// The layer of a tensor, with "#" in place of each number: "blocks.#.norm" for "blocks.3.norm.weight". "" outside
+// layers.
+std::string layer_without_numbers(const std::string& name) {
+  auto parts = split(name, '.');
+  parts.pop_back();
+  for (auto& part : parts)
+    if (std::ranges::all_of(part, [](unsigned char c) { return std::isdigit(c); })) part = "#";
+  return join(parts, ".");
+}
+
+}  // namespace
+
 ModelLoader::ModelLoader(const StateDict& tensors, std::string label, const ModelOptions& options, Aliases aliases)
     : tensors_(&tensors) {
   source_->label = std::move(label);
@@ -111,12 +129,19 @@ std::shared_ptr<Parts> ModelLoader::finish(const std::set<std::string>& ignorabl
   }
   if (!tensors_) return parts_;
 
-  std::vector<std::string> left;
+  std::set<std::string> layers;
+  std::vector<std::string> left, of_layers;
   for (const auto& [name, t] : *tensors_)
-    if (!taken_->contains(&t) && !ignorable.contains(name)) left.push_back(name);
-  check(left.empty(), ErrorKind::bad_key,
+    if (taken_->contains(&t)) layers.insert(layer_without_numbers(name));
+  layers.erase("");
+  for (const auto& [name, t] : *tensors_) {
+    if (taken_->contains(&t) || ignorable.contains(name)) continue;
+    (layers.contains(layer_without_numbers(name)) ? of_layers : left).push_back(name);
+  }
+  check(of_layers.empty(), ErrorKind::bad_key,
         "{}: the model does not have layers for {}; the config describes another model than this file", source_->label,
-        listing(left));
+        listing(of_layers));
+  if (!left.empty()) notes_.push_back(note_of_left_out(source_->label, left));
   return parts_;
 }
 

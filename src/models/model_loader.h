@@ -33,8 +33,10 @@ class ModelLoader {
 
   // Returns the parts. Call it after all layers are made. The StateDict may be destroyed afterwards. Throws
   // Error{bad_key, bad_shape} that lists all tensors that are missing or do not fit. Tensors that no layer took and
-  // `ignorable` does not name also throw Error{bad_key}: the config describes another model.
+  // `ignorable` does not name are a note. If one of them is of a layer that the model has, or of a layer that differs
+  // only in its numbers from such a layer, the config describes another model: Error{bad_key}.
   std::shared_ptr<Parts> finish(const std::set<std::string>& ignorable = {});
+  const std::vector<std::string>& notes() const { return notes_; }  // after finish()
 
  private:
   ModelLoader() = default;
@@ -42,6 +44,7 @@ class ModelLoader {
   std::shared_ptr<Parts> parts_ = std::make_shared<Parts>();
   std::shared_ptr<TensorSource> source_ = std::make_shared<TensorSource>();
   const StateDict* tensors_ = nullptr;
+  std::vector<std::string> notes_;
   std::shared_ptr<std::set<const Tensor*>> taken_ = std::make_shared<std::set<const Tensor*>>();
 };
 

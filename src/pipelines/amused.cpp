@@ -15,11 +15,13 @@ namespace lora {
 AmusedPipeline AmusedPipeline::open(const PipelineFiles& files) {
   auto tokenizer = files.tokenizer("tokenizer");
   auto transformer = files.model<UVit2DModel>("transformer");
-  return AmusedPipeline({.vqvae = files.model<VQModel>("vqvae"),
-                         .tokenizer = tokenizer.get(),
-                         .text_encoder = files.model<CLIPTextModel>("text_encoder"),
-                         .transformer = std::move(transformer),
-                         .scheduler = files.scheduler()});
+  AmusedPipeline pipe({.vqvae = files.model<VQModel>("vqvae"),
+                       .tokenizer = tokenizer.get(),
+                       .text_encoder = files.model<CLIPTextModel>("text_encoder"),
+                       .transformer = std::move(transformer),
+                       .scheduler = files.scheduler()});
+  pipe.notes_of_files_ = files.notes();
+  return pipe;
 }
 
 AmusedPipeline::AmusedPipeline(Components c)

@@ -104,6 +104,14 @@ void check_scheduler(const DiffusionPipeline& pipe) {
   check(pipe.scheduler != nullptr, ErrorKind::usage, "the pipeline has no scheduler. Set its scheduler");
 }
 
+void check_scheduler_fits(const std::string& name, Predicts predicts, std::string_view pipeline) {
+  const char* other = predicts == Predicts::noise  ? "one for noise, such as euler"
+                      : predicts == Predicts::flow ? "flow_match_euler"
+                                                   : "AmusedScheduler";
+  check(predicted_for(name).value_or(predicts) == predicts, ErrorKind::usage,
+        "scheduler is {}, which cannot draw with {}. Give {}", name, pipeline, other);
+}
+
 int64_t count_prompts(const Prompts& prompt, const CallOptions& options) {
   check(prompt.empty() == options.prompt_embeds.defined(), ErrorKind::usage,
         "the call has {}. Give either a prompt or prompt_embeds",

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "lora/latent_diffusion.h"
+#include "schedulers/registry.h"
 
 namespace lora {
 
@@ -17,6 +18,9 @@ void check_taken(const CallOptions& options, const Taken& taken, const char* pip
 
 // Throws Error{usage} where the pipeline does not have a scheduler.
 void check_scheduler(const DiffusionPipeline& pipe);
+
+// Throws Error{usage} where a scheduler is for models that predict something else. `name` is a class or a short name.
+void check_scheduler_fits(const std::string& name, Predicts predicts, std::string_view pipeline);
 
 // The number of prompts, or of rows of prompt_embeds. Throws Error{usage} unless exactly one of the two is given.
 int64_t count_prompts(const Prompts& prompt, const CallOptions& options);

@@ -58,14 +58,16 @@ fs::path fetch_index(Repository& repository) {
 }
 
 void fetch_components(Repository& repository, const std::map<std::string, std::string>& models,
-                      const std::string& variant) {
+                      const std::map<std::string, std::string>& variants) {
   constexpr std::string_view kTextEncoder = "text_encoder";
   auto wanted = small_files(repository, "scheduler");
   std::vector<std::string> indices;  // of sharded weights
   for (const auto& [component, class_name] : models) {
     auto folder = component + "/";
-    auto weights = folder + choose_weights(names_below(repository.files, folder), weight_files_of(class_name), variant,
-                                           repository.label + ": " + component);
+    auto variant = variants.find(component);
+    auto weights =
+        folder + choose_weights(names_below(repository.files, folder), weight_files_of(class_name),
+                                variant == variants.end() ? "" : variant->second, repository.label + ": " + component);
     if (weights.ends_with(".json")) indices.push_back(weights);
     wanted.insert(wanted.end(), {folder + "config.json", weights});
     if (!component.starts_with(kTextEncoder)) continue;

@@ -9,9 +9,10 @@ namespace lora {
 // Downloads model_index.json and returns its folder in the cache. Throws Error{not_found} for a repository without one.
 std::filesystem::path fetch_index(Repository& repository);
 
-// Downloads the files of these models, which map components to classes, and of the tokenizers and the scheduler. Throws
-// Error{not_found} for a missing file before it downloads weights.
+// Downloads the files of these models, which map components to classes, and of the tokenizers and the scheduler.
+// `variants` maps components to variants; others have none. Throws Error{not_found} for a missing file before it
+// downloads weights.
 void fetch_components(Repository& repository, const std::map<std::string, std::string>& models,
-                      const std::string& variant);
+                      const std::map<std::string, std::string>& variants);
 
 }  // namespace lora

@@ -105,6 +105,7 @@ class LatentDiffusionPipeline::Call {
 void LatentDiffusionPipeline::Call::check_mode() {
   for (const auto& image : o_.image) check_pixels(image, "image");
   for (const auto& image : o_.mask_image) check_pixels(image, "mask_image");
+  check_scheduler_fits(pipe_.scheduler->class_name(), traits_.predicts, pipe_.class_name());
   for (auto layer : o_.skip_guidance_layers)
     check(layer >= 0 && layer < traits_.layers, ErrorKind::usage,
           "skip_guidance_layers has {}. The model has layers 0 to {}", layer, traits_.layers - 1);

@@ -18,6 +18,7 @@ struct LatentDiffusionPipeline::Traits {
   bool rounds_strength_down = true;  // the steps that strength keeps; false: the steps that it leaves out
   TextWidths text;
   int64_t layers = 0;  // skip_guidance_layers may leave these out
+  Predicts predicts = Predicts::noise;
   Taken takes;
 };
 

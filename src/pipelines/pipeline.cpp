@@ -51,6 +51,14 @@ std::vector<Image> DiffusionPipeline::operator()(const Prompts& prompt, const Ca
   return decode_latents(generate_latents(prompt, options));
 }
 
+std::vector<std::string> DiffusionPipeline::notes() const {
+  auto all = notes_of_files_;
+  auto components = models();
+  components.push_back(autoencoder());
+  for (const auto& c : components) all.insert(all.end(), c.model->notes().begin(), c.model->notes().end());
+  return all;
+}
+
 void DiffusionPipeline::save_pretrained(const fs::path& folder) const {
   public_call([&] {
     const SnapshotScope scope(registry_of(*this));  // no other thread writes weights meanwhile

@@ -1,9 +1,12 @@
 #include "pipelines/pipeline_files.h"
 
+#include <algorithm>
+
 #include "checkpoints/single_file.h"
 #include "core/check.h"
 #include "core/text.h"
 #include "io/json_file.h"
+#include "pipelines/call_options.h"
 #include "pipelines/hub_files.h"
 #include "tokenizers/tokenizer_files.h"
 
@@ -43,12 +46,11 @@ json config_of(const Scheduler& scheduler) {
   return json::parse(replace_all(scheduler.config(), ": -Infinity", ": \"-Infinity\""));
 }
 
-// diffusers' StableDiffusionPipeline corrects the schedulers of early repositories in the same way.
-std::string corrected_scheduler(const std::string& text) {
-  auto config = config_of(*Scheduler::from_config(text));
-  if (config.contains("steps_offset")) config["steps_offset"] = 1;
-  if (config.contains("clip_sample")) config["clip_sample"] = false;
-  return config.dump();
+// Sets a field of a scheduler's config, and takes it out of the list of those that have their default.
+void set_field(json& config, const char* name, const json& value) {
+  config[name] = value;
+  if (auto list = config.find("_use_default_values"); list != config.end() && list->is_array())
+    list->erase(std::remove(list->begin(), list->end(), name), list->end());
 }
 
 }  // namespace
@@ -71,7 +73,34 @@ PipelineFiles::PipelineFiles(fs::path path, const PipelineOptions& options, std:
         runnable_models());
   check(wanted.empty() || wanted == row_->pipeline, ErrorKind::unsupported,
         "{}: the pipeline is of class {}, but the caller opens it as {}", label_, class_name, wanted);
-  if (repository) fetch_components(*repository, models_in_index(), options_.variant);
+  if (repository) {
+    choose_variants([&](const std::string& component) { return names_below(repository->files, component + "/"); });
+    fetch_components(*repository, models_in_index(), variants_);
+  } else if (is_folder()) {
+    choose_variants([&](const std::string& component) { return file_names(path_ / component); });
+  } else {
+    check(options.variant.empty(), ErrorKind::usage,
+          "{}: variant is \"{}\", but a single file has no variants. Leave it out", label_, options.variant);
+  }
+}
+
+template <class NamesIn>
+void PipelineFiles::choose_variants(NamesIn names_in) {
+  if (options_.variant.empty()) return;
+  std::vector<std::string> without;
+  for (const auto& [component, class_name] : models_in_index()) {
+    const auto names = names_in(component);
+    const auto& files = weight_files_of(class_name);
+    const bool falls_back = !has_variant(names, files, options_.variant) && has_variant(names, files, "");
+    variants_[component] = falls_back ? "" : options_.variant;
+    if (falls_back) without.push_back(component);
+  }
+  check(without.size() < variants_.size(), ErrorKind::not_found,
+        "{}: no component has weights of variant \"{}\". Leave variant out, or give one that the model has", label_,
+        options_.variant);
+  if (!without.empty())
+    notes_.push_back(fmt::format("{}: no weights of variant \"{}\" in {}: read without a variant", label_,
+                                 options_.variant, join(without, ", ")));
 }
 
 std::string PipelineFiles::read() {
@@ -79,6 +108,7 @@ std::string PipelineFiles::read() {
     auto file = open_single_file(path_);
     single_ = std::move(file.components);
     scheduler_config_ = std::move(file.scheduler_config);
+    notes_ = std::move(file.notes);
     return file.pipeline_class;
   }
   check(fs::exists(path_ / "model_index.json"), ErrorKind::not_found,
@@ -120,7 +150,7 @@ std::map<std::string, std::string> PipelineFiles::models_in_index() const {
 AutoencoderKL PipelineFiles::vae_in_float32() const {
   check_class("vae");
   auto config = is_folder() ? read_json(path_ / "vae" / "config.json") : json::parse(single_.at("vae").config);
-  auto options = model_options();
+  auto options = model_options("vae");
   if (config.value("force_upcast", true)) options.dtype = at::kFloat;
   return open<AutoencoderKL>("vae", options);
 }
@@ -143,10 +173,40 @@ T5Tokenizer PipelineFiles::t5_tokenizer(const std::string& component) const {
   return T5Tokenizer::from_pretrained(beside);
 }
 
+// The config of the model's own scheduler, with the defaults of its class. If that class or a value is not supported
+// and another scheduler is chosen, the config has only the fields of the file.
+json PipelineFiles::own_scheduler_config() const {
+  const auto folder = path_ / "scheduler";
+  try {
+    return config_of(is_folder() ? *Scheduler::from_pretrained(folder) : *Scheduler::from_config(scheduler_config_));
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::unsupported) throw;
+    check(!options_.scheduler.empty(), ErrorKind::unsupported,
+          "{}; to draw with another one, give its name as scheduler", error.what());
+  }
+  auto given = parse_scheduler_config(is_folder() ? read_text(folder / "scheduler_config.json") : scheduler_config_);
+  given.emplace("steps_offset", 0);  // the default of all classes that have it
+  return given;
+}
+
 std::unique_ptr<Scheduler> PipelineFiles::scheduler() const {
-  auto config = is_folder() ? Scheduler::from_pretrained(path_ / "scheduler")->config() : scheduler_config_;
-  if (pipeline_class() == "StableDiffusionPipeline") config = corrected_scheduler(config);
-  return Scheduler::from_config(config, options_.scheduler);
+  const auto predicts = pipeline_class() == "StableDiffusion3Pipeline" ? Predicts::flow
+                        : pipeline_class() == "AmusedPipeline"         ? Predicts::tokens
+                                                                       : Predicts::noise;
+  check_scheduler_fits(options_.scheduler, predicts, pipeline_class());
+  auto config = own_scheduler_config();
+  // diffusers' StableDiffusionPipeline corrects the schedulers of early repositories in the same way.
+  if (pipeline_class() == "StableDiffusionPipeline") {
+    if (config.contains("steps_offset")) set_field(config, "steps_offset", 1);
+    if (config.contains("clip_sample")) set_field(config, "clip_sample", false);
+  }
+  const auto& prediction_type = options_.prediction_type;
+  if (!prediction_type.empty()) set_field(config, "prediction_type", prediction_type);
+  auto made = Scheduler::from_config(config.dump(), options_.scheduler);
+  check(prediction_type.empty() || has_field(made->class_name(), "prediction_type"), ErrorKind::usage,
+        "{}: prediction_type is \"{}\", but {} does not take one. Leave it out", label_, prediction_type,
+        made->class_name());
+  return made;
 }
 
 bool PipelineFiles::flag(const std::string& name, bool fallback) const {
@@ -158,7 +218,7 @@ Dtype PipelineFiles::stored_dtype() const {
   const std::string denoiser(row_->denoiser());
   check_class(denoiser);
   auto dtype_of = [](const Checkpoint& checkpoint) { return checkpoint.tensors.begin()->second.scalar_type(); };
-  return is_folder() ? dtype_of(open_component(path_ / denoiser, kDiffusersFiles, options_.variant))
+  return is_folder() ? dtype_of(open_component(path_ / denoiser, kDiffusersFiles, variant_of(denoiser)))
                      : dtype_of(single_.at(denoiser));
 }
 

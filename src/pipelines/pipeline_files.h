@@ -27,7 +27,7 @@ class PipelineFiles {
   // class.
   template <class M>
   M model(const std::string& component) const {
-    return open<M>(component, model_options());
+    return open<M>(component, model_options(component));
   }
   // The same, or nothing where the component is missing.
   template <class M>
@@ -46,6 +46,8 @@ class PipelineFiles {
   Dtype stored_dtype() const;
   // A setting of model_index.json.
   bool flag(const std::string& name, bool fallback) const;
+  // What the caller should know of the files.
+  const std::vector<std::string>& notes() const { return notes_; }
 
  private:
   std::filesystem::path path_;
@@ -55,11 +57,21 @@ class PipelineFiles {
   nlohmann::json index_;                      // of a folder
   std::map<std::string, Checkpoint> single_;  // of a single file
   std::string scheduler_config_;
+  std::map<std::string, std::string> variants_;  // by component, where options_.variant is given
+  std::vector<std::string> notes_;
 
   bool is_folder() const { return single_.empty(); }
-  ModelOptions model_options() const {
-    return {.dtype = options_.dtype, .device = options_.device, .variant = options_.variant};
+  std::string variant_of(const std::string& component) const {
+    auto found = variants_.find(component);
+    return found == variants_.end() ? "" : found->second;
   }
+  ModelOptions model_options(const std::string& component) const {
+    return {.dtype = options_.dtype, .device = options_.device, .variant = variant_of(component)};
+  }
+  // Chooses the variant of each component. `names_in` gives the names of a component's files.
+  template <class NamesIn>
+  void choose_variants(NamesIn names_in);
+  nlohmann::json own_scheduler_config() const;
   // Reads the index or the single file, and returns the pipeline's class.
   std::string read();
   void check_class(const std::string& component) const;

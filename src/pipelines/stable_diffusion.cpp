@@ -9,11 +9,13 @@ namespace lora {
 StableDiffusionPipeline StableDiffusionPipeline::open(const PipelineFiles& files) {
   auto tokenizer = files.tokenizer("tokenizer");
   auto unet = files.model<UNet2DConditionModel>("unet");
-  return StableDiffusionPipeline({.vae = files.model<AutoencoderKL>("vae"),
-                                  .text_encoder = files.model<CLIPTextModel>("text_encoder"),
-                                  .tokenizer = tokenizer.get(),
-                                  .unet = std::move(unet),
-                                  .scheduler = files.scheduler()});
+  StableDiffusionPipeline pipe({.vae = files.model<AutoencoderKL>("vae"),
+                                .text_encoder = files.model<CLIPTextModel>("text_encoder"),
+                                .tokenizer = tokenizer.get(),
+                                .unet = std::move(unet),
+                                .scheduler = files.scheduler()});
+  pipe.notes_of_files_ = files.notes();
+  return pipe;
 }
 
 StableDiffusionPipeline::StableDiffusionPipeline(Components c)

@@ -17,15 +17,17 @@ StableDiffusion3Pipeline StableDiffusion3Pipeline::open(const PipelineFiles& fil
   auto tokenizer_3 = files.has("text_encoder_3") ? std::optional(files.t5_tokenizer("tokenizer_3")) : std::nullopt;
   auto text_encoder_3 = files.optional_model<T5EncoderModel>("text_encoder_3");
   auto vae = files.model<AutoencoderKL>("vae");
-  return StableDiffusion3Pipeline({.transformer = std::move(transformer),
-                                   .scheduler = files.scheduler(),
-                                   .vae = std::move(vae),
-                                   .text_encoder = std::move(text_encoder),
-                                   .tokenizer = tokenizer.get(),
-                                   .text_encoder_2 = std::move(text_encoder_2),
-                                   .tokenizer_2 = tokenizer_2.get(),
-                                   .text_encoder_3 = std::move(text_encoder_3),
-                                   .tokenizer_3 = std::move(tokenizer_3)});
+  StableDiffusion3Pipeline pipe({.transformer = std::move(transformer),
+                                 .scheduler = files.scheduler(),
+                                 .vae = std::move(vae),
+                                 .text_encoder = std::move(text_encoder),
+                                 .tokenizer = tokenizer.get(),
+                                 .text_encoder_2 = std::move(text_encoder_2),
+                                 .tokenizer_2 = tokenizer_2.get(),
+                                 .text_encoder_3 = std::move(text_encoder_3),
+                                 .tokenizer_3 = std::move(tokenizer_3)});
+  pipe.notes_of_files_ = files.notes();
+  return pipe;
 }
 
 StableDiffusion3Pipeline::StableDiffusion3Pipeline(Components c)
@@ -78,6 +80,22 @@ TextEmbeddings StableDiffusion3Pipeline::encode_prompt(const Prompts& prompt, co
 }
 
 LatentDiffusionPipeline::Traits StableDiffusion3Pipeline::traits() const {
+  Taken takes{"prompt_2",
+              "negative_prompt_2",
+              "clip_skip",
+              "max_sequence_length",
+              "pooled_prompt_embeds",
+              "negative_pooled_prompt_embeds",
+              "image",
+              "strength",
+              "mask_image",
+              "skip_guidance_layers",
+              "skip_layer_guidance_scale",
+              "skip_layer_guidance_start",
+              "skip_layer_guidance_stop",
+              "mu",
+              "joint_attention_kwargs"};
+  if (text_encoder_3) takes.merge(Taken{"prompt_3", "negative_prompt_3"});
   return {.denoiser = "transformer",
           .sample_size = transformer.sample_size(),
           .in_channels = transformer.in_channels(),
@@ -90,10 +108,8 @@ LatentDiffusionPipeline::Traits StableDiffusion3Pipeline::traits() const {
           .rounds_strength_down = false,
           .text = {.states = transformer.joint_attention_dim(), .pooled = transformer.pooled_projection_dim()},
           .layers = transformer.num_layers(),
-          .takes = {"prompt_2", "prompt_3", "negative_prompt_2", "negative_prompt_3", "clip_skip",
-                    "max_sequence_length", "pooled_prompt_embeds", "negative_pooled_prompt_embeds", "image", "strength",
-                    "mask_image", "skip_guidance_layers", "skip_layer_guidance_scale", "skip_layer_guidance_start",
-                    "skip_layer_guidance_stop", "mu", "joint_attention_kwargs"}};
+          .predicts = Predicts::flow,
+          .takes = std::move(takes)};
 }
 
 // The states of both CLIP encoders side by side, padded with zeros to T5's width. After them the states of T5, or

@@ -17,16 +17,17 @@ StableDiffusionXLPipeline StableDiffusionXLPipeline::open(const PipelineFiles& f
   auto tokenizer = refiner ? std::nullopt : std::optional(files.tokenizer("tokenizer").get());
   auto text_encoder_2 = files.model<CLIPTextModel>("text_encoder_2");
   // The fallbacks of flag() are for single files, which have no index.
-  return StableDiffusionXLPipeline(
-      {.vae = files.vae_in_float32(),
-       .text_encoder = std::move(text_encoder),
-       .text_encoder_2 = std::move(text_encoder_2),
-       .tokenizer = std::move(tokenizer),
-       .tokenizer_2 = tokenizer_2.get(),
-       .unet = std::move(unet),
-       .scheduler = files.scheduler(),
-       .force_zeros_for_empty_prompt = files.flag("force_zeros_for_empty_prompt", !refiner),
-       .requires_aesthetics_score = files.flag("requires_aesthetics_score", refiner)});
+  StableDiffusionXLPipeline pipe({.vae = files.vae_in_float32(),
+                                  .text_encoder = std::move(text_encoder),
+                                  .text_encoder_2 = std::move(text_encoder_2),
+                                  .tokenizer = std::move(tokenizer),
+                                  .tokenizer_2 = tokenizer_2.get(),
+                                  .unet = std::move(unet),
+                                  .scheduler = files.scheduler(),
+                                  .force_zeros_for_empty_prompt = files.flag("force_zeros_for_empty_prompt", !refiner),
+                                  .requires_aesthetics_score = files.flag("requires_aesthetics_score", refiner)});
+  pipe.notes_of_files_ = files.notes();
+  return pipe;
 }
 
 StableDiffusionXLPipeline::StableDiffusionXLPipeline(Components c)
@@ -77,6 +78,26 @@ TextEmbeddings StableDiffusionXLPipeline::encode_prompt(const Prompts& prompt, c
 }
 
 LatentDiffusionPipeline::Traits StableDiffusionXLPipeline::traits() const {
+  Taken takes{"guidance_rescale",
+              "eta",
+              "clip_skip",
+              "pooled_prompt_embeds",
+              "negative_pooled_prompt_embeds",
+              "image",
+              "strength",
+              "mask_image",
+              "original_size",
+              "negative_original_size",
+              "crops_coords_top_left",
+              "negative_crops_coords_top_left",
+              "denoising_start",
+              "denoising_end",
+              "cross_attention_kwargs"};
+  if (text_encoder) takes.merge(Taken{"prompt_2", "negative_prompt_2"});
+  if (requires_aesthetics_score)
+    takes.merge(Taken{"aesthetic_score", "negative_aesthetic_score"});
+  else
+    takes.merge(Taken{"target_size", "negative_target_size"});
   return {.denoiser = "unet",
           .sample_size = unet.sample_size(),
           .in_channels = unet.in_channels(),
@@ -85,27 +106,7 @@ LatentDiffusionPipeline::Traits StableDiffusionXLPipeline::traits() const {
           .strength = 0.3,
           .inpaint_strength = 0.9999,
           .text = {.states = unet.cross_attention_dim(), .pooled = text_encoder_2.projection_dim()},
-          .takes = {"prompt_2",
-                    "negative_prompt_2",
-                    "guidance_rescale",
-                    "eta",
-                    "clip_skip",
-                    "pooled_prompt_embeds",
-                    "negative_pooled_prompt_embeds",
-                    "image",
-                    "strength",
-                    "mask_image",
-                    "original_size",
-                    "target_size",
-                    "negative_original_size",
-                    "negative_target_size",
-                    "crops_coords_top_left",
-                    "negative_crops_coords_top_left",
-                    "aesthetic_score",
-                    "negative_aesthetic_score",
-                    "denoising_start",
-                    "denoising_end",
-                    "cross_attention_kwargs"}};
+          .takes = std::move(takes)};
 }
 
 TextEmbeddings StableDiffusionXLPipeline::embed(const Texts& texts) const {

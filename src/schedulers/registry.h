@@ -1,6 +1,7 @@
 #pragma once
 // The scheduler classes. Each class is one file, with one function that describes the class to from_config().
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "lora/scheduler.h"
@@ -19,6 +20,14 @@ SchedulerClass scheduler_class(std::string name, SchedulerFields fields) {
   return {std::move(name), std::move(fields),
           [](SchedulerConfig config) -> std::unique_ptr<Scheduler> { return std::make_unique<T>(std::move(config)); }};
 }
+
+// What the denoiser predicts for a scheduler.
+enum class Predicts { noise, flow, tokens };
+// `name` is a class or a short name. Nothing for a name that is neither.
+std::optional<Predicts> predicted_for(const std::string& name);
+
+// Whether a class has a field in its config. False for a class that is not one of these.
+bool has_field(std::string_view class_name, std::string_view field);
 
 SchedulerClass amused_scheduler();
 SchedulerClass ddim_scheduler();

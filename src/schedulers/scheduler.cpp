@@ -57,6 +57,21 @@ static const SchedulerClass& find_class(std::string_view name) {
        join(known, ", "), join(Scheduler::names(), ", "));
 }
 
+std::optional<Predicts> predicted_for(const std::string& name) {
+  auto class_name = name;
+  for (const auto& short_name : short_names())
+    if (short_name.name == name) class_name = short_name.class_name;
+  if (class_name == "AmusedScheduler") return Predicts::tokens;
+  if (class_name == "FlowMatchEulerDiscreteScheduler") return Predicts::flow;
+  return has_field(class_name, "prediction_type") ? std::optional(Predicts::noise) : std::nullopt;
+}
+
+bool has_field(std::string_view class_name, std::string_view field) {
+  for (const auto& c : scheduler_classes())
+    if (c.name == class_name) return std::ranges::any_of(c.fields, [&](const auto& f) { return f.name == field; });
+  return false;
+}
+
 static std::string class_name_of(const Json& config) {
   auto name = config.find("_class_name");
   check(name != config.end() && name->is_string(), ErrorKind::bad_file,

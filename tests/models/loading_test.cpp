@@ -174,17 +174,34 @@ TEST(Loading, TensorsThatNoLayerTakesAreNamed) {
   auto tensors = weights(1);
   tensors.set("extra.weight", at::zeros({1}));
   tensors.set("position_ids", at::zeros({1}));
-  auto load = [&](const std::set<std::string>& ignorable) {
-    return error_of([&] {
-      ModelLoader loader(tensors, "here", {});
-      Linear proj{loader.root() / "proj", 2, 3};
-      loader.finish(ignorable);
-    });
+  auto notes = [&](const std::set<std::string>& ignorable) {
+    ModelLoader loader(tensors, "here", {});
+    Linear proj{loader.root() / "proj", 2, 3};
+    loader.finish(ignorable);
+    return loader.notes();
   };
-  EXPECT_EQ(load({"position_ids"}),
-            "bad_key: here: the model does not have layers for extra.weight; the config describes another model than "
-            "this file");
-  EXPECT_EQ(load({"position_ids", "extra.weight"}), "");
+  EXPECT_EQ(notes({"position_ids"}),
+            std::vector<std::string>{"here: the model does not have these tensors, which were left out: extra.weight"});
+  EXPECT_EQ(notes({"position_ids", "extra.weight"}), std::vector<std::string>());
+}
+
+// They are no left-overs: without them, the model would do something else than it was trained for.
+TEST(Loading, TensorsOfALayerThatTheModelHasAreAnError) {
+  for (const char* name : {"proj.scale", "blocks.2.norm.weight", "blocks.0.norm.weight_scale"}) {
+    auto tensors = weights(1);
+    tensors.set("blocks.0.norm.weight", at::ones({2}));
+    tensors.set("blocks.0.norm.bias", at::ones({2}));
+    tensors.set(name, at::zeros({1}));
+    EXPECT_EQ(error_of([&] {
+                ModelLoader loader(tensors, "here", {});
+                Linear proj{loader.root() / "proj", 2, 3};
+                LayerNorm norm{loader.root() / "blocks.0.norm", 2};
+                loader.finish();
+              }),
+              fmt::format("bad_key: here: the model does not have layers for {}; the config describes another model "
+                          "than this file",
+                          name));
+  }
 }
 
 TEST(Loading, MissingTensorsAndWrongShapesAreNamed) {

@@ -286,15 +286,20 @@ def cases():
             negative_crops_coords_top_left=[1, 2])  # fmt: skip
         add(pipe, "to 0.6", denoising_end=0.6, num_inference_steps=8)
         add(pipe, "from 0.6", "image", latents="sdxl: to 0.6", denoising_start=0.6, num_inference_steps=8)
+        add(pipe, "image to 0.6", "image", image=[32, 32], strength=0.8, denoising_end=0.6, num_inference_steps=8)
         add(pipe, "to 0.6, DPM++", denoising_end=0.6, num_inference_steps=8, scheduler=scheduler("DPMSolverMultistepScheduler"))
         add(pipe, "LCM", scheduler=scheduler("LCMScheduler"), guidance_scale=1.5, adapters=TWO[:1])
         add(pipe, "DPM++", scheduler=scheduler("DPMSolverMultistepScheduler", use_karras_sigmas=True))
     add("sdxl-refiner", "image", "image", image=[32, 32], strength=0.5)
     add("sdxl-refiner", "from 0.6", "image", latents="sdxl: to 0.6", denoising_start=0.6, num_inference_steps=8)
+    add("sdxl-refiner", "from image to 0.6", "image", latents="sdxl: image to 0.6", denoising_start=0.6,
+        num_inference_steps=8)  # fmt: skip
     add("sdxl-refiner", "scores", "image", image=[32, 32], aesthetic_score=3.0, negative_aesthetic_score=1.0)
     add("sdxl-refiner", "adapter", "image", image=[32, 32], strength=0.5, adapters=TWO[:1])
     for pipe in ("sd3", "sd35"):
-        add(pipe, "third prompt", prompt_3="a red apple on a table", negative_prompt_3="blue", max_sequence_length=24)
+        # diffusers ignores a third prompt without a third text encoder.
+        third = dict(prompt_3="a red apple on a table", negative_prompt_3="blue") if pipe == "sd35" else {}
+        add(pipe, "third prompt", max_sequence_length=24, **third)
         add(pipe, "skipped layers", skip_guidance_layers=[1], skip_layer_guidance_stop=0.8, num_inference_steps=5)
     for pipe in ("amused-256", "amused-512"):
         add(pipe, "plain", num_inference_steps=6)
