@@ -25,7 +25,8 @@ struct Image {
 };
 
 // Converts a batch of shape [N, 3, H, W] with values in [0, 1] to N images. A pixel is round(255·x), as in diffusers'
-// VaeImageProcessor. The batch may have any float dtype and be on any device. Throws Error{usage} for other tensors.
+// VaeImageProcessor. The batch may have any float dtype and be on any device. Throws Error{usage} for other tensors,
+// and for NaN, for which there is no pixel.
 std::vector<Image> to_images(const Tensor& batch);
 
 // How light a picture is: float32 [height, width] from 0 (black) to 1 (white), as Pillow converts to grey. A

@@ -32,8 +32,7 @@ struct SchedulerOutput {
 
 struct SchedulerStepOptions {
   double eta = 0.0;  // DDIM: 0 is deterministic, 1 is DDPM
-  // Empty: torch's default generator. One: for the whole batch. Otherwise: one for each image. AmusedScheduler takes at
-  // most one.
+  // Empty: torch's default generator. One: for the whole batch. Otherwise: one for each image.
   std::vector<at::Generator> generators;
 };
 

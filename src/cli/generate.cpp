@@ -13,6 +13,7 @@
 #include "lora/version.h"
 #include "model_arguments.h"
 #include "progress.h"
+#include "refiner.h"
 #include "verbs.h"
 
 namespace lora::cli {
@@ -27,7 +28,7 @@ struct Arguments {
   int count = 1;
   std::optional<int> steps, clip_skip;
   std::optional<double> cfg, strength;
-  double refiner_start = 0.8;
+  std::optional<double> refiner_start;
   std::optional<uint64_t> seed;
   bool fuse = false, json = false;
 };
@@ -75,23 +76,9 @@ CallOptions call_options(const Arguments& a, uint64_t seed) {
   return call;
 }
 
-// The base model draws up to --refiner-start, the refiner draws the rest.
-std::vector<Image> refined(const DiffusionPipeline& pipe, const Arguments& a, const std::string& prompt,
-                           CallOptions call) {
-  auto options = a.model.pipeline_options();
-  auto refiner = DiffusionPipeline::from_pretrained(a.refiner, options);
-  call.denoising_end = a.refiner_start;
-  auto finish = call;
-  finish.latents = pipe.generate_latents(prompt, call);
-  finish.denoising_start = a.refiner_start;
-  finish.denoising_end.reset();
-  finish.adapters.reset();
-  finish.adapters_per_image.clear();
-  return (*refiner)(prompt, finish);
-}
-
 void run(const Arguments& a) {
   check(a.count >= 1, ErrorKind::usage, "--count {}: must be at least 1", a.count);
+  check(!a.refiner_start || !a.refiner.empty(), ErrorKind::usage, "--refiner-start needs --refiner. Give one.");
   check_writable(a.output);
   auto [prompt, tagged] = take_lora_tags(a.prompt, a.lora_dir);
   auto loras = a.model.lora_arguments();
@@ -108,6 +95,12 @@ void run(const Arguments& a) {
     if (!report.unmatched.empty() || !report.notes.empty()) fmt::print(stderr, "{}", report.text());
   if (a.fuse && !loras.empty()) pipe->fuse_lora();
   set_call_adapters(loras, reports, a.count, call);
+  std::optional<Refiner> refiner;
+  if (!a.refiner.empty()) {
+    options.prediction_type.clear();  // of MODEL alone
+    refiner.emplace(*pipe, a.refiner, a.refiner_start.value_or(0.8), options);
+    refiner->load_loras(loras, a.fuse);
+  }
 
   Progress progress;
   int steps = 0;
@@ -115,7 +108,7 @@ void run(const Arguments& a) {
     progress.show(step.step + 1, steps = step.num_steps);
     return true;
   };
-  auto images = a.refiner.empty() ? (*pipe)(prompt, call) : refined(*pipe, a, prompt, call);
+  auto images = refiner ? refiner->draw(prompt, call) : (*pipe)(prompt, call);
 
   nlohmann::json files = nlohmann::json::array();
   for (int i = 0; i < a.count; ++i) {
@@ -176,9 +169,11 @@ void declare_generate(CLI::App& app) {
   command->add_option("--image", a->image, "A PNG file to start from");
   command->add_option("--strength", a->strength, "How much of the run the image goes through: more than 0, at most 1");
   command->add_option("--mask", a->mask, "A PNG file. Where it is white, the image is drawn again.");
-  command->add_option("--refiner", a->refiner, "An SDXL refiner that draws the end of the run");
-  command->add_option("--refiner-start", a->refiner_start, "The fraction of the run at which the refiner takes over")
-      ->capture_default_str();
+  command->add_option("--refiner", a->refiner,
+                      "An SDXL refiner that draws the end of the run. The LoRAs that fit it act on it too.");
+  command->add_option(
+      "--refiner-start", a->refiner_start,
+      "The fraction of the run at which the refiner takes over: more than 0, less than 1. Default: 0.8.");
   command->add_option("--scheduler", a->scheduler,
                       fmt::format("{}. Default: the model's own.", fmt::join(Scheduler::names(), ", ")));
   command->add_option("--clip-skip", a->clip_skip, "How many of the last layers of the text encoder to leave out");

@@ -32,7 +32,7 @@ class LoraPlace {
 // One LoRA and how strongly it acts: "style.safetensors", "style.safetensors:0.6", or by component and block
 // `style.safetensors:{"unet": {"down": 0.5}, "text_encoder": 0}`. The JSON may have four keys beside the components:
 //   "weight"    a number for all components
-//   "schedule"  factors from fractions of the run on, `{"0": 1, "0.5": 0}`
+//   "schedule"  factors from fractions of the run on, `{"0": 1, "0.5": 0}`; 1 before the first fraction
 //   "mask"      a PNG that is white where the LoRA acts
 //   "images"    the numbers of the images of the batch that the LoRA is for, from 1
 struct LoraArgument {

@@ -36,8 +36,11 @@ std::vector<Image> pictures_of(const Tensor& batch) {
         ErrorKind::usage, "to_images: wanted a float tensor of [images, 3, height, width], got {} of [{}]",
         batch.defined() ? to_string(batch.scalar_type()) : "nothing",
         batch.defined() ? fmt::format("{}", fmt::join(batch.sizes(), ", ")) : "");
-  // Computes in float32 on the CPU, as numpy does: round() goes to even at halves. A NaN becomes black.
-  auto bytes = batch.detach().cpu().to(at::kFloat).nan_to_num(0).clamp(0, 1).mul(255).round().to(at::kByte);
+  // Computes in float32 on the CPU, as numpy does: round() goes to even at halves.
+  auto floats = batch.detach().cpu().to(at::kFloat);
+  check(!floats.isnan().any().item<bool>(), ErrorKind::usage,
+        "to_images: the batch has NaN, for which there is no pixel");
+  auto bytes = floats.clamp(0, 1).mul(255).round().to(at::kByte);
   bytes = bytes.permute({0, 2, 3, 1}).contiguous();
 
   std::vector<Image> images;

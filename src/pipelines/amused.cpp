@@ -9,6 +9,7 @@
 #include "pipelines/call_scope.h"
 #include "pipelines/latent_diffusion.h"
 #include "pipelines/pipeline_files.h"
+#include "pipelines/sound_numbers.h"
 
 namespace lora {
 
@@ -69,8 +70,6 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
               {.states = transformer.encoder_hidden_size(), .pooled = transformer.cond_embed_dim()});
   const auto factor = vqvae.scale_factor();
   batch.set_size(transformer.sample_size() * factor, factor);
-  check(o.seed.size() <= 1, ErrorKind::usage,
-        "there are {} seeds. Give aMUSEd one: its scheduler draws for the whole batch from one seed", o.seed.size());
   const std::vector<int64_t> shape{batch.images(), batch.height() / factor, batch.width() / factor};
   if (o.latents.defined()) check_argument("latents", o.latents, at::kLong, shape);
 
@@ -91,6 +90,8 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
     auto run = scope.on("text_encoder", 0, count);
     return embed(batch.texts(negative, 0));
   });
+  check_sound(text.prompt_embeds, "the text embeddings", *this, o);
+  check_sound(text.pooled, "the pooled text embeddings", *this, o);
   const auto [top, left] = o.micro_conditioning_crop_coord;
   const auto micro = at::tensor(std::vector<double>{double(batch.width()), double(batch.height()), double(top),
                                                     double(left), o.micro_conditioning_aesthetic_score});
@@ -105,6 +106,7 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
     auto logits =
         transformer(guided ? at::cat({tokens, tokens}) : tokens, text.prompt_embeds, text.pooled, micro_conds);
     if (guided) logits = guide(logits.chunk(2), guidance_scale);
+    check_sound(logits, fmt::format("in step {} of {}, the logits", i + 1, count), *this, o);
     tokens = steps->step(logits, timesteps[i], tokens, step_options).prev_sample;
     report_step(o, i, count, timesteps[i], tokens, scope.snapshot());
   }
@@ -112,7 +114,11 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
 }
 
 std::vector<Image> AmusedPipeline::decode_latents(const Tensor& latents) const {
-  return public_call([&] { return to_images(vqvae.decode(latents.to(device())).clamp(0, 1)); });
+  return public_call([&] {
+    auto pixels =
+        in_enough_precision(vqvae, "the pixels", [&](const VQModel& m) { return m.decode(latents.to(device())); });
+    return to_images(pixels.clamp(0, 1));
+  });
 }
 
 }  // namespace lora

@@ -12,6 +12,7 @@
 #include "nn/random.h"
 #include "pipelines/batch.h"
 #include "pipelines/image_processor.h"
+#include "pipelines/sound_numbers.h"
 
 namespace lora {
 
@@ -42,8 +43,6 @@ Tensor tiled(const Tensor& t, int64_t images, const char* name) {
   return t.size(0) == images ? t : t.repeat({images / t.size(0), 1, 1, 1});
 }
 
-bool is_inside_run(const std::optional<double>& fraction) { return fraction && *fraction > 0 && *fraction < 1; }
-
 }  // namespace
 
 class LatentDiffusionPipeline::Call {
@@ -72,7 +71,8 @@ class LatentDiffusionPipeline::Call {
   bool guided_ = false;
 
   std::unique_ptr<Scheduler> scheduler_;
-  int begin_ = 0, end_ = 0;  // the timesteps of this run
+  int begin_ = 0, end_ = 0;              // the timesteps of this run
+  int whole_begin_ = 0, whole_end_ = 0;  // those without denoising_start and denoising_end; schedules count them
   SchedulerStepOptions step_options_;
   Tensor image_latents_, noise_, mask_, masked_latents_;  // of image-to-image and inpainting
 
@@ -93,11 +93,12 @@ class LatentDiffusionPipeline::Call {
   TextEmbeddings embed(CallScope& scope, bool negative) const;
   Conditions conditions(CallScope& scope) const;
   Tensor time_ids() const;
-  std::vector<at::Generator> generators_of(const Tensor& pixels) const;
-  Tensor encode(const Tensor& pixels) const;
+  int64_t drawn_rows(const Tensor& pixels) const;
+  Tensor encode(const Tensor& pixels, const char* name) const;
   Tensor first_latents();
   void prepare_mask();
   Tensor predict(const Tensor& latents, const Tensor& t, const Conditions& conditions, int i) const;
+  void check_step(const Tensor& latents, int i) const;
 };
 
 // ---- Arguments ------------------------------------------------------------------------------------------------------
@@ -110,11 +111,22 @@ void LatentDiffusionPipeline::Call::check_mode() {
     check(layer >= 0 && layer < traits_.layers, ErrorKind::usage,
           "skip_guidance_layers has {}. The model has layers 0 to {}", layer, traits_.layers - 1);
   check(o_.mask_image.empty() || !o_.image.empty(), ErrorKind::usage, "mask_image needs an image. Give one");
-  check(!o_.strength || !o_.image.empty(), ErrorKind::usage, "strength needs an image to start from. Give one");
+  check(!o_.strength || !o_.image.empty() || o_.denoising_start, ErrorKind::usage,
+        "strength needs an image to start from. Give one");
   check(strength() > 0 && strength() <= 1, ErrorKind::usage, "strength is {}. It must be above 0 and at most 1",
         strength());
+  const std::pair<const char*, std::optional<double>> fractions[] = {{"denoising_start", o_.denoising_start},
+                                                                     {"denoising_end", o_.denoising_end}};
+  for (const auto& [name, fraction] : fractions)
+    check(!fraction || (*fraction > 0 && *fraction < 1), ErrorKind::usage,
+          "{} is {}. It is a fraction of the run, above 0 and below 1", name, fraction.value_or(0));
+  check(!o_.denoising_start || !o_.denoising_end || *o_.denoising_start < *o_.denoising_end, ErrorKind::usage,
+        "denoising_start is {} and denoising_end is {}. The start must come first", o_.denoising_start.value_or(0),
+        o_.denoising_end.value_or(0));
   check(!o_.denoising_start || o_.latents.defined() || !o_.image.empty(), ErrorKind::usage,
         "denoising_start needs an image, or the latents of the run before it. Give one of them");
+  check(!o_.denoising_start || !o_.latents.defined() || o_.image.empty() || inpaints(), ErrorKind::usage,
+        "with denoising_start, the run starts from the latents. Leave the image out, or give a mask_image");
   auto latent = pipe_.vae.latent_channels();
   extra_ = traits_.in_channels - latent;
   check(extra_ == 0 || extra_ == latent + 1, ErrorKind::unsupported,
@@ -136,21 +148,22 @@ void LatentDiffusionPipeline::Call::set_timesteps() {
     auto trained = double(scheduler_->num_train_timesteps().value_or(1000));
     return double(std::lround(trained - fraction * trained));
   };
-  if (is_inside_run(o_.denoising_start)) {
-    auto left = timesteps.lt(cutoff(*o_.denoising_start)).sum().item<int64_t>();
-    if (scheduler_->order() == 2 && left % 2 == 0) ++left;
-    begin_ = end_ - int(left);
-  } else if (!o_.image.empty()) {
+  if (o_.strength || (!o_.image.empty() && !o_.denoising_start)) {
     auto kept = steps * strength();
     auto left_out = traits_.rounds_strength_down ? steps - std::min(int(kept), steps) : int(steps - kept);
     begin_ = left_out * scheduler_->order();
   }
-  if (is_inside_run(o_.denoising_end)) {
-    check(!is_inside_run(o_.denoising_start) || *o_.denoising_start < *o_.denoising_end, ErrorKind::usage,
-          "denoising_start is {} and denoising_end is {}. The start must come first", o_.denoising_start.value_or(0),
-          *o_.denoising_end);
-    end_ = begin_ + int(timesteps.slice(0, begin_).ge(cutoff(*o_.denoising_end)).sum().item<int64_t>());
+  whole_begin_ = begin_, whole_end_ = end_;
+  if (o_.denoising_start) {
+    auto left = timesteps.lt(cutoff(*o_.denoising_start)).sum().item<int64_t>();
+    if (scheduler_->order() == 2 && left % 2 == 0) ++left;
+    begin_ = end_ - int(left);
+    check(begin_ >= whole_begin_, ErrorKind::usage,
+          "denoising_start is {}, but with the strength {} the run starts later. Raise one of them",
+          *o_.denoising_start, strength());
   }
+  if (o_.denoising_end)
+    end_ = begin_ + int(timesteps.slice(0, begin_).ge(cutoff(*o_.denoising_end)).sum().item<int64_t>());
   check(begin_ < end_, ErrorKind::usage,
         "the run has no steps: none of the {} steps is left. Raise num_inference_steps or strength, or widen the range "
         "from denoising_start to denoising_end",
@@ -161,7 +174,7 @@ void LatentDiffusionPipeline::Call::set_timesteps() {
 // ---- Text -----------------------------------------------------------------------------------------------------------
 
 TextEmbeddings LatentDiffusionPipeline::Call::embed(CallScope& scope, bool negative) const {
-  Texts texts{.max_sequence_length = o_.max_sequence_length, .call = &scope, .steps = count()};
+  Texts texts{.max_sequence_length = o_.max_sequence_length, .call = &scope, .steps = whole_end_ - whole_begin_};
   for (int i = 0; i < 3; ++i) texts.by_encoder[i] = batch_.texts(negative, i);
   if (!negative) texts.clip_skip = o_.clip_skip;
   return pipe_.embed(texts);
@@ -172,6 +185,8 @@ LatentDiffusionPipeline::Conditions LatentDiffusionPipeline::Call::conditions(Ca
     auto own = negative ? pipe_.without_negative_prompt(positive, o_) : TextEmbeddings();
     return own.prompt_embeds.defined() ? own : embed(scope, negative);
   });
+  check_sound(text.prompt_embeds, "the text embeddings", pipe_, o_);
+  if (text.pooled.defined()) check_sound(text.pooled, "the pooled text embeddings", pipe_, o_);
   Conditions all{.embeds = text.prompt_embeds, .pooled = text.pooled, .time_ids = time_ids(), .timestep_cond = {}};
   if (auto dim = traits_.time_cond_proj_dim)
     all.timestep_cond = guidance_scale_embedding(guidance_scale_ - 1, images_, dim).to(device(), dtype());
@@ -189,30 +204,35 @@ Tensor LatentDiffusionPipeline::Call::time_ids() const {
 
 // ---- Latents --------------------------------------------------------------------------------------------------------
 
-std::vector<at::Generator> LatentDiffusionPipeline::Call::generators_of(const Tensor& pixels) const {
-  auto generators = step_options_.generators;
-  if (generators.size() > 1) generators.resize(size_t(pixels.size(0)));
-  return generators;
+// How many rows of noise encode() draws for pixels. One seed draws a row for each picture that is given. A seed for
+// each image draws a row for each image, as if each were drawn alone.
+int64_t LatentDiffusionPipeline::Call::drawn_rows(const Tensor& pixels) const {
+  return step_options_.generators.size() > 1 ? images_ : pixels.size(0);
 }
 
-Tensor LatentDiffusionPipeline::Call::encode(const Tensor& pixels) const {
+// The latents of pictures, one row for each image.
+Tensor LatentDiffusionPipeline::Call::encode(const Tensor& pixels, const char* name) const {
   const auto& vae = pipe_.vae;
-  auto latents = vae.encode(pixels.to(vae.device(), vae.dtype())).sample(generators_of(pixels));
-  return ((latents - vae.shift_factor()) * vae.scaling_factor()).to(device(), dtype());
+  auto latents = in_enough_precision(vae, "the latents of the image", [&](const AutoencoderKL& m) {
+    return m.encode(pixels.to(m.device(), m.dtype()));
+  });
+  if (drawn_rows(pixels) == images_)
+    latents = {.mean = tiled(latents.mean, images_, name), .logvar = tiled(latents.logvar, images_, name)};
+  auto drawn = (latents.sample(step_options_.generators) - vae.shift_factor()) * vae.scaling_factor();
+  return tiled(drawn, images_, name).to(device(), dtype());
 }
 
 // The latents that the first step takes. Draws random numbers in the order of diffusers' pipelines.
 Tensor LatentDiffusionPipeline::Call::first_latents() {
   const auto shape = latent_shape();
   auto given = o_.latents.defined() ? o_.latents.to(device(), dtype()) : Tensor();
-  if (o_.image.empty() && o_.denoising_start) return given;
-
   bool from_noise = o_.image.empty() || (inpaints() && strength() == 1);
-  if (!o_.image.empty() && !(from_noise && extra_)) {
-    auto pixels = to_pixels(o_.image.values(), batch_.height(), batch_.width());
-    if (!inpaints() && step_options_.generators.size() > 1) pixels = tiled(pixels, images_, "image");
-    image_latents_ = tiled(encode(pixels), images_, "image");
-    if (o_.denoising_start) return image_latents_;
+  if (!o_.image.empty() && !(from_noise && extra_))
+    image_latents_ = encode(to_pixels(o_.image.values(), batch_.height(), batch_.width()), "image");
+  if (o_.denoising_start) {
+    // Inpainting puts the image back under the noise with which the run before this one began.
+    if (inpaints()) noise_ = randn_tensor(shape, step_options_.generators, dtype(), device());
+    return given.defined() ? given : image_latents_;
   }
   noise_ = given.defined() ? given : randn_tensor(shape, step_options_.generators, dtype(), device());
   if (from_noise) return noise_ * scheduler_->init_noise_sigma();
@@ -227,11 +247,11 @@ void LatentDiffusionPipeline::Call::prepare_mask() {
   mask_ = tiled(small.to(device(), dtype()), images_, "mask_image");
   auto pixels = to_pixels(o_.image.values(), batch_.height(), batch_.width());
   if (extra_) {
-    masked_latents_ = tiled(encode(pixels * mask.lt(0.5)), images_, "image");
+    masked_latents_ = encode(pixels * mask.lt(0.5), "image");
     return;
   }
   // diffusers encodes the masked image here too. This draws the same numbers, so that later draws are the same.
-  randn_tensor(latent_shape(pixels.size(0)), generators_of(pixels), dtype(), device());
+  randn_tensor(latent_shape(drawn_rows(pixels)), step_options_.generators, dtype(), device());
 }
 
 // ---- The run --------------------------------------------------------------------------------------------------------
@@ -256,6 +276,10 @@ Tensor LatentDiffusionPipeline::Call::predict(const Tensor& latents, const Tenso
   return o_.guidance_rescale > 0 ? rescale_noise_cfg(guided, halves[1], o_.guidance_rescale) : guided;
 }
 
+void LatentDiffusionPipeline::Call::check_step(const Tensor& latents, int i) const {
+  check_sound(latents, fmt::format("after step {} of {}, the latents", i + 1, count()), pipe_, o_);
+}
+
 Tensor LatentDiffusionPipeline::Call::run() {
   guidance_scale_ = o_.guidance_scale.value_or(inpaints() ? traits_.inpaint_guidance_scale : traits_.guidance_scale);
   guided_ = guidance_scale_ > 1 && traits_.time_cond_proj_dim == 0;
@@ -272,11 +296,14 @@ Tensor LatentDiffusionPipeline::Call::run() {
   auto timesteps = scheduler_->timesteps();
   for (int i = 0; i < count(); ++i) {
     auto t = timesteps[begin_ + i];
-    auto run = scope.on(traits_.denoiser, i, count());
+    auto run = scope.on(traits_.denoiser, begin_ - whole_begin_ + i, whole_end_ - whole_begin_);
     latents = scheduler_->step(predict(latents, t, fixed, i), t, latents, step_options_).prev_sample;
+    check_step(latents, i);
     if (inpaints() && !extra_) {
       auto kept = image_latents_;
-      if (i + 1 < count()) kept = scheduler_->add_noise(kept, noise_, timesteps[begin_ + i + 1].reshape(1));
+      // Also after the last step of this call, if another call goes on from there.
+      if (const int next = begin_ + i + 1; next < whole_end_)
+        kept = scheduler_->add_noise(kept, noise_, timesteps[next].reshape(1));
       latents = (1 - mask_) * kept + mask_ * latents;
     }
     report_step(o_, i, count(), t, latents, scope.snapshot());
@@ -295,7 +322,10 @@ Tensor LatentDiffusionPipeline::generate_latents(const Prompts& prompt, const Ca
 
 std::vector<Image> LatentDiffusionPipeline::decode_latents(const Tensor& latents) const {
   return public_call([&] {
-    auto pixels = vae.decode(latents.to(vae.device(), vae.dtype()) / vae.scaling_factor() + vae.shift_factor());
+    check_sound(latents, "the latents", *this, {});
+    auto pixels = in_enough_precision(vae, "the pixels", [&](const AutoencoderKL& m) {
+      return m.decode(latents.to(m.device(), m.dtype()) / m.scaling_factor() + m.shift_factor());
+    });
     return to_images((pixels * 0.5 + 0.5).clamp(0, 1));
   });
 }

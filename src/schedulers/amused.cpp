@@ -70,20 +70,17 @@ class AmusedScheduler final : public ConfiguredScheduler {
                           const SchedulerStepOptions& options) override {
     check(steps_.count() > 0, ErrorKind::usage, "AmusedScheduler: call set_timesteps before step");
     check_inputs(model_output, sample, options);
-    auto generator = options.generators.empty() ? at::Generator() : options.generators.front();
     auto t = table_index(timestep, steps_.count());
+    if (options.generators.size() <= 1)
+      return unmask(model_output, t, sample, options.generators.empty() ? at::Generator() : options.generators.front());
 
-    auto tokens = sample.flatten(1);
-    auto unknown = tokens == mask_token_id_;
-    auto probabilities = model_output.flatten(2).transpose(1, 2).softmax(-1);
-    auto drawn = at::where(unknown, draw_tokens(probabilities, generator), tokens);
-
-    auto prev = drawn;
-    if (t > 0) {
-      auto masked = least_sure(probabilities, drawn, unknown, t, generator);
-      prev = drawn.masked_fill(masked, mask_token_id_);
+    std::vector<Tensor> prev, drawn;
+    for (int64_t i = 0; i < sample.size(0); ++i) {
+      auto image = unmask(model_output.narrow(0, i, 1), t, sample.narrow(0, i, 1), options.generators[size_t(i)]);
+      prev.push_back(image.prev_sample);
+      drawn.push_back(image.pred_original_sample);
     }
-    return {prev.view(sample.sizes()), drawn.view(sample.sizes())};
+    return {at::cat(prev), at::cat(drawn)};
   }
 
   // Masks the tokens whose `noise` is below the mask ratio of the timestep.
@@ -109,8 +106,25 @@ class AmusedScheduler final : public ConfiguredScheduler {
     check(model_output.is_floating_point() && sample.scalar_type() == at::kLong, ErrorKind::usage,
           "AmusedScheduler: model_output is {}, sample is {}; they must be floating-point and int64",
           to_string(model_output.scalar_type()), to_string(sample.scalar_type()));
-    check(options.generators.size() <= 1, ErrorKind::usage,
-          "AmusedScheduler: there are {} generators; give at most one, for the whole batch", options.generators.size());
+    check(options.generators.size() <= 1 || int64_t(options.generators.size()) == sample.size(0), ErrorKind::usage,
+          "AmusedScheduler: there are {} generators for {} images; give one for the whole batch, or one for each image",
+          options.generators.size(), sample.size(0));
+  }
+
+  // One step of images that draw from one generator.
+  SchedulerOutput unmask(const Tensor& model_output, int64_t t, const Tensor& sample,
+                         const at::Generator& generator) const {
+    auto tokens = sample.flatten(1);
+    auto unknown = tokens == mask_token_id_;
+    auto probabilities = model_output.flatten(2).transpose(1, 2).softmax(-1);
+    auto drawn = at::where(unknown, draw_tokens(probabilities, generator), tokens);
+
+    auto prev = drawn;
+    if (t > 0) {
+      auto masked = least_sure(probabilities, drawn, unknown, t, generator);
+      prev = drawn.masked_fill(masked, mask_token_id_);
+    }
+    return {prev.view(sample.sizes()), drawn.view(sample.sizes())};
   }
 
   // The fraction of the tokens that is masked after the step at timestep t: [1].

@@ -118,6 +118,47 @@ TEST(Generate, ARefinerEndsTheRun) {
   auto result = lora_command(call + " --refiner " + tiny::folder("sdxl-refiner").string() + " --refiner-start 0.5");
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_NE(pixels(out), alone);
+
+  // The base's LoRA does not fit the refiner.
+  auto base = tiny::open("sdxl");
+  save_safetensors(tiny::factors(*base, "one", {"attn2.to_k"}, 2), folder / "one.safetensors");
+  result = lora_command(call + " --refiner " + tiny::folder("sdxl-refiner").string() + " --lora " +
+                        (folder / "one.safetensors").string());
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_TRUE(contains(result.err, "one.safetensors does not fit the refiner, which draws without it")) << result.err;
+
+  expect_error(call + " --refiner " + tiny::folder("sd").string(), 2, "is a StableDiffusionPipeline");
+  expect_error("generate " + tiny::folder("sd3").string() + " -p owl -o " + out.string() + " --refiner " +
+                   tiny::folder("sdxl-refiner").string(),
+               2, "--refiner: MODEL is a StableDiffusion3Pipeline");
+  for (const char* start : {"0", "1", "1.5", "-0.3", "nan"})
+    expect_error(call + " --refiner " + tiny::folder("sdxl-refiner").string() + " --refiner-start " + start, 2,
+                 "--refiner-start");
+}
+
+TEST(Generate, SaysWhatTheFilesHaveAndNaN) {
+  TemporaryFolder folder;
+  auto model = folder / "sd";
+  std::filesystem::copy(tiny::folder("sd"), model, std::filesystem::copy_options::recursive);
+  auto call = "generate " + model.string() + " -p owl --steps 1 -o " + (folder / "out.png").string();
+  auto unet = model / "unet" / "diffusion_pytorch_model.safetensors";
+  StateDict tensors;
+  for (const auto& [name, t] : load_state_dict(unet)) tensors.set(name, t.clone());
+  tensors.set("train_step_counter", at::ones({1}));
+  save_safetensors(tensors, model / "unet" / "diffusion_pytorch_model.fp16.safetensors");
+  auto result = lora_command(call + " --variant fp16");
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_TRUE(contains(result.err, "note: ") && contains(result.err, "train_step_counter")) << result.err;
+  EXPECT_TRUE(contains(result.err, "no weights of variant \"fp16\" in text_encoder, vae")) << result.err;
+
+  save_safetensors(tiny::factors(*tiny::open("sd"), "ink", {"to_q"}, 2), folder / "ink.safetensors");
+  std::filesystem::remove(folder / "out.png");
+  expect_error(call + " --lora " + (folder / "ink.safetensors").string() + ":1e30", 1, "NaN or infinite numbers");
+  EXPECT_FALSE(std::filesystem::exists(folder / "out.png"));
+
+  tiny::write(model / "scheduler" / "scheduler_config.json", {{"_class_name", "UniPCMultistepScheduler"}});
+  expect_error(call, 1, "--scheduler");
+  EXPECT_EQ(lora_command(call + " --scheduler euler").code, 0);
 }
 
 TEST(Forward, RunsAnyComponent) {

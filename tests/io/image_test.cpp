@@ -107,13 +107,12 @@ TEST(Image, TensorsBecomePixelsAsInTheReference) {
 }
 
 TEST(Image, TensorsOutOfRangeAreClamped) {
-  auto batch = at::zeros({1, 3, 1, 4});
+  auto batch = at::zeros({1, 3, 1, 3});
   batch.select(3, 0).fill_(-2);
   batch.select(3, 1).fill_(1.5);
-  batch.select(3, 2).fill_(NAN);
-  batch.select(3, 3).fill_(INFINITY);
+  batch.select(3, 2).fill_(INFINITY);
   auto pixels = to_images(batch)[0].pixels;
-  EXPECT_EQ(pixels, (std::vector<uint8_t>{0, 0, 0, 255, 255, 255, 0, 0, 0, 255, 255, 255}));
+  EXPECT_EQ(pixels, (std::vector<uint8_t>{0, 0, 0, 255, 255, 255, 255, 255, 255}));
 }
 
 TEST(Image, OtherTensorsAreRefused) {
@@ -121,6 +120,7 @@ TEST(Image, OtherTensorsAreRefused) {
   EXPECT_TRUE(fails(ErrorKind::usage, "got float32 of [1, 4, 2, 2]", [] { to_images(at::zeros({1, 4, 2, 2})); }));
   EXPECT_TRUE(fails(ErrorKind::usage, "got uint8", [] { to_images(at::zeros({1, 3, 2, 2}, at::kByte)); }));
   EXPECT_TRUE(fails(ErrorKind::usage, "got nothing", [] { to_images(Tensor()); }));
+  EXPECT_TRUE(fails(ErrorKind::usage, "the batch has NaN", [] { to_images(at::full({1, 3, 2, 2}, NAN)); }));
 }
 
 }  // namespace lora

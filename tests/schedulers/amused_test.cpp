@@ -135,8 +135,8 @@ TEST(AmusedScheduler, NamesWhatDoesNotFit) {
                [&] { scheduler->step(logits, t, masked().transpose(1, 2)); });
   expect_error(ErrorKind::bad_shape, HasSubstr("[24]"), [&] { scheduler->step(logits, t, masked().flatten()); });
   expect_error(ErrorKind::usage, HasSubstr("int64"), [&] { scheduler->step(logits, t, masked().to(at::kFloat)); });
-  expect_error(ErrorKind::usage, HasSubstr("2 generators"), [&] {
-    scheduler->step(logits, t, masked(), {.generators = {make_generator(1), make_generator(2)}});
+  expect_error(ErrorKind::usage, HasSubstr("3 generators for 2 images"), [&] {
+    scheduler->step(logits, t, masked(), {.generators = {make_generator(1), make_generator(2), make_generator(3)}});
   });
   expect_error(ErrorKind::bad_shape, HasSubstr("shapes must be equal"), [&] {
     scheduler->add_noise(clean(), at::rand({2, 3}), t);
