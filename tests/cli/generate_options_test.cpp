@@ -1,0 +1,356 @@
+// The options of `generate`, each with each, on every tiny pipeline. A pair is never asserted only to run. Each option
+// must act beside the other as it does alone: it changes the picture, or changes nothing, or is refused by name.
+#include <ATen/Parallel.h>
+#include <fmt/ranges.h>
+#include <gmock/gmock.h>
+
+#include <CLI/CLI.hpp>
+
+#include "cli/verbs.h"
+#include "lora/image.h"
+#include "pipelines/tiny_pipelines.h"
+
+namespace lora {
+
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+enum class Acts { changes, not_at_all };
+
+struct Option {
+  const char* name;
+  std::vector<std::string> arguments;   // "{}" is the folder of the files below
+  std::vector<const char*> needs = {};  // options that it is always given with
+  Acts acts = Acts::changes;            // with what it needs, against that alone
+  // The pipelines that refuse it, and what the message says. "*" is all others.
+  std::map<std::string, std::string> refused = {};
+  std::vector<const char*> hides = {};    // options without effect beside it
+  std::vector<const char*> reveals = {};  // options with an effect beside it alone
+  std::vector<const char*> clashes = {};  // options that are refused beside it …
+  const char* says = "";                  // … with a message that says this
+};
+
+// The base of all runs: MODEL -p … --size 16x16 --steps 4 --cfg 3 --seed 5 --dtype float32. An option of the same name
+// replaces it.
+const std::vector<Option>& options() {
+  static const std::vector<Option> all{
+      {.name = "prompt", .arguments = {"-p", "blue owl"}},
+      {.name = "prompt 2",
+       .arguments = {"--prompt-2", "cactus"},
+       .refused = {{"sd", "prompt_2"}, {"sd-inpaint", "prompt_2"}, {"amused-256", "prompt_2"}}},
+      {.name = "prompt 3", .arguments = {"--prompt-3", "cactus"}, .refused = {{"sd35", ""}, {"*", "prompt_3"}}},
+      {.name = "negative", .arguments = {"-n", "blue"}},
+      {.name = "steps", .arguments = {"--steps", "5"}},
+      {.name = "no guidance", .arguments = {"--cfg", "1"}, .hides = {"negative"}},
+      {.name = "seed", .arguments = {"--seed", "6"}},
+      {.name = "size", .arguments = {"--size", "24x16"}},
+      {.name = "image",
+       .arguments = {"--image", "{}/image.png", "--strength", "1"},
+       .refused = {{"amused-256", "image"}}},
+      {.name = "strength",
+       .arguments = {"--strength", "0.75"},
+       .needs = {"image"},
+       .refused = {{"amused-256", "image"}}},
+      {.name = "mask",
+       .arguments = {"--mask", "{}/mask.png"},
+       .needs = {"image"},
+       .refused = {{"amused-256", "image"}}},
+      // Where the mask is black everywhere, only the image and what encodes it matter.
+      {.name = "black mask",
+       .arguments = {"--mask", "{}/black.png"},
+       .needs = {"image"},
+       .refused = {{"amused-256", "image"}},
+       .hides = {"prompt", "prompt 2", "prompt 3", "negative", "steps", "no guidance", "strength", "scheduler",
+                 "velocity", "clip skip", "lora", "lora late", "lora left", "refiner", "refiner start"}},
+      {.name = "refiner", .arguments = {"--refiner", "{}/refiner"}, .refused = {{"sdxl", ""}, {"*", "--refiner"}}},
+      {.name = "own refiner",
+       .arguments = {"--refiner", "{}/model"},
+       .acts = Acts::not_at_all,
+       .refused = {{"sdxl", ""}, {"*", "--refiner"}}},
+      {.name = "refiner start",
+       .arguments = {"--refiner-start", "0.7"},
+       .needs = {"refiner"},
+       .refused = {{"sdxl", ""}, {"*", "--refiner"}}},
+      {.name = "scheduler",
+       .arguments = {"--scheduler", "ddim"},
+       .refused = {{"sd3", "scheduler is ddim"}, {"sd35", "scheduler is ddim"}, {"amused-256", "scheduler is ddim"}}},
+      {.name = "velocity",
+       .arguments = {"--prediction-type", "v_prediction"},
+       .refused = {{"sd3", "prediction_type"}, {"sd35", "prediction_type"}, {"amused-256", "prediction_type"}},
+       .reveals = {"own refiner"}},  // it is of MODEL alone
+      {.name = "clip skip", .arguments = {"--clip-skip", "1"}, .refused = {{"amused-256", "clip_skip"}}},
+      {.name = "lora", .arguments = {"--lora", "{}/ink.safetensors:0.8"}},
+      {.name = "lora at 0", .arguments = {"--lora", "{}/neon.safetensors:0"}, .acts = Acts::not_at_all},
+      {.name = "lora late",
+       .arguments = {"--lora", R"({}/late.safetensors:{"schedule": {"0": 0, "0.4": 1}})"},
+       .clashes = {"fuse"},
+       .says = "a weight alone"},
+      {.name = "lora left",
+       .arguments = {"--lora", R"({}/left.safetensors:{"mask": "{}/mask.png"})"},
+       .clashes = {"fuse"},
+       .says = "a weight alone"},
+      {.name = "fuse", .arguments = {"--fuse"}, .needs = {"lora"}, .acts = Acts::not_at_all},
+      {.name = "lora dir", .arguments = {"--lora-dir", "{}"}, .acts = Acts::not_at_all},
+      {.name = "variant",
+       .arguments = {"--variant", "fp16"},
+       .acts = Acts::not_at_all,
+       .clashes = {"refiner", "refiner start"},
+       .says = "fp16"},
+      {.name = "json", .arguments = {"--json"}, .acts = Acts::not_at_all},
+      {.name = "device", .arguments = {"--device", "cpu"}, .acts = Acts::not_at_all},
+  };
+  return all;
+}
+
+const Option& option(const std::string& name) {
+  for (const auto& o : options())
+    if (o.name == name) return o;
+  throw std::runtime_error("no option " + name);
+}
+
+bool lists(const std::vector<const char*>& names, const Option& o) {
+  return std::ranges::any_of(names, [&](auto name) { return std::string(name) == o.name; });
+}
+
+// What a run gives: pictures, or a message.
+struct Outcome {
+  int code = 0;
+  std::string message;
+  std::vector<Image> images;
+};
+
+using Names = std::set<std::string>;
+
+Names with_needs(const Names& names) {
+  Names all = names;
+  for (const auto& name : names)
+    for (const auto* needed : option(name).needs) all.merge(with_needs({needed}));
+  return all;
+}
+
+void save(const fs::path& file, int from_column) {
+  Image mask{16, 16, std::vector<uint8_t>(16 * 16 * 3), {}};
+  for (int y = 0; y < 16; ++y)
+    for (int x = from_column; x < 16; ++x)
+      for (int c = 0; c < 3; ++c) mask.pixels[size_t((y * 16 + x) * 3 + c)] = 255;
+  mask.save(file);
+}
+
+int largest_difference(const Image& a, const Image& b) {
+  if (a.width != b.width || a.height != b.height) return 256;
+  int largest = 0;
+  for (size_t i = 0; i < a.pixels.size(); ++i)
+    largest = std::max(largest, std::abs(int(a.pixels[i]) - int(b.pixels[i])));
+  return largest;
+}
+
+}  // namespace
+
+class GenerateOptions : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    at::set_num_threads(1);
+    const auto& name = GetParam();
+    fs::copy(tiny::folder(name), folder_ / "model", fs::copy_options::recursive);
+    auto denoiser = folder_ / "model" / (fs::exists(folder_ / "model" / "unet") ? "unet" : "transformer");
+    fs::copy(denoiser / "diffusion_pytorch_model.safetensors", denoiser / "diffusion_pytorch_model.fp16.safetensors");
+    fs::create_directory_symlink(tiny::folder("sdxl-refiner"), folder_ / "refiner");
+    auto pipe = tiny::open(name);
+    for (const char* lora : {"ink", "neon", "late", "left"})
+      save_safetensors(tiny::factors(*pipe, lora, {"to_q", "to_v", "query", "q_proj", "fc1"}, 2),
+                       folder_ / (lora + std::string(".safetensors")));
+    tiny::picture("options", {16, 16}).save(folder_ / "image.png");
+    save(folder_ / "mask.png", 8);
+    save(folder_ / "black.png", 16);
+  }
+
+  // Runs `lora generate` with options, and with arguments that replace those of the options. Each set runs once.
+  const Outcome& drawn(const Names& names, const std::map<std::string, std::string>& more = {}) {
+    std::map<std::string, std::vector<std::string>> given{
+        {"-p", {"red apple"}}, {"--size", {"16x16"}}, {"--steps", {"4"}}, {"--cfg", {"3"}}, {"--seed", {"5"}}};
+    if (GetParam() == "sd-inpaint") given["--image"] = {"{}/image.png"}, given["--mask"] = {"{}/mask.png"};
+    std::vector<std::string> loras;
+    for (const auto& name : with_needs(names)) {
+      std::string key;
+      for (const auto& word : option(name).arguments) {
+        if (word.starts_with('-'))
+          given[key = word].clear();
+        else
+          key == "--lora" ? loras.push_back(word) : given[key].push_back(word);
+      }
+    }
+    if (!loras.empty()) given.erase("--lora");
+    for (const auto& [name, value] : more) given[name] = {value};
+    std::vector<std::string> line{"lora",      "generate", "{}/model", "--dtype",   "float32",
+                                  "--threads", "1",        "-o",       "{}/out.png"};
+    for (const auto& lora : loras) line.insert(line.end(), {"--lora", lora});
+    for (const auto& [name, values] : given) {
+      line.push_back(name);
+      line.insert(line.end(), values.begin(), values.end());
+    }
+    for (auto& word : line)
+      for (size_t at; (at = word.find("{}")) != word.npos;) word.replace(at, 2, folder_.path().string());
+    auto [known, is_new] = outcomes_.try_emplace(line);
+    if (is_new) known->second = run(line);
+    return known->second;
+  }
+
+  // The options that can be given beside the base of all runs.
+  std::vector<Option> options_here() const {
+    std::vector<Option> here;
+    for (const auto& o : options()) {
+      if (GetParam() == "sd-inpaint" && lists({"image", "mask"}, o)) continue;  // the base has them
+      here.push_back(o);
+      // This model draws the whole picture, also where the mask is black.
+      if (GetParam() == "sd-inpaint" && lists({"black mask"}, o)) here.back().hides.clear();
+    }
+    return here;
+  }
+
+  // What a pipeline answers to an option, where it refuses it.
+  std::optional<std::string> refusal(const Option& o) const {
+    auto own = o.refused.find(GetParam());
+    if (own == o.refused.end()) own = o.refused.find("*");
+    if (own == o.refused.end() || own->second.empty()) return std::nullopt;
+    return own->second;
+  }
+
+  // `a` acts beside the others as it does alone.
+  void expect_acts(const Option& a, const Names& others, Acts acts) {
+    const auto all = with_needs([&] {
+      auto n = others;
+      n.insert(a.name);
+      return n;
+    }());
+    auto without = all;
+    without.erase(a.name);
+    if (with_needs(without).contains(a.name)) return;  // one of the others needs it
+    const auto &with_it = drawn(all), &without_it = drawn(without);
+    ASSERT_EQ(with_it.code, 0) << with_it.message;
+    ASSERT_EQ(without_it.code, 0) << without_it.message;
+    auto difference = largest_difference(with_it.images.front(), without_it.images.front());
+    if (acts == Acts::not_at_all)
+      EXPECT_LE(difference, 1) << a.name << " must not matter beside " << fmt::format("{}", fmt::join(without, ", "));
+    else
+      EXPECT_GT(difference, 1) << a.name << " must matter beside " << fmt::format("{}", fmt::join(without, ", "));
+  }
+
+  TemporaryFolder folder_;
+
+ private:
+  std::map<std::vector<std::string>, Outcome> outcomes_;
+
+  Outcome run(const std::vector<std::string>& line) {
+    CLI::App app("", "lora");
+    cli::declare_generate(app);
+    std::vector<const char*> argv;
+    for (const auto& word : line) argv.push_back(word.c_str());
+    for (const auto& file : folder_.names())
+      if (file.starts_with("out")) fs::remove(folder_ / file);
+    Outcome outcome;
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    try {
+      app.parse(int(argv.size()), argv.data());
+    } catch (const CLI::ParseError& error) {
+      outcome = {2, error.what(), {}};
+    } catch (const Error& error) {
+      outcome = {error.kind() == ErrorKind::usage ? 2 : 1, error.what(), {}};
+    }
+    testing::internal::GetCapturedStdout();
+    testing::internal::GetCapturedStderr();
+    for (const char* file : {"out.png", "out-1.png", "out-2.png"})
+      if (fs::exists(folder_ / file)) outcome.images.push_back(Image::load(folder_ / file));
+    EXPECT_EQ(outcome.images.empty(), outcome.code != 0) << outcome.message;
+    return outcome;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Pipelines, GenerateOptions,
+                         testing::Values("sd", "sd-inpaint", "sdxl", "sd3", "sd35", "amused-256"), tiny::test_name);
+
+TEST_P(GenerateOptions, EachActsBesideEachAsItDoesAlone) {
+  const auto here = options_here();
+  for (const auto& a : here) {
+    SCOPED_TRACE(a.name);
+    if (auto says = refusal(a)) {
+      EXPECT_EQ(drawn({a.name}).code, 2);
+      EXPECT_THAT(drawn({a.name}).message, HasSubstr(*says));
+    } else {
+      expect_acts(a, {}, a.acts);
+    }
+    for (const auto& b : here) {
+      if (&b <= &a || b.arguments[0] == (a.arguments[0] == "--lora" ? "" : a.arguments[0])) continue;
+      SCOPED_TRACE(b.name);
+      const auto says_a = refusal(a), says_b = refusal(b);
+      if (says_a || says_b) {
+        const auto& outcome = drawn({a.name, b.name});
+        EXPECT_EQ(outcome.code, 2);
+        EXPECT_TRUE((says_a && outcome.message.find(*says_a) != std::string::npos) ||
+                    (says_b && outcome.message.find(*says_b) != std::string::npos))
+            << outcome.message;
+      } else if (lists(a.clashes, b) || lists(b.clashes, a)) {
+        const auto& outcome = drawn({a.name, b.name});
+        EXPECT_NE(outcome.code, 0);
+        EXPECT_THAT(outcome.message, HasSubstr(lists(a.clashes, b) ? a.says : b.says));
+      } else {
+        expect_acts(a, {b.name}, lists(b.hides, a) ? Acts::not_at_all : lists(b.reveals, a) ? Acts::changes : a.acts);
+        expect_acts(b, {a.name}, lists(a.hides, b) ? Acts::not_at_all : lists(a.reveals, b) ? Acts::changes : b.acts);
+      }
+    }
+  }
+}
+
+// Picture k of a batch is the picture of the k-th seed alone, beside every option.
+TEST_P(GenerateOptions, ABatchIsItsPicturesAlone) {
+  for (const auto& a : options_here()) {
+    if (refusal(a) || a.name == std::string("seed")) continue;
+    SCOPED_TRACE(a.name);
+    const auto& batch = drawn({a.name}, {{"--count", "2"}});
+    ASSERT_EQ(batch.images.size(), 2u) << batch.message;
+    for (int k = 0; k < 2; ++k) {
+      const auto& alone = drawn({a.name}, {{"--seed", std::to_string(5 + k)}});
+      ASSERT_EQ(alone.code, 0) << alone.message;
+      EXPECT_LE(largest_difference(batch.images[size_t(k)], alone.images.front()), 1) << "picture " << k + 1;
+    }
+  }
+  // A LoRA for one picture.
+  const auto& both = drawn({}, {{"--count", "2"}, {"--lora", R"({}/ink.safetensors:{"weight": 0.8, "images": [2]})"}});
+  ASSERT_EQ(both.images.size(), 2u) << both.message;
+  EXPECT_LE(largest_difference(both.images[0], drawn({}).images.front()), 1);
+  EXPECT_LE(largest_difference(both.images[1], drawn({"lora", "seed"}).images.front()), 1);
+}
+
+TEST_P(GenerateOptions, AnotherSpellingDrawsTheSame) {
+  auto expect_same = [&](const Outcome& a, const Outcome& b) {
+    ASSERT_EQ(a.code, 0) << a.message;
+    ASSERT_EQ(b.code, 0) << b.message;
+    EXPECT_LE(largest_difference(a.images.front(), b.images.front()), 1);
+  };
+  expect_same(drawn({"lora dir"}, {{"-p", "red apple <lora:ink:0.8>"}}), drawn({"lora"}));
+  expect_same(drawn({}, {{"--lora", R"({}/ink.safetensors:{"weight": 0.8, "schedule": {"0": 1}})"}}), drawn({"lora"}));
+  expect_same(drawn({}, {{"--lora", R"({}/ink.safetensors:{"schedule": {"0": 0}})"}}), drawn({}));
+  expect_same(drawn({}, {{"--lora", R"({}/ink.safetensors:{"mask": "{}/black.png"})"}}), drawn({}));
+  if (GetParam() != "sdxl") return;
+  expect_same(drawn({"refiner"}, {{"--refiner-start", "0.8"}}), drawn({"refiner"}));
+}
+
+TEST_P(GenerateOptions, WhatNeedsAnotherIsRefusedAlone) {
+  auto expect_refused = [&](const std::map<std::string, std::string>& arguments, const std::string& says) {
+    const auto& outcome = drawn({}, arguments);
+    EXPECT_EQ(outcome.code, 2);
+    EXPECT_THAT(outcome.message, HasSubstr(says));
+  };
+  if (GetParam() != "sd-inpaint")
+    expect_refused({{"--strength", "0.5"}}, GetParam() == "amused-256" ? "strength" : "strength needs an image");
+  if (GetParam() != "sd-inpaint") expect_refused({{"--mask", "{}/mask.png"}}, "mask_image");
+  expect_refused({{"--refiner-start", "0.5"}}, "--refiner-start needs --refiner");
+  expect_refused({{"-p", "apple <lora:ink:1>"}}, "--lora-dir");
+  expect_refused({{"--lora", R"({}/ink.safetensors:{"images": [2]})"}}, "--count is 1");
+  for (const char* start : {"0", "1", "1.5", "-0.3", "nan"})
+    expect_refused({{"--refiner", "{}/refiner"}, {"--refiner-start", start}}, "--refiner-start");
+}
+
+}  // namespace lora
