@@ -22,8 +22,7 @@ namespace lora {
 // not always from the caller's thread.
 using ToolProgress = std::function<void(int done, int total)>;
 
-// ---- Hashes
-// ----------------------------------------------------------------------------------------------------------
+// ---- Hashes ---------------------------------------------------------------------------------------------------------
 
 // The hashes by which tools know a LoRA file. Digests are lower-case hexadecimal.
 struct FileHashes {
@@ -41,8 +40,7 @@ struct FileHashes {
 // Reads the whole file. A second thread takes half of the work. Throws Error{not_found, bad_file, io}.
 FileHashes hash_file(const std::filesystem::path& file);
 
-// ---- One file
-// --------------------------------------------------------------------------------------------------------
+// ---- One file -------------------------------------------------------------------------------------------------------
 
 // What a LoRA is, what it is for, and whether it is sound.
 struct Inspection {
@@ -88,8 +86,9 @@ struct Inspection {
   std::vector<Component> components;
   std::vector<Layer> layers;
   std::map<std::string, std::vector<std::string>> words;  // new words of prompts, with their text encoders
-  std::map<std::string, size_t> dtypes;                   // how many tensors each dtype has
-  uint64_t bytes = 0;                                     // of all tensors
+  // Of all tensors of the file, understood or not: how many each dtype has, their bytes, and their number.
+  std::map<std::string, size_t> dtypes;
+  uint64_t bytes = 0;
   size_t tensors = 0;
   FileHashes hashes;  // empty for a folder with a file for each component, and for tensors in memory
   std::vector<Finding> findings;
@@ -113,8 +112,7 @@ struct InspectOptions {
 // finding, not an error.
 Inspection inspect_lora(const LoraSource& source, const InspectOptions& options = {});
 
-// ---- Two files
-// -------------------------------------------------------------------------------------------------------
+// ---- Two files ------------------------------------------------------------------------------------------------------
 
 // How alike two LoRAs are, by what they change in the base model.
 struct Comparison {
@@ -129,6 +127,7 @@ struct Comparison {
   std::vector<Row> rows;                          // layers that both have
   std::vector<std::string> only_in_a, only_in_b;  // `<component>.<path>`
   double cosine = 0, ratio = 0;                   // over all layers that have numbers, as one vector
+  std::vector<std::string> notes;                 // about the files: what was passed over, for example
 
   std::string summary() const;  // one line
   std::string text() const;
@@ -144,8 +143,7 @@ struct CompareOptions {
 // inspect_lora() does, and Error{bad_shape} for factors that do not go together.
 Comparison compare_loras(const LoraSource& a, const LoraSource& b, const CompareOptions& options = {});
 
-// ---- Another format
-// --------------------------------------------------------------------------------------------------
+// ---- Another format -------------------------------------------------------------------------------------------------
 
 struct ConvertOptions {
   std::string to;              // "diffusers", "peft", "kohya" or "comfy"
@@ -171,19 +169,29 @@ struct Conversion {
 
 // Writes the LoRA in another program's format, with the same effect. `out` is the file to write. For "peft" it is a
 // folder, which gets one folder for each component. `out` may be the source. At most two layers are in memory at a
-// time.
+// time. What was written is read again and compared with the source before it gets its name.
 //
-// Throws as inspect_lora() does. Throws Error{unsupported} naming the layers that the format cannot store,
-// Error{bad_key} for half a pair of factors, Error{usage} for options that do not fit, Error{io}. No file is written
-// then; for "peft", the files of components that are finished stay.
+// If `dtype` cannot hold all numbers of a layer's factors, they are rescaled so that their product stays the same. The
+// notes say that, and which numbers became zero.
+//
+// Throws as inspect_lora() does. Throws Error{unsupported} naming the layers that the format or the dtype cannot store,
+// Error{bad_key} for half a pair of factors, Error{usage} for options and names that do not fit, Error{conflict} for a
+// folder with an adapter for another component, Error{io}. Then nothing is written, and an old output stays whole.
 // Example:
 //   lora::convert_lora("models/loras/neon-kohya.safetensors", "neon.safetensors", {.to = "diffusers"});
 Conversion convert_lora(const LoraSource& source, const std::filesystem::path& out, const ConvertOptions& options);
 
-// ---- Files by name
-// ---------------------------------------------------------------------------------------------------
+// ---- Files by name --------------------------------------------------------------------------------------------------
 
-// The file `name`.safetensors in the folder or in any folder below it. Throws Error{not_found} with the nearest name.
-std::filesystem::path find_lora(const std::filesystem::path& folder, const std::string& name);
+struct NamedLora {
+  std::filesystem::path file;
+  std::vector<std::string> notes;  // folders that could not be read
+};
+
+// The LoRA file of that name in the folder or in any folder below it. The search follows links, and searches each
+// folder once. The name may have the folders before it: "style/ink", or "./style/ink" for all of them. It may have the
+// file's ending: .safetensors, .ckpt, .pt, .pth or .bin, also in capitals. Throws Error{not_found} with the nearest
+// name. Throws Error{usage} that names the files if there are several.
+NamedLora find_lora(const std::filesystem::path& folder, const std::string& name);
 
 }  // namespace lora

@@ -16,8 +16,9 @@ struct Image {
   std::vector<uint8_t> pixels;              // height × width × 3, row by row
   std::map<std::string, std::string> text;  // PNG text entries, UTF-8 (tEXt/iTXt)
 
-  // Writes a PNG file atomically: writes a temporary file beside it, then renames that. Throws Error{io}, and
-  // Error{usage} if the image or its text does not fit into a PNG file.
+  // Writes a PNG file atomically: writes a temporary file beside it, then renames that. PNG does not allow all texts:
+  // bytes that are not UTF-8, and control characters other than line breaks and tabs, are written as \xe9 and \x1b.
+  // Throws Error{io}, and Error{usage} if the pixels or a keyword do not fit into a PNG file.
   void save(const std::filesystem::path& file) const;
   // Converts grey, palette, RGB and RGBA files to RGB; drops transparency. Throws Error{not_found, bad_file,
   // unsupported, io}.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "lora/adapters.h"
+#include "lora/fuse_report.h"
 #include "lora/lora_options.h"
 #include "lora/model.h"
 #include "lora/state_dict.h"
@@ -50,8 +51,9 @@ class LoraBaseMixin {
   // Loads an adapter into every component that the source has layers for, and makes it the only active one. Embeddings
   // in the file become words that prompts may have, for as long as the adapter is loaded. Throws Error{not_found,
   // bad_file} for the file, for a repository as hf_hub_download() does; Error{bad_key} where the source has no LoRA,
-  // half a pair, or nothing that the model has; Error{bad_shape} where it is for another model; Error{unsupported} for
-  // other algorithms; Error{conflict} where the name, or a word of its embeddings, is in use.
+  // half a pair, nothing that the model has, or parts that are not understood (PartialLora); Error{bad_shape} where it
+  // is for another model; Error{unsupported} for other algorithms and for quantized files; Error{conflict} where the
+  // name, or a word of its embeddings, is in use.
   LoadReport load_lora_weights(const LoraSource& source, const LoadLoraOptions& options = {});
   // Reports what load_lora_weights() would match, and changes nothing. Throws as the load would.
   LoadReport match_lora(const LoraSource& source, const LoadLoraOptions& options = {}) const;
@@ -87,10 +89,14 @@ class LoraBaseMixin {
   // ---- Fusing ----
 
   // Moves adapters into the weights, at weight × lora_scale. A fused adapter is not applied a second time. Fusing it
-  // again replaces what is fused. Throws Error{usage} for an unknown component, Error{not_found} for an unknown
+  // again replaces what is fused. Returns how much of the change the rounding of the weights loses, and how many
+  // numbers became NaN or infinite. Throws Error{usage} for an unknown component, Error{not_found} for an unknown
   // adapter, Error{unsupported} for a bias that a layer cannot hold. With safe_fusing, throws Error{unsupported} with
   // the layers that would hold NaN or infinity, before anything is written.
-  void fuse_lora(const FuseLoraOptions& options = {});
+  FuseReport fuse_lora(const FuseLoraOptions& options = {});
+  // What the weights would keep of all fused adapters after fuse_lora() with these options. It reads the weights and
+  // changes nothing. Throws as fuse_lora() does.
+  FuseReport measure_fuse(const FuseLoraOptions& options = {}) const;
   // Takes adapters out of the weights. The base comes back to the bit, in every dtype. Throws Error{usage} for an
   // unknown component, Error{not_found} for an adapter that is not fused.
   void unfuse_lora(const UnfuseLoraOptions& options = {});

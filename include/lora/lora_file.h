@@ -34,6 +34,7 @@ struct LoraLayer {
 struct LoraFile {
   std::vector<LoraLayer> layers;  // in the order of the file; a component and path at most once
   BaseModel base_model = BaseModel::unknown;
+  std::string known_by;         // what tells the base model; for unknown, which models it may be; "" where nothing does
   int64_t cross_attention = 0;  // the width of the text embeddings that a UNet's LoRA is for; 0: not told
   std::string dialect;          // "kohya", "peft", …; several are joined by " + "
   std::string source;           // the file, or "state dict": for messages
@@ -41,7 +42,9 @@ struct LoraFile {
   std::map<std::string, std::string> metadata;
   std::vector<BundledEmbedding> embeddings;
   std::vector<LoadReport::Unmatched> unmatched;  // keys that are not understood, with the reason
-  std::vector<std::string> notes;                // what was done that the numbers do not say
+  // Those of `unmatched` that are parts of an adapter. Without them, the layers are not the whole effect of the file.
+  std::vector<LoadReport::Unmatched> left_out;
+  std::vector<std::string> notes;  // what was done that the numbers do not say
 };
 
 // Reads a LoRA of any spelling, without a model. Nothing of a safetensors file's tensors is read before it is used.

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "lora/adapters.h"
+#include "lora/base_model.h"
 #include "lora/hub.h"
 #include "lora/one_or_many.h"
 #include "lora/state_dict.h"
@@ -72,6 +73,13 @@ struct LoraStateDict {
   std::map<std::string, double> network_alphas;  // by `<component>.<module path>.alpha`
 };
 
+// What happens with a file of which the library understands only a part of the effect: some tensors of adapters have
+// unknown names, for example. Layers that the model does not have do not count, nor do keys without an effect.
+enum class PartialLora {
+  refuse,  // throws Error{bad_key} with the keys; nothing is loaded
+  allow,   // uses the rest, and notes what is left out
+};
+
 struct ReadLoraOptions {
   HubOptions hub;         // for repositories
   std::string subfolder;  // the folder inside the source
@@ -80,6 +88,10 @@ struct ReadLoraOptions {
   std::string weight_name;
   // true: safetensors files only. false: pickles only. None: a pickle where no safetensors file is there.
   std::optional<bool> use_safetensors;
+  PartialLora partial = PartialLora::refuse;
+  // What the file is for, where its names, sizes and metadata do not tell it. Throws Error{usage} where they contradict
+  // it. unknown: the file tells it, or nothing does.
+  BaseModel base_model = BaseModel::unknown;
 };
 
 struct LoadLoraOptions {
@@ -93,6 +105,7 @@ struct LoadLoraOptions {
   std::string weight_name;
   std::optional<bool> use_safetensors;
   bool strict = false;  // throws Error{bad_key} for a key that is not matched
+  PartialLora partial = PartialLora::refuse;
 };
 
 // For a load into one component.
@@ -104,14 +117,16 @@ struct LoadIntoOptions {
   // use_rslora, … It says how strong the layers are. Without it, the tensors' shapes and network_alphas do; giving
   // network_alphas as well throws Error{usage}.
   std::string metadata;
+  PartialLora partial = PartialLora::refuse;
 };
 struct LoadIntoTextEncoderOptions {
   std::string prefix = "text_encoder";  // of the keys
   double lora_scale = 1.0;              // the adapter's weight
-  std::string adapter_name;             // these four: as in LoadIntoOptions
+  std::string adapter_name;             // these five: as in LoadIntoOptions
   bool low_cpu_mem_usage = true;
   bool hotswap = false;
   std::string metadata;
+  PartialLora partial = PartialLora::refuse;
 };
 
 struct FuseLoraOptions {
@@ -119,6 +134,10 @@ struct FuseLoraOptions {
   double lora_scale = 1.0;               // multiplies each adapter's weight
   bool safe_fusing = false;              // first checks that no weight becomes NaN or infinite
   OneOrMany<std::string> adapter_names;  // empty: the active adapters
+  // From 0 to 1. A layer that would lose more than this share of its change (FuseReport::Layer::lost) is not fused. Its
+  // adapters apply as run-time factors in all calls, at the same strengths, until they are unfused. So nothing of the
+  // change is lost, but the layer costs the time of an active adapter. None: all layers are fused.
+  std::optional<double> max_loss;
 };
 
 struct UnfuseLoraOptions {

@@ -100,6 +100,9 @@ struct CallOptions {
   std::optional<std::vector<CallAdapter>> adapters;
   // A list of adapters for each image of the batch, in place of `adapters`.
   std::vector<std::vector<CallAdapter>> adapters_per_image;
+  // Called, at the start of a call, with each thing that the caller should know: the end of a prompt that is cut off, a
+  // negative prompt that has no effect. One sentence each.
+  std::function<void(const std::string& note)> callback_on_note;
 };
 
 // The arguments of diffusers' from_pretrained, in its order; `scheduler` is ours.
@@ -157,8 +160,10 @@ class DiffusionPipeline : public virtual LoraBaseMixin {
   // Writes a diffusers folder of the pipeline as it is now, with the adapters that are fused. It is written beside
   // `folder` and then put in its place, so that a failure or a kill leaves an old folder whole. `folder` may be the
   // one that the pipeline was opened from. In an existing model folder, the weights (in each format and variant),
-  // configs and tokenizer files of the written components are replaced, and all other files stay. Throws Error{io}
-  // for a folder that is not empty and not a model's.
+  // configs and tokenizer files of the written components are replaced, and all other files stay. The layers of fused
+  // adapters that stay active (FuseLoraOptions::max_loss) are not in the weights: they are written to
+  // unfused_loras/NAME.safetensors, for a load at the weight of the fused adapter. Throws Error{io} for a folder that
+  // is not empty and not a model's.
   void save_pretrained(const std::filesystem::path& folder) const;
   // Throws what save_pretrained() throws for a folder that cannot be written. For programs that work for long before
   // they save. Leaves nothing there.

@@ -49,8 +49,9 @@ class Scheduler {
   // config's `_class_name` does. This is diffusers' `EulerDiscreteScheduler.from_config(pipe.scheduler.config)`. Class
   // names are those of diffusers ("DDIMScheduler"). `class_name` may also be one of names(). Missing fields get the
   // defaults of diffusers. Fields that only other schedulers know, and fields that start with '_', stay in config() and
-  // have no effect. Throws Error{unsupported} that names an unknown class, an unknown field or an unsupported value.
-  // Throws Error{bad_file} if the text is not a scheduler config.
+  // have no effect. Throws Error{usage} for an unknown `class_name`. Throws Error{unsupported} that names a class of
+  // the config that is unknown, an unknown field or an unsupported value. Throws Error{bad_file} if the text is not a
+  // scheduler config.
   static std::unique_ptr<Scheduler> from_config(const std::string& json, const std::string& class_name = "");
   // Makes a scheduler from a folder with a scheduler_config.json. Throws Error{not_found} if the file does not exist.
   static std::unique_ptr<Scheduler> from_pretrained(const std::filesystem::path& folder);

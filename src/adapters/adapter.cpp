@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "adapters/finite.h"
+#include "adapters/narrowing.h"
 #include "core/check.h"
 #include "core/text.h"
 #include "io/public_call.h"
@@ -32,8 +33,8 @@ void check_whole(const std::vector<const LoraLayer*>& layers, const std::string&
     if (auto missing = missing_of(layer->tensors); !missing.empty())
       halves.push_back(fmt::format("{} ({})", layer->path, missing));
   check(halves.empty(), ErrorKind::bad_key,
-        "{}: {} layer(s) have one half of a pair: {}; the file is incomplete, nothing was loaded", component,
-        halves.size(), listing(halves, 4));
+        "{}: {} with one half of a pair: {}; the file is incomplete, nothing was loaded", component,
+        counted(halves.size(), "layer"), listing(halves, 4));
 }
 
 void check_numbers(const std::vector<const LoraLayer*>& layers) {
@@ -45,8 +46,13 @@ void check_numbers(const std::vector<const LoraLayer*>& layers) {
     }
 }
 
-bool has_rank_zero(const LoraLayer& layer) {
-  return std::any_of(layer.tensors.begin(), layer.tensors.end(), [](auto& t) { return t.second.numel() == 0; });
+void check_narrowed(const std::vector<NarrowingLoss>& narrowed) {
+  std::vector<std::string> fatal;
+  for (const auto& loss : narrowed)
+    if (!loss.fatal.empty()) fatal.push_back(loss.fatal);
+  check(fatal.empty(), ErrorKind::unsupported,
+        "the dtype of the model cannot hold {}: {}; open the model in float32 or bfloat16; nothing was loaded",
+        counted(fatal.size(), "layer"), listing(fatal, 3));
 }
 
 std::shared_ptr<const Delta> make(const LoraLayer& layer, const Site& site, const PrepareOptions& options) {
@@ -63,17 +69,31 @@ std::shared_ptr<const Delta> make(const LoraLayer& layer, const Site& site, cons
 
 // What was passed over, and what will do nothing.
 struct Passed {
-  std::vector<std::string> rank_zero, not_finite, alpha_zero;
+  std::vector<std::string> not_finite, zero, negative, flushed;
+  int64_t flushed_numbers = 0, nonzero_numbers = 0;
+
+  void add_flushed(const std::string& path, const NarrowingLoss& loss) {
+    flushed.push_back(path);
+    flushed_numbers += loss.flushed, nonzero_numbers += loss.nonzero;
+  }
 
   std::vector<std::string> notes(const std::string& component) const {
     std::vector<std::string> all;
-    auto tell = [&](const std::vector<std::string>& layers, const char* what) {
+    auto tell = [&](const std::vector<std::string>& layers, const char* one, const char* many) {
       if (!layers.empty())
-        all.push_back(fmt::format("{}: {} layer(s) {}: {}", component, layers.size(), what, listing(layers, 4)));
+        all.push_back(fmt::format("{}: {} {}: {}", component, counted(layers.size(), "layer"),
+                                  layers.size() == 1 ? one : many, listing(layers, 4)));
     };
-    tell(rank_zero, "of rank 0 were skipped");
-    tell(not_finite, "were skipped: they contain NaN or infinity");
-    tell(alpha_zero, "have an alpha of 0 and do nothing");
+    tell(not_finite, "was skipped, because of NaN or infinity in it",
+         "were skipped, because of NaN or infinity in them");
+    tell(zero, "has an alpha or a scale of 0 and does nothing", "have an alpha or a scale of 0 and do nothing");
+    tell(negative, "has a negative alpha or scale, and acts in the opposite direction",
+         "have a negative alpha or scale, and act in the opposite direction");
+    if (!flushed.empty())
+      all.push_back(fmt::format(
+          "{}: {} of {} numbers in {} are so small that float16 makes them 0: {}; open the model in float32 or "
+          "bfloat16 to keep them",
+          component, flushed_numbers, nonzero_numbers, counted(flushed.size(), "layer"), listing(flushed, 4)));
     return all;
   }
 };
@@ -101,10 +121,6 @@ Prepared prepare(const Parts& parts, const std::vector<const LoraLayer*>& layers
   std::vector<std::pair<Site*, const LoraLayer*>> found;
   std::vector<std::string> paths;  // for the first layer that the model does not have
   for (auto* layer : layers) {
-    if (has_rank_zero(*layer)) {
-      passed.rank_zero.push_back(layer->path);
-      continue;
-    }
     auto it = parts.by_path.find(layer->path);
     if (it != parts.by_path.end()) {
       found.emplace_back(it->second, layer);
@@ -119,12 +135,17 @@ Prepared prepare(const Parts& parts, const std::vector<const LoraLayer*>& layers
   entries.resize(found.size());
   std::vector<std::exception_ptr> errors(found.size());
   std::vector<char> not_finite(found.size());
+  std::vector<NarrowingLoss> narrowed(found.size());
   at::parallel_for(0, int64_t(found.size()), 16, [&](int64_t begin, int64_t end) {
     c10::NoGradGuard no_grad;
     for (auto i = begin; i < end; ++i) try {
-        not_finite[i] = !all_finite(found[i].second->tensors);
+        not_finite[i] = !all_finite(*found[i].second);
         if (not_finite[i]) continue;
-        entries[i] = {found[i].first, make(*found[i].second, *found[i].first, options)};
+        const auto dtype = found[i].first->weight.scalar_type();
+        const auto shifted = shifted_into_range(*found[i].second, dtype);
+        const auto& layer = shifted ? *shifted : *found[i].second;
+        entries[i] = {found[i].first, make(layer, *found[i].first, options)};
+        narrowed[i] = narrowing_loss(layer, *entries[i].delta, dtype);
       } catch (...) {
         errors[i] = std::current_exception();
       }
@@ -139,13 +160,19 @@ Prepared prepare(const Parts& parts, const std::vector<const LoraLayer*>& layers
       misfits.push_back(error.what());
     }
   }
-  check(misfits.empty(), ErrorKind::bad_shape, "{} of {} layers do not fit the model, so nothing was loaded: {}",
-        misfits.size(), layers.size(), listing(misfits, 3));
-  for (size_t i = 0; i < found.size(); ++i)
-    if (not_finite[i]) passed.not_finite.push_back(found[i].second->path);
+  check(misfits.empty(), ErrorKind::bad_shape, "{} of {} not fit the model, so nothing was loaded: {}", misfits.size(),
+        counted(layers.size(), "layer") + (misfits.size() == 1 ? " does" : " do"), listing(misfits, 3));
+  check_narrowed(narrowed);
+  for (size_t i = 0; i < found.size(); ++i) {
+    const auto& layer = *found[i].second;
+    if (narrowed[i].flushed > 0) passed.add_flushed(layer.path, narrowed[i]);
+    if (not_finite[i]) passed.not_finite.push_back(layer.path);
+    if (not_finite[i] || !kind_of(layer.tensors)->has_strength()) continue;
+    auto strength = counted_strength(layer);
+    if (strength && strength->value == 0) passed.zero.push_back(layer.path);
+    if (strength && strength->value < 0) passed.negative.push_back(layer.path);
+  }
   std::erase_if(entries, [](auto& entry) { return !entry.delta; });
-  for (const auto& [site, delta] : entries)
-    if (delta->rank() > 0 && delta->scale() == 0) passed.alpha_zero.push_back(site->path);
   result.notes = passed.notes(options.component);
   for (const auto& [site, delta] : entries)
     result.report.layers.push_back({.path = site->path,

@@ -44,9 +44,10 @@ struct Prepared {
 };
 
 // `layers`: those of the component. Each is looked up among its sites, exactly; what is not there is listed as
-// unmatched; layers of rank 0 or with NaN or infinity are skipped with a note. Throws Error{bad_key} for one half of a
-// pair, Error{bad_shape} where sizes do not fit, naming up to a few of the layers, Error{bad_file} for a tensor without
-// numbers. The deltas are in the sites' dtype and on their device; tensors that already are alias the caller's.
+// unmatched; layers with NaN or infinity, also as alpha or scale, are skipped with a note. Throws Error{bad_key} for
+// one half of a pair, Error{bad_shape} where sizes do not fit, naming up to a few of the layers, Error{bad_file} for a
+// tensor without numbers. The deltas are in the sites' dtype and on their device; tensors that already are alias the
+// caller's.
 Prepared prepare(const Parts& parts, const std::vector<const LoraLayer*>& layers, const PrepareOptions& options);
 
 }  // namespace lora

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kinds/kinds.h"
+
 namespace lora {
 
 namespace {
@@ -39,6 +41,11 @@ bool all_finite(const Tensor& t) {
 
 bool all_finite(const LayerTensors& tensors) {
   return std::all_of(tensors.begin(), tensors.end(), [](auto& entry) { return all_finite(entry.second); });
+}
+
+bool all_finite(const LoraLayer& layer) {
+  auto strength = counted_strength(layer);
+  return (!strength || strength->is_usable()) && all_finite(layer.tensors);
 }
 
 const char* lacks_numbers(const Tensor& t) {

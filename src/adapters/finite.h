@@ -1,5 +1,5 @@
 #pragma once
-#include "lora/state_dict.h"
+#include "lora/lora_file.h"
 
 namespace lora {
 
@@ -7,6 +7,8 @@ namespace lora {
 bool all_finite(const Tensor& t);
 // The same of all tensors of a layer.
 bool all_finite(const LayerTensors& tensors);
+// The same of all tensors of a layer, and of its alpha and scale as far as they count.
+bool all_finite(const LoraLayer& layer);
 
 // The reason why the numbers of a tensor cannot be read: "undefined", "on the device meta" or "sparse". nullptr if they
 // can be read.

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
 #include <numeric>
 #include <set>
 
@@ -18,13 +20,13 @@ using Recipes = std::unordered_map<Site*, Recipe>;
 void add_recipes(const std::vector<FusedAdapter>& fused, Recipes& recipes) {
   for (const auto& f : fused)
     for (const auto& [site, delta] : f.adapter->entries)
-      if (auto strength = f.strengths.at(site->index); strength != 0) recipes[site].push_back({delta.get(), strength});
+      if (auto strength = f.in_weights.at(site->index); strength != 0) recipes[site].push_back({delta.get(), strength});
 }
 
 // Whether two lists of fused adapters give the same weights.
 bool same(const std::vector<FusedAdapter>& a, const std::vector<FusedAdapter>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](auto& x, auto& y) { return x.adapter == y.adapter && x.strengths == y.strengths; });
+                    [](auto& x, auto& y) { return x.adapter == y.adapter && x.in_weights == y.in_weights; });
 }
 
 // The words of all loaded adapters; nullptr if there are none. If several adapters have a word, its vectors are the
@@ -55,9 +57,57 @@ Tensor base_under(const std::vector<FusedAdapter>& fused, const Site& site, cons
     const auto& entries = f.adapter->entries;
     auto it = std::lower_bound(entries.begin(), entries.end(), site.index,
                                [](auto& entry, size_t index) { return entry.site->index < index; });
-    if (it != entries.end() && it->site == &site) return base.weight(site);
+    if (it != entries.end() && it->site == &site && f.in_weights.at(site.index) != 0) return base.weight(site);
   }
   return {};
+}
+
+double loss_of(const ChangeSums& sums) {
+  if (sums.not_finite > 0) return 1;
+  return sums.change > 0 ? std::min(1.0, std::sqrt(sums.lost / sums.change)) : 0;
+}
+
+bool must_be_divided(const FusedAdapter& fused) { return !fused.is_divided; }
+
+bool must_be_divided(const AdapterState& state) {
+  return state.enabled && std::any_of(state.components.begin(), state.components.end(), [](auto& c) {
+           return std::any_of(c.fused.begin(), c.fused.end(), [](auto& fused) { return must_be_divided(fused); });
+         });
+}
+
+// Moves the strength at a site from the weights to the factors. Returns whether there was any.
+bool keep_as_factors(FusedAdapter& fused, const Site& site) {
+  const auto strength = fused.in_weights.at(site.index);
+  const auto& entries = fused.adapter->entries;
+  if (strength == 0 || std::none_of(entries.begin(), entries.end(), [&](auto& e) { return e.site == &site; }))
+    return false;
+  for (auto* weights : {&fused.in_weights, &fused.as_factors})
+    if (weights->by_site.empty()) weights->by_site.assign(site.owner->sites.size(), weights->number);
+  std::swap(fused.in_weights.by_site[site.index], fused.as_factors.by_site[site.index]);
+  return true;
+}
+
+// The state without the adapters that must be divided in the next state: all their sites change.
+AdapterState without_undivided(AdapterState now, const AdapterState& next) {
+  for (size_t c = 0; c < now.components.size(); ++c)
+    for (const auto& fresh : next.components[c].fused)
+      if (must_be_divided(fresh))
+        std::erase_if(now.components[c].fused, [&](auto& fused) { return fused.id == fresh.id; });
+  return now;
+}
+
+// Divides the adapters with a max_loss. Marks the changes that do not go into the weights. Returns whether there are
+// such changes.
+bool divide(AdapterState& state, std::vector<SiteChange>& changes) {
+  bool any = false;
+  if (!state.enabled) return any;
+  for (auto& change : changes)
+    for (auto& fused : state.components[change.site->owner->component].fused)
+      if (must_be_divided(fused) && loss_of(change.sums) > *fused.max_loss && keep_as_factors(fused, *change.site))
+        any = change.stays_active = true;
+  for (auto& c : state.components)
+    for (auto& fused : c.fused) fused.is_divided = true;
+  return any;
 }
 
 }  // namespace
@@ -112,14 +162,13 @@ WeightsOfRun AdapterRegistry::weights(const AdapterState& state, size_t componen
 // ---- Changes --------------------------------------------------------------------------------------------------------
 
 // The sites whose recipe differs from the present recipe.
-std::vector<Rebuild> AdapterRegistry::work(const AdapterState& next) const {
+std::vector<Rebuild> AdapterRegistry::work(const AdapterState& now, const AdapterState& next) const {
   std::vector<Rebuild> work;
-  auto now = current();
   Recipes before, after;
   for (size_t c = 0; c < components_.size(); ++c) {
-    const auto &old = now->state.components[c].fused, &fresh = next.components[c].fused;
-    if (now->state.enabled == next.enabled && same(old, fresh) && base_.spoilt.empty()) continue;
-    if (now->state.enabled) add_recipes(old, before);
+    const auto &old = now.components[c].fused, &fresh = next.components[c].fused;
+    if (now.enabled == next.enabled && same(old, fresh) && base_.spoilt.empty()) continue;
+    if (now.enabled) add_recipes(old, before);
     if (next.enabled) add_recipes(fresh, after);
   }
   for (auto& [site, wanted] : after) {
@@ -165,20 +214,26 @@ std::shared_ptr<const AdapterSnapshot> AdapterRegistry::prepare(AdapterState nex
   return fresh;
 }
 
-void AdapterRegistry::check_finite(const Rewrite& rewrite) const {
+void AdapterRegistry::check_finite(const std::vector<SiteChange>& changes) const {
   std::vector<std::string> broken;
-  for (auto* site : rewrite.non_finite()) broken.push_back(components_[site->owner->component].name + "." + site->path);
+  for (const auto& [site, sums, stays_active] : changes)
+    if (sums.not_finite > 0 && !stays_active)
+      broken.push_back(components_[site->owner->component].name + "." + site->path);
   check(broken.empty(), ErrorKind::unsupported,
-        "fuse_lora: NaN or infinity would be in the weights of {} layers: {}; nothing was fused", broken.size(),
-        listing(broken));
+        "fuse_lora: NaN or infinity would be in the weights of {}: {}; nothing was fused",
+        counted(broken.size(), "layer"), listing(broken));
 }
 
-void AdapterRegistry::change(const std::function<void(AdapterState&)>& edit, Results results) {
+std::vector<SiteChange> AdapterRegistry::change(const Edit& edit, Results results) {
   {
     std::lock_guard lock(changing_);
-    auto next = current()->state;
+    const auto now = current();
+    auto next = now->state;
     edit(next);
-    if (work(next).empty()) return publish(prepare(std::move(next), Rewrite({}, base_)));
+    if (work(now->state, next).empty() && !must_be_divided(next)) {
+      publish(prepare(std::move(next), Rewrite({}, base_)));
+      return {};
+    }
   }
   check(
       !SnapshotScope::inside(*this), ErrorKind::conflict,
@@ -186,13 +241,44 @@ void AdapterRegistry::change(const std::function<void(AdapterState&)>& edit, Res
       "runs");
   Gate::Closed alone(gate());
   std::lock_guard lock(changing_);
-  auto next = current()->state;
+  const auto now = current();
+  auto next = now->state;
   edit(next);
-  Rewrite rewrite(work(next), base_);
-  if (results == Results::finite) check_finite(rewrite);
+  auto planned = work(now->state, next);
+  std::vector<SiteChange> all;  // first what stays active
+  if (results == Results::finite || must_be_divided(next)) {
+    auto measured = measure(without_undivided(now->state, next), next);
+    if (divide(next, measured)) planned = work(now->state, next);
+    if (results == Results::finite) check_finite(measured);
+    std::copy_if(measured.begin(), measured.end(), std::back_inserter(all), [](auto& c) { return c.stays_active; });
+  }
+  all.reserve(all.size() + planned.size());  // after the write, nothing may fail
+  Rewrite rewrite(std::move(planned), base_);
   auto fresh = prepare(std::move(next), rewrite);
-  rewrite.write();
+  const auto written = rewrite.write();
   publish(std::move(fresh));
+  all.insert(all.end(), written.begin(), written.end());
+  std::sort(all.begin(), all.end(), is_before);
+  return all;
+}
+
+std::vector<SiteChange> AdapterRegistry::measure(const Edit& edit) const {
+  const SnapshotScope scope(*this);
+  auto now = of(scope).state;
+  auto next = now;
+  edit(next);
+  next.enabled = true;
+  for (auto& c : now.components) c.fused.clear();
+  auto measured = measure(now, next);
+  divide(next, measured);
+  return measured;
+}
+
+// What the sites whose recipe differs between the two states get from the second one.
+std::vector<SiteChange> AdapterRegistry::measure(const AdapterState& before, const AdapterState& next) const {
+  auto planned = work(before, next);
+  for (auto& rebuild : planned) rebuild.is_base = false;  // `before` may not be the present state
+  return lora::measure(planned, base_);
 }
 
 }  // namespace lora

@@ -50,8 +50,15 @@ class AdapterRegistry final : public RunSource {
   // `edit` may run twice, because another change may come first while this one waits for the gate. Throws what `edit`
   // throws. Throws Error{conflict} if weights would change inside a run of the same pipeline. With Results::finite,
   // throws Error{unsupported} if a weight would contain NaN or infinity.
+  //
+  // Returns what happened to the sites that got fused adapters. The write itself measures it. An adapter with a
+  // max_loss must be measured before: a first pass over its weights finds the layers that stay run-time factors.
   enum class Results { any, finite };
-  void change(const std::function<void(AdapterState&)>& edit, Results results = Results::any);
+  using Edit = std::function<void(AdapterState&)>;
+  std::vector<SiteChange> change(const Edit& edit, Results results = Results::any);
+  // What change() would return for all sites that have fused adapters after the edit, also if they have them now. It
+  // reads the weights and changes nothing.
+  std::vector<SiteChange> measure(const Edit& edit) const;
 
   // The weight and bias of a site without fused adapters, in the dtype of the model. Call them inside a SnapshotScope.
   Tensor base(const Site& site) const { return base_.weight(site); }
@@ -66,10 +73,11 @@ class AdapterRegistry final : public RunSource {
   mutable std::mutex publishing_;
   std::shared_ptr<const AdapterSnapshot> current_;
 
-  std::vector<Rebuild> work(const AdapterState& next) const;
+  std::vector<Rebuild> work(const AdapterState& now, const AdapterState& next) const;
   std::shared_ptr<const AdapterSnapshot> prepare(AdapterState next, const Rewrite& rewrite) const;
   void publish(std::shared_ptr<const AdapterSnapshot> snapshot);
-  void check_finite(const Rewrite& rewrite) const;
+  std::vector<SiteChange> measure(const AdapterState& before, const AdapterState& next) const;
+  void check_finite(const std::vector<SiteChange>& changes) const;
 };
 
 }  // namespace lora

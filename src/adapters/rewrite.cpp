@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
-#include <mutex>
-#include <set>
 
 #include "io/mapped_file.h"
 
@@ -43,6 +41,17 @@ bool is_dense(const Recipe& recipe) {
   return std::any_of(recipe.begin(), recipe.end(), [](auto& i) { return i.delta->is_dense(); });
 }
 
+// The end of the wave that starts at `begin`.
+size_t end_of_wave(const std::vector<Rebuild>& work, size_t begin) {
+  int64_t elements = 0;
+  for (auto i = begin; i < work.size(); ++i) {
+    for (const auto& ingredient : work[i].wanted)
+      if (ingredient.delta->is_dense()) elements += work[i].site->weight.numel();
+    if (elements > kWaveElements && i > begin) return i;
+  }
+  return work.size();
+}
+
 }  // namespace
 
 Tensor BaseWeights::weight(const Site& site) const {
@@ -56,42 +65,67 @@ Tensor BaseWeights::bias(const Site& site) const {
 
 // ---- Planning -------------------------------------------------------------------------------------------------------
 
+namespace {
+
 // One site: weight ← from + sum. Matrices [out, columns].
-struct Rewrite::Target {
+struct Target {
   Tensor weight, from;
   EffectSum sum;
   Tensor bias;  // the new bias, in the dtype of the site's bias; undefined if it does not change
+  int64_t bias_not_finite = 0;
   Tensor own_bias;
   bool is_first_write = false;
 
-  void write_rows(int64_t begin, int64_t end, const RowSums& rows) const {
+  void write_rows(int64_t begin, int64_t end, const RowSums& rows, ChangeSums& sums) const {
     if (is_first_write) make_writable(weight.slice(0, begin, end));
-    add_rows(sum, from, from, weight, begin, end, rows);
+    add_rows(sum, from, from, weight, begin, end, rows, &sums);
   }
+  // The same into memory of its own.
+  void measure_rows(int64_t begin, int64_t end, const RowSums& rows, ChangeSums& sums) const {
+    auto result = at::empty_like(weight.slice(0, begin, end), at::MemoryFormat::Contiguous);
+    auto part = sum;
+    for (auto* by_row : {&part.B, &part.gain, &part.weight})
+      if (by_row->defined()) *by_row = by_row->slice(0, begin, end);
+    auto start = from.slice(0, begin, end);
+    add_rows(part, start, start, result, 0, result.size(0), rows, &sums);
+  }
+  bool changes() const { return sum.changes_weight() || sum.bias.defined(); }
 };
 
+}  // namespace
+
 // Several sites, with all the memory that writing them needs.
-struct Rewrite::Batch {
+struct RewriteBatch {
   struct Task {
     const Target* target;
     int64_t begin, end;
+    ChangeSums sums;
   };
   std::vector<Target> targets;
   std::vector<Task> tasks;
-  std::vector<RowSums> rows;  // by thread
+  std::vector<ChangeSums> sums;  // by target, after add_up()
+  std::vector<RowSums> rows;     // by thread
 
   void plan();
   bool on_gpu() const { return !targets.empty() && targets.front().weight.is_cuda(); }
+  // Calls work(task, rows) for each task.
   template <class Work>
-  void each(const Work& work) const;
+  void each(const Work& work);
+  // Writes the first `count` targets.
+  void write(size_t count);
+  void measure();
+  // Sums up the tasks of each target. It does not allocate memory.
+  void add_up();
 };
 
-void Rewrite::Batch::plan() {
+void RewriteBatch::plan() {
   int64_t largest = 0;
+  sums.resize(targets.size());
   for (const auto& t : targets) {
     auto count = t.weight.size(0), columns = t.weight.size(1);
     auto step = on_gpu() ? count : std::max<int64_t>(8, kBlockElements / std::max<int64_t>(1, columns));
-    for (int64_t begin = 0; begin < count; begin += step) tasks.push_back({&t, begin, std::min(begin + step, count)});
+    for (int64_t begin = 0; begin < count; begin += step)
+      tasks.push_back({&t, begin, std::min(begin + step, count), {}});
     if (needs_row_sums(t.sum, t.weight)) largest = std::max(largest, std::min(step, count) * columns);
   }
   if (targets.empty()) return;
@@ -106,9 +140,9 @@ void Rewrite::Batch::plan() {
 
 // Blocks are independent. Each thread takes the next block until all are done, and computes on one core.
 template <class Work>
-void Rewrite::Batch::each(const Work& work) const {
+void RewriteBatch::each(const Work& work) {
   if (on_gpu()) {
-    for (const auto& task : tasks) work(task, rows.front());
+    for (auto& task : tasks) work(task, rows.front());
     return;
   }
   std::atomic<size_t> next = 0;
@@ -119,51 +153,89 @@ void Rewrite::Batch::each(const Work& work) const {
   });
 }
 
-Rewrite::Target Rewrite::target(const Site& site, const Tensor& base, const Recipe& recipe) const {
+void RewriteBatch::write(size_t count) {
+  auto* end = targets.data() + count;
+  each([&](Task& task, const RowSums& memory) {
+    if (task.target < end) task.target->write_rows(task.begin, task.end, memory, task.sums);
+  });
+  for (size_t i = 0; i < count; ++i)
+    if (const auto& t = targets[i]; t.bias.defined()) t.own_bias.copy_(t.bias);
+}
+
+void RewriteBatch::measure() {
+  each([](Task& task, const RowSums& memory) { task.target->measure_rows(task.begin, task.end, memory, task.sums); });
+}
+
+void RewriteBatch::add_up() {
+  for (const auto& task : tasks) sums[size_t(task.target - targets.data())] += task.sums;
+  for (size_t i = 0; i < targets.size(); ++i) sums[i].not_finite += targets[i].bias_not_finite;
+}
+
+namespace {
+
+Target target(const Site& site, const Tensor& base, const Recipe& recipe, const BaseWeights& known) {
   Target t{.weight = as_matrix(site.weight), .from = as_matrix(base), .sum = {}, .bias = {}, .own_bias = site.bias};
-  t.is_first_write = !known_.written.contains(&site);
+  t.is_first_write = !known.written.contains(&site);
   const auto device = site.weight.device();
   std::vector<Effect> effects;
   for (const auto& [delta, strength] : recipe)
     effects.push_back(delta->effect(strength, delta->is_dense() ? base.to(device, site.weight.scalar_type()) : base));
   t.sum = sum_of(effects, site.kind, site.weight);
   if (!site.bias.defined() || (!t.sum.bias.defined() && t.is_first_write)) return t;
-  auto own = stored_bias(site, known_).to(device, site.bias.scalar_type());
+  auto own = stored_bias(site, known).to(device, site.bias.scalar_type());
   t.bias = t.sum.bias.defined() ? (own.to(t.sum.bias.scalar_type()) + t.sum.bias).to(own.scalar_type()) : own;
+  t.bias_not_finite = count_not_finite(t.bias);
   return t;
 }
 
 // A target that restores the present weight of a site.
-Rewrite::Target Rewrite::as_it_is(const Site& site) const {
+Target as_it_is(const Site& site) {
   return {.weight = as_matrix(site.weight), .from = as_matrix(site.weight).clone(), .own_bias = site.bias};
 }
 
-std::unique_ptr<Rewrite::Batch> Rewrite::batch(size_t begin, size_t end) const {
-  auto batch = std::make_unique<Batch>();
+std::unique_ptr<RewriteBatch> batch(const std::vector<Rebuild>& work, size_t begin, size_t end,
+                                    const BaseWeights& known) {
+  auto batch = std::make_unique<RewriteBatch>();
   batch->targets.resize(end - begin);
   at::parallel_for(0, int64_t(end - begin), 8, [&](int64_t first, int64_t last) {
     c10::NoGradGuard no_grad;
     for (auto i = size_t(first); i < size_t(last); ++i) {
-      const auto& [site, was, wanted, is_base] = work_[begin + i];
-      batch->targets[i] = target(*site, is_base ? site->weight : stored_weight(*site, known_), wanted);
+      const auto& [site, was, wanted, is_base] = work[begin + i];
+      batch->targets[i] = target(*site, is_base ? site->weight : stored_weight(*site, known), wanted, known);
     }
   });
   batch->plan();
   return batch;
 }
 
-// ---- Preparing ------------------------------------------------------------------------------------------------------
-
-// The end of the wave that starts at `begin`.
-size_t Rewrite::end_of_wave(size_t begin) const {
-  int64_t elements = 0;
-  for (auto i = begin; i < work_.size(); ++i) {
-    for (const auto& ingredient : work_[i].wanted)
-      if (ingredient.delta->is_dense()) elements += work_[i].site->weight.numel();
-    if (elements > kWaveElements && i > begin) return i;
-  }
-  return work_.size();
+// Adds what a batch did to the sites from work[begin] on.
+void add_changes(RewriteBatch& batch, const std::vector<Rebuild>& work, size_t begin,
+                 std::vector<SiteChange>& changes) {
+  batch.add_up();
+  for (size_t i = 0; i < batch.sums.size(); ++i)
+    if (batch.targets[i].changes()) changes.push_back({work[begin + i].site, batch.sums[i]});
 }
+
+}  // namespace
+
+bool is_before(const SiteChange& a, const SiteChange& b) {
+  return std::pair(a.site->owner->component, a.site->index) < std::pair(b.site->owner->component, b.site->index);
+}
+
+std::vector<SiteChange> measure(const std::vector<Rebuild>& work, const BaseWeights& known) {
+  c10::NoGradGuard no_grad;
+  std::vector<SiteChange> changes;
+  changes.reserve(work.size());
+  for (size_t begin = 0, end; begin < work.size(); begin = end) {
+    end = end_of_wave(work, begin);
+    auto some = batch(work, begin, end, known);
+    some->measure();
+    add_changes(*some, work, begin, changes);
+  }
+  return changes;
+}
+
+// ---- Preparing ------------------------------------------------------------------------------------------------------
 
 Rewrite::Rewrite(std::vector<Rebuild> work, BaseWeights& known) : work_(std::move(work)), known_(known) {
   if (work_.empty()) return;
@@ -171,20 +243,21 @@ Rewrite::Rewrite(std::vector<Rebuild> work, BaseWeights& known) : work_(std::mov
   try {
     copy_bases();
     prepared_ = work_.size();
-    if (const bool on_gpu = !work_.front().site->weight.is_cpu(); on_gpu || end_of_wave(0) < work_.size()) {
+    if (const bool on_gpu = !work_.front().site->weight.is_cpu(); on_gpu || end_of_wave(work_, 0) < work_.size()) {
       auto is_sure = [&](auto& rebuild) { return !on_gpu && !is_dense(rebuild.wanted); };
       prepared_ = size_t(std::stable_partition(work_.begin(), work_.end(), is_sure) - work_.begin());
     }
-    ready_ = batch(0, prepared_);
-    undo_ = std::make_unique<Batch>();
+    ready_ = batch(work_, 0, prepared_, known_);
+    undo_ = std::make_unique<RewriteBatch>();
     for (auto i = prepared_; i < work_.size(); ++i) {
       auto* site = work_[i].site;
       const auto& was = work_[i].was;
       auto& old = undo_->targets.emplace_back(is_dense(was) ? as_it_is(*site)
-                                                            : target(*site, stored_weight(*site, known_), was));
+                                                            : target(*site, stored_weight(*site, known_), was, known_));
       if (site->bias.defined()) old.bias = site->bias.clone();
     }
     undo_->plan();
+    changes_.reserve(work_.size());
     for (const auto& rebuild : work_) known_.written.insert(rebuild.site);
   } catch (...) {
     for (auto* site : copied_) known_.copies.erase(site);
@@ -218,70 +291,30 @@ Tensor Rewrite::weight(const Site& site) const {
   auto* rebuild = find(site);
   if (!rebuild) return {};
   auto base = known_.weight(site);
-  auto t = target(site, base, rebuild->wanted);
+  auto t = target(site, base, rebuild->wanted, known_);
   return with_effects(t.sum, base, base);
 }
 
 Tensor Rewrite::bias(const Site& site) const {
   auto* rebuild = find(site);
-  return rebuild ? target(site, known_.weight(site), rebuild->wanted).bias : Tensor();
-}
-
-std::vector<const Site*> Rewrite::non_finite() const {
-  c10::NoGradGuard no_grad;
-  std::vector<const Site*> sites;
-  auto look = [&](const Batch& some, size_t begin) {
-    std::mutex mutex;
-    std::set<const Target*> bad;
-    some.each([&](const Batch::Task& task, const RowSums& rows) {
-      const auto& t = *task.target;
-      auto result = at::empty_like(t.weight.slice(0, task.begin, task.end), at::MemoryFormat::Contiguous);
-      auto part = t.sum;
-      for (auto* by_row : {&part.B, &part.gain, &part.weight})
-        if (by_row->defined()) *by_row = by_row->slice(0, task.begin, task.end);
-      auto from = t.from.slice(0, task.begin, task.end);
-      add_rows(part, from, from, result, 0, result.size(0), rows);
-      if (at::isfinite(result).all().item<bool>()) return;
-      std::lock_guard lock(mutex);
-      bad.insert(&t);
-    });
-    for (size_t i = 0; i < some.targets.size(); ++i) {
-      const auto& t = some.targets[i];
-      if (bad.contains(&t) || (t.bias.defined() && !at::isfinite(t.bias).all().item<bool>()))
-        sites.push_back(work_[begin + i].site);
-    }
-  };
-  if (ready_) look(*ready_, 0);
-  for (size_t begin = prepared_, end; begin < work_.size(); begin = end) {
-    end = end_of_wave(begin);
-    look(*batch(begin, end), begin);
-  }
-  return sites;
+  return rebuild ? target(site, known_.weight(site), rebuild->wanted, known_).bias : Tensor();
 }
 
 // ---- Writing --------------------------------------------------------------------------------------------------------
 
-// Writes the first `targets` targets of a batch.
-void Rewrite::write(const Batch& some, size_t targets) {
-  auto* end = some.targets.data() + targets;
-  some.each([&](const Batch::Task& task, const RowSums& rows) {
-    if (task.target < end) task.target->write_rows(task.begin, task.end, rows);
-  });
-  for (size_t i = 0; i < targets; ++i)
-    if (const auto& t = some.targets[i]; t.bias.defined()) t.own_bias.copy_(t.bias);
-}
-
-void Rewrite::write() {
-  if (work_.empty()) return;
+std::vector<SiteChange> Rewrite::write() {
+  if (work_.empty()) return {};
   c10::NoGradGuard no_grad;
   size_t end = prepared_;
   try {
     for (auto begin = prepared_; begin < work_.size(); begin = end) {  // the waves first, because they can still fail
-      auto wave = batch(begin, end_of_wave(begin));
+      auto wave = batch(work_, begin, end_of_wave(work_, begin), known_);
       end = begin + wave->targets.size();
-      write(*wave, wave->targets.size());
+      wave->write(wave->targets.size());
+      add_changes(*wave, work_, begin, changes_);
     }
-    write(*ready_, prepared_);
+    ready_->write(prepared_);
+    add_changes(*ready_, work_, 0, changes_);
   } catch (...) {
     undo(end);
     throw;
@@ -291,12 +324,13 @@ void Rewrite::write() {
     if (wanted.empty()) known_.copies.erase(site);
     known_.spoilt.erase(site);
   }
+  return std::move(changes_);
 }
 
 // Restores the sites that were written, up to work_[end].
 void Rewrite::undo(size_t end) {
   try {
-    write(*undo_, end - prepared_);
+    undo_->write(end - prepared_);
   } catch (...) {  // a GPU without enough memory for the undo
     for (auto i = prepared_; i < end; ++i) known_.spoilt.insert(work_[i].site);
     written_ = true;  // keeps the copies, which the next change needs

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "nn/delta.h"
+#include "nn/effect.h"
 
 namespace lora {
 
@@ -42,6 +43,22 @@ struct BaseWeights {
   Tensor bias(const Site& site) const;  // undefined without a bias
 };
 
+// How the weight of a site changes, and what the rounding loses.
+struct SiteChange {
+  const Site* site;
+  ChangeSums sums;            // over the weight; not_finite also counts numbers of the bias
+  bool stays_active = false;  // the site keeps its weight, and run-time factors apply (FusedAdapter::as_factors)
+};
+
+// The order of the models and their sites.
+bool is_before(const SiteChange& a, const SiteChange& b);
+
+// Measures what a Rewrite of this work would do to the sites that get fused adapters. It reads the weights and writes
+// nothing.
+std::vector<SiteChange> measure(const std::vector<Rebuild>& work, const BaseWeights& known);
+
+struct RewriteBatch;
+
 // Rewrites some weights: W ← base + Σ strength · ΔW, rounded once to the dtype of W, in one pass over W. It works on
 // blocks of rows, so that temporaries are smaller than W.
 //
@@ -59,31 +76,22 @@ class Rewrite {
   // The weight and bias of a site after the rewrite, in new memory. Undefined if they do not change.
   Tensor weight(const Site& site) const;
   Tensor bias(const Site& site) const;
-  // The sites whose weight or bias would contain NaN or infinity.
-  std::vector<const Site*> non_finite() const;
 
-  // Writes all weights. If it throws, all weights are as before (but see BaseWeights::spoilt). The caller keeps the
-  // gate closed.
-  void write();
+  // Writes all weights, and returns what it did to the sites that got fused adapters. If it throws, all weights are as
+  // before (but see BaseWeights::spoilt). The caller keeps the gate closed.
+  std::vector<SiteChange> write();
 
  private:
-  struct Target;
-  struct Batch;
-
   std::vector<Rebuild> work_;  // first the prepared sites, then those for the waves
   size_t prepared_ = 0;
   BaseWeights& known_;
   std::vector<const Site*> copied_;  // the sites whose base weights were copied for this rewrite
   bool written_ = false;
-  std::unique_ptr<Batch> ready_;  // for the prepared sites
-  std::unique_ptr<Batch> undo_;   // the present weights of the sites for the waves
+  std::vector<SiteChange> changes_;      // of the sites that were written so far
+  std::unique_ptr<RewriteBatch> ready_;  // for the prepared sites
+  std::unique_ptr<RewriteBatch> undo_;   // the present weights of the sites for the waves
 
-  Target target(const Site& site, const Tensor& base, const Recipe& recipe) const;
-  Target as_it_is(const Site& site) const;
-  std::unique_ptr<Batch> batch(size_t begin, size_t end) const;
-  size_t end_of_wave(size_t begin) const;
   void copy_bases();
-  static void write(const Batch& batch, size_t targets);
   void undo(size_t end);
   const Rebuild* find(const Site& site) const;
 };

@@ -49,13 +49,12 @@ bool AdapterState::is_active(const std::string& name) const {
   return std::any_of(components.begin(), components.end(), [&](auto& c) { return contains(c.active, name); });
 }
 
-std::optional<double> AdapterState::fused_scale(const std::string& name) const {
+const FusedAdapter* AdapterState::fused_as(const std::string& name) const {
   auto* adapter = find(name);
-  if (!adapter) return std::nullopt;
+  if (!adapter) return nullptr;
   for (const auto& c : components)
-    if (auto it = std::find_if(c.fused.begin(), c.fused.end(), has_id(adapter->id)); it != c.fused.end())
-      return it->lora_scale;
-  return std::nullopt;
+    if (auto it = std::find_if(c.fused.begin(), c.fused.end(), has_id(adapter->id)); it != c.fused.end()) return &*it;
+  return nullptr;
 }
 
 bool AdapterState::is_fused(const LoadedAdapter& adapter, size_t component) const {
@@ -63,8 +62,17 @@ bool AdapterState::is_fused(const LoadedAdapter& adapter, size_t component) cons
   return enabled && std::any_of(fused.begin(), fused.end(), has_id(adapter.id));
 }
 
-std::vector<ActingAdapter> AdapterState::acting(size_t component) const {
+std::vector<ActingAdapter> AdapterState::beside_weights(size_t component) const {
   std::vector<ActingAdapter> all;
+  if (!enabled) return all;
+  for (const auto& f : components[component].fused)
+    if (!f.as_factors.none())
+      all.push_back({.name = f.name, .adapter = f.adapter, .weights = f.as_factors, .images = {}, .mask = {}});
+  return all;
+}
+
+std::vector<ActingAdapter> AdapterState::acting(size_t component) const {
+  auto all = beside_weights(component);
   if (!enabled) return all;
   for (const auto& name : components[component].active) {
     auto* adapter = find(name);
@@ -73,6 +81,12 @@ std::vector<ActingAdapter> AdapterState::acting(size_t component) const {
     all.push_back({.name = name, .adapter = part.adapter, .weights = part.weights, .images = {}, .mask = {}});
   }
   return all;
+}
+
+void FusedAdapter::join() {
+  in_weights = strengths;
+  as_factors = {.number = 0, .by_site = {}};
+  is_divided = !max_loss;
 }
 
 // ---- Edits ----------------------------------------------------------------------------------------------------------
@@ -135,7 +149,10 @@ void AdapterState::replace_part(const std::string& name, size_t component, std::
   auto adapter = copy(name);
   auto& fused = components[component].fused;
   for (auto& f : fused)
-    if (f.id == adapter.id) f.adapter = part;
+    if (f.id == adapter.id) {
+      f.adapter = part;
+      f.join();
+    }
   if (!part) {
     std::erase_if(fused, has_id(adapter.id));
     std::erase(components[component].active, name);
@@ -147,7 +164,10 @@ void AdapterState::replace_part(const std::string& name, size_t component, std::
 void AdapterState::replace(const std::string& name, const AdapterParts& parts,
                            const std::vector<SiteWeights>& weights) {
   const bool active = is_active(name);
-  const auto fused = fused_scale(name);
+  const auto* as = fused_as(name);
+  const bool fused = as != nullptr;
+  const auto lora_scale = fused ? as->lora_scale : 1;
+  const auto max_loss = fused ? as->max_loss : std::nullopt;
   for (size_t c = 0; c < components.size(); ++c) {
     const bool gained = parts[c] && !find(name)->parts[c].adapter;
     replace_part(name, c, parts[c]);
@@ -156,7 +176,7 @@ void AdapterState::replace(const std::string& name, const AdapterParts& parts,
     adapter.parts[c].weights = weights[c];
     put(std::move(adapter));
     if (active) components[c].active.push_back(name);
-    if (fused) fuse({name}, c, *fused);
+    if (fused) fuse({name}, c, lora_scale, max_loss);
   }
 }
 
@@ -195,7 +215,8 @@ void AdapterState::unload() {
   for (auto& c : components) c.active.clear();
 }
 
-void AdapterState::fuse(const std::vector<std::string>& names, size_t component, double lora_scale) {
+void AdapterState::fuse(const std::vector<std::string>& names, size_t component, double lora_scale,
+                        std::optional<double> max_loss) {
   auto& fused = components[component].fused;
   for (const auto& name : names) {
     auto* adapter = find(name);
@@ -205,7 +226,14 @@ void AdapterState::fuse(const std::vector<std::string>& names, size_t component,
           "adapter \"{}\" cannot be fused: it was moved to the device meta, which does not keep numbers; load it again",
           name);
     std::erase_if(fused, has_id(adapter->id));
-    fused.push_back({name, adapter->id, part, weights * lora_scale, lora_scale});
+    FusedAdapter fresh{.name = name,
+                       .id = adapter->id,
+                       .adapter = part,
+                       .strengths = weights * lora_scale,
+                       .lora_scale = lora_scale,
+                       .max_loss = max_loss};
+    fresh.join();
+    fused.push_back(std::move(fresh));
   }
 }
 

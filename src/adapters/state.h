@@ -30,6 +30,16 @@ struct FusedAdapter {
   std::shared_ptr<const Adapter> adapter;
   SiteWeights strengths;  // its weights × lora_scale
   double lora_scale = 1;
+  // Layers that would lose more than this share of their change are not written into the weights. Runs apply them as
+  // factors, at the same strengths. Without a value, all layers are written.
+  std::optional<double> max_loss = std::nullopt;
+  // The strengths, divided between the two: each site has its strength in one of them, and 0 in the other. The registry
+  // divides them after it has measured the loss.
+  SiteWeights in_weights, as_factors;
+  bool is_divided = true;
+
+  // Begins anew: all sites are in the weights until the registry divides them.
+  void join();
 };
 
 // One adapter that a run applies, and where.
@@ -63,10 +73,14 @@ struct AdapterState {
   std::shared_ptr<const Adapter> part(const std::string& name, size_t component) const;
   std::vector<std::string> names(size_t component) const;  // in load order
   bool is_active(const std::string& name) const;           // in any component
-  // The lora_scale of a loaded adapter that is fused into any component; otherwise nullopt.
-  std::optional<double> fused_scale(const std::string& name) const;
-  // The adapters that runs of a component apply: the active ones that are not fused. Empty if disabled.
+  // A loaded adapter as it is fused into the first component that has it fused; otherwise nullptr.
+  const FusedAdapter* fused_as(const std::string& name) const;
+  // The adapters that runs of a component apply: first beside_weights(), then the active ones that are not fused. Empty
+  // if disabled.
   std::vector<ActingAdapter> acting(size_t component) const;
+  // The layers of fused adapters that are not in the weights (FusedAdapter::max_loss). All runs apply them, as they use
+  // the weights: whatever is active, loaded, or given to a call. Empty if disabled.
+  std::vector<ActingAdapter> beside_weights(size_t component) const;
   // Whether a loaded adapter is in the weights of this component now. Always false if disabled.
   bool is_fused(const LoadedAdapter& adapter, size_t component) const;
 
@@ -92,7 +106,8 @@ struct AdapterState {
   // Removes all adapters. Fused adapters stay in the weights.
   void unload();
   // Fuses adapters into the weights. An adapter that is already fused is fused again with the new strength.
-  void fuse(const std::vector<std::string>& names, size_t component, double lora_scale);
+  void fuse(const std::vector<std::string>& names, size_t component, double lora_scale,
+            std::optional<double> max_loss = std::nullopt);
   // Removes the named adapters from the weights, or all fused adapters if the list is empty.
   void unfuse(const std::vector<std::string>& names, size_t component);
   // Moves the tensors of an adapter. Its fused parts do not change.

@@ -1,18 +1,24 @@
 #include "checkpoints/repository.h"
 
+#include <algorithm>
+#include <cctype>
+
 #include "core/check.h"
 
 namespace lora {
 
 namespace fs = std::filesystem;
 
-bool is_pickle(const fs::path& file) {
-  auto extension = file.extension();
-  return extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ckpt";
+static bool ends_in(const fs::path& file, std::initializer_list<std::string_view> endings) {
+  auto ending = file.extension().string();
+  std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return char(std::tolower(c)); });
+  return std::find(endings.begin(), endings.end(), ending) != endings.end();
 }
 
+bool is_pickle(const fs::path& file) { return ends_in(file, {".bin", ".pt", ".pth", ".ckpt"}); }
+bool is_safetensors(const fs::path& file) { return ends_in(file, {".safetensors"}); }
 bool is_weight_file(const fs::path& file) {
-  return is_pickle(file) || file.extension() == ".safetensors" || file.extension() == ".gguf";
+  return is_pickle(file) || is_safetensors(file) || ends_in(file, {".gguf"});
 }
 
 bool is_repository(const fs::path& source) {

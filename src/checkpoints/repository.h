@@ -7,7 +7,9 @@ namespace lora {
 // For messages about a path where nothing is.
 inline constexpr const char* kRepositoryForm = "a repository on the Hub is \"owner/name\"";
 
+// By the ending of a name. Capitals do not matter.
 bool is_pickle(const std::filesystem::path& file);
+bool is_safetensors(const std::filesystem::path& file);
 // Whether a name ends as those of weight files do.
 bool is_weight_file(const std::filesystem::path& file);
 

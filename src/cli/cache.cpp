@@ -1,11 +1,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "check.h"
+#include "lora/text.h"
+#include "output.h"
 #include "progress.h"
 #include "verbs.h"
 
@@ -33,19 +34,19 @@ std::string label(const CachedRepo& repo) {
 void list(const Arguments& a) {
   auto cache = scan_cache_dir(a.cache_dir);
   if (a.json) {
-    std::cout << cache.json() << "\n";
+    print_json(nlohmann::ordered_json::parse(cache.json()));
     return;
   }
   for (const auto& repo : cache.repos) {
-    fmt::print("{}  {}, {} files\n", label(repo), size_text(repo.size_on_disk), repo.nb_files);
+    print(fmt::format("{}  {}, {} files", label(repo), size_text(repo.size_on_disk), repo.nb_files));
     for (const auto& revision : repo.revisions)
-      fmt::print("  {}  {:>9}  {}\n", revision.commit_hash, size_text(revision.size_on_disk),
-                 fmt::join(revision.refs, ", "));
-    if (repo.incomplete_size) fmt::print("  unfinished downloads: {}\n", size_text(repo.incomplete_size));
+      print(fmt::format("  {}  {:>9}  {}", revision.commit_hash, size_text(revision.size_on_disk),
+                        fmt::join(revision.refs, ", ")));
+    if (repo.incomplete_size) print(fmt::format("  unfinished downloads: {}", size_text(repo.incomplete_size)));
   }
-  fmt::print("{} repositories, {} in {}\n", cache.repos.size(), size_text(cache.size_on_disk),
-             cache.cache_dir.string());
-  for (const auto& warning : cache.warnings) fmt::print(stderr, "{}\n", warning);
+  print(fmt::format("{} repositories, {} in {}", cache.repos.size(), size_text(cache.size_on_disk),
+                    cache.cache_dir.string()));
+  for (const auto& warning : cache.warnings) note(warning);
 }
 
 template <class T>
@@ -77,15 +78,16 @@ void verify(const Arguments& a) {
         std::any_of(repos.begin(), repos.end(), [&](auto* repo) { return warning.starts_with(repo->path.string()); }))
       all.problems.push_back(warning);
   if (a.json) {
-    std::cout << nlohmann::ordered_json{{"files_checked", all.files_checked},
-                                        {"problems", all.problems},
-                                        {"unknown", all.unknown}}
-                     .dump(2)
-              << "\n";
+    auto valid = [](std::vector<std::string> texts) {
+      for (auto& text : texts) text = valid_utf8(text);
+      return texts;
+    };
+    print_json(
+        {{"files_checked", all.files_checked}, {"problems", valid(all.problems)}, {"unknown", valid(all.unknown)}});
   } else {
-    for (const auto& problem : all.problems) fmt::print("{}\n", problem);
-    for (const auto& file : all.unknown) fmt::print("{}: no digest to compare with\n", file);
-    fmt::print("{} files checked, {} problems\n", all.files_checked, all.problems.size());
+    for (const auto& problem : all.problems) print(printable(problem));
+    for (const auto& file : all.unknown) print(printable(file) + ": no digest to compare with");
+    print(fmt::format("{} files checked, {} problems", all.files_checked, all.problems.size()));
   }
   check(all.problems.empty(), ErrorKind::bad_file,
         "{} problems in the cache. `lora download --force REPO FILE` downloads a file again.", all.problems.size());
@@ -108,9 +110,9 @@ void remove(const Arguments& a) {
     freed += remove_from_cache(cache, *repo, commits);
   }
   if (a.json)
-    std::cout << nlohmann::ordered_json{{"freed", freed}}.dump(2) << "\n";
+    print_json({{"freed", freed}});
   else
-    fmt::print("{} freed\n", size_text(freed));
+    print(size_text(freed) + " freed");
 }
 
 }  // namespace
@@ -134,7 +136,8 @@ void declare_cache(CLI::App& app) {
   auto* removal = add("remove", "Removes repositories, or revisions of one repository", remove);
   removal->add_option("REPO", a->repos, "The repositories to remove (owner/name)")->required();
   removal->add_option("--revision", a->revisions, "Removes only this branch, tag or commit. May be repeated.")
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);
 }
 
 }  // namespace lora::cli

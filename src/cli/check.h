@@ -12,4 +12,7 @@ void check(bool ok, ErrorKind kind, fmt::format_string<Args...> message, Args&&.
   if (!ok) throw Error(kind, fmt::format(message, std::forward<Args>(args)...));
 }
 
+// "1 layer", "3 layers".
+inline std::string counted(size_t n, const char* noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); }
+
 }  // namespace lora::cli

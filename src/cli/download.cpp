@@ -3,6 +3,8 @@
 #include <memory>
 
 #include "check.h"
+#include "lora_argument.h"
+#include "output.h"
 #include "progress.h"
 #include "verbs.h"
 
@@ -18,17 +20,18 @@ struct Arguments {
 };
 
 void run(const Arguments& a) {
+  check_is_no_url(a.repo);
   check(a.files.empty() || (a.patterns.allow_patterns.empty() && a.patterns.ignore_patterns.empty()), ErrorKind::usage,
         "--include and --exclude choose among all files. Give either them or FILE, not both.");
   HubOptions options{
       .cache_dir = a.cache_dir, .force_download = a.force, .revision = a.revision, .progress = download_progress()};
   if (a.files.empty()) {
-    fmt::print("{}\n", snapshot_download(a.repo, a.patterns, options).string());
+    print_path(snapshot_download(a.repo, a.patterns, options));
   } else if (a.files.size() == 1) {
-    fmt::print("{}\n", hf_hub_download(a.repo, a.files.front(), options).string());
+    print_path(hf_hub_download(a.repo, a.files.front(), options));
   } else {
     auto folder = hf_hub_download_files(a.repo, a.files, options);
-    for (const auto& file : a.files) fmt::print("{}\n", (folder / file).string());
+    for (const auto& file : a.files) print_path(folder / file);
   }
 }
 
@@ -45,10 +48,12 @@ void declare_download(CLI::App& app) {
       ->add_option("--include", a->patterns.allow_patterns,
                    "Downloads only files that match, such as \"*.json\". May be repeated.")
       ->type_name("PATTERN")
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);
   command->add_option("--exclude", a->patterns.ignore_patterns, "Leaves out files that match. May be repeated.")
       ->type_name("PATTERN")
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);
   command->add_option("--cache-dir", a->cache_dir,
                       "The cache folder. Default: HF_HUB_CACHE, else ~/.cache/huggingface/hub");
   command->add_flag("--force", a->force, "Downloads again what the cache already has");

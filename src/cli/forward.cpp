@@ -7,10 +7,13 @@
 #include <memory>
 
 #include "check.h"
+#include "fusing.h"
 #include "lora/autoencoders.h"
 #include "lora/denoisers.h"
 #include "lora/text_encoders.h"
 #include "model_arguments.h"
+#include "output.h"
+#include "output_path.h"
 #include "verbs.h"
 
 namespace lora::cli {
@@ -103,13 +106,24 @@ const std::map<std::string, StateDict (*)(const Model&, const StateDict&)> kForw
     {"VQModel", forward_vqvae},
 };
 
+// Tensors that do not fit are the fault of their file, not of the call.
+StateDict forwarded(const Model& model, const StateDict& inputs, const std::string& file) {
+  try {
+    return kForward.at(model.class_name())(model, inputs);
+  } catch (const Error& error) {
+    throw Error(error.kind() == ErrorKind::usage ? ErrorKind::bad_shape : error.kind(),
+                fmt::format("{}: {}", file, error.what()));
+  }
+}
+
 void run(const Arguments& a) {
+  check_can_write_file(a.output);
   c10::InferenceMode inference;
   auto in = load_state_dict(a.inputs);
   auto pipe = open_pipeline(a.model.model, a.model.pipeline_options());
   a.model.threads.fit(*pipe);
-  load_loras(*pipe, a.model.lora_arguments());
-  if (a.fuse) pipe->fuse_lora();
+  load_loras(*pipe, a.model.lora_arguments(), a.model.partial());
+  if (a.fuse) fuse(*pipe, {});
   auto components = pipe->models();
   components.push_back(pipe->autoencoder());
   auto it = std::find_if(components.begin(), components.end(), [&](auto& c) { return c.name == a.component; });
@@ -117,10 +131,14 @@ void run(const Arguments& a) {
   for (const auto& c : components) names.push_back(c.name);
   check(it != components.end(), ErrorKind::usage, "--component {}: no such component. This model has: {}.", a.component,
         fmt::join(names, ", "));
-  auto out = kForward.at(it->model->class_name())(*it->model, in);
+  auto out = forwarded(*it->model, in, a.inputs);
   save_safetensors(out, a.output);
   for (const auto& [name, tensor] : out)
-    fmt::print("{} {} {}\n", name, c10::str(tensor.sizes()), to_string(tensor.scalar_type()));
+    if (auto broken = tensor.numel() - at::isfinite(tensor).sum().item<int64_t>(); broken > 0)
+      note(fmt::format("{}: {} of {} numbers are NaN or infinite in {}", name, broken, tensor.numel(),
+                       to_string(tensor.scalar_type())));
+  for (const auto& [name, tensor] : out)
+    print(fmt::format("{} {} {}", name, c10::str(tensor.sizes()), to_string(tensor.scalar_type())));
 }
 
 }  // namespace

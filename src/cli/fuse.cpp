@@ -1,10 +1,12 @@
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <filesystem>
 #include <memory>
 
 #include "check.h"
+#include "fusing.h"
 #include "model_arguments.h"
+#include "output.h"
 #include "verbs.h"
 
 namespace lora::cli {
@@ -15,6 +17,7 @@ namespace {
 
 struct Arguments {
   ModelArguments model;
+  FuseArguments fuse;
   std::string output;
   std::vector<std::string> components;
   bool safe = false;
@@ -35,18 +38,39 @@ void check_apart(const std::string& model, const std::string& output) {
         model);
 }
 
+// Layers that are not fused are LoRA files in the folder.
+void tell_unfused(const fs::path& output, const std::vector<LoraArgument>& loras,
+                  const std::vector<LoadReport>& reports) {
+  std::string options;
+  for (size_t i = 0; i < loras.size(); ++i) {
+    auto file = output / "unfused_loras" / (reports[i].adapter_name + ".safetensors");
+    if (fs::exists(file)) options += fmt::format(" --lora '{}:{}'", file.string(), loras[i].text);
+  }
+  tell("The layers that are not fused are in the folder. To draw with them, add" + options);
+}
+
 void run(const Arguments& a) {
   check(!a.model.loras.empty(), ErrorKind::usage, "nothing to fuse. Give at least one --lora FILE[:WEIGHT].");
   check_apart(a.model.model, a.output);
   DiffusionPipeline::check_save_folder(a.output);
+  const auto max_loss = a.fuse.max_loss();
   auto options = a.model.pipeline_options();
   // Without --dtype, the written model has the dtype of the one that was read.
   if (!options.dtype) options.dtype = stored_dtype(a.model.model, options);
   auto pipe = open_pipeline(a.model.model, options);
-  for (const auto& report : load_loras(*pipe, a.model.lora_arguments())) fmt::print(stderr, "{}", report.text());
-  pipe->fuse_lora({.components = a.components, .safe_fusing = a.safe});
+  const auto loras = a.model.lora_arguments();
+  const auto reports = load_loras(*pipe, loras, a.model.partial());
+  const auto fused = fuse(*pipe, {.components = a.components, .safe_fusing = a.safe, .max_loss = max_loss});
+  check(!fused.layers.empty(), ErrorKind::usage,
+        "nothing to fuse: no LoRA has a weight other than 0 for a layer of {}. Nothing was written.",
+        a.components.empty() ? "the model" : fmt::format("{}", fmt::join(a.components, ", ")));
+  check(fused.fused() > 0, ErrorKind::unsupported,
+        "nothing to fuse: each layer would lose more than {} of its change in {}. Use --dtype float32. Nothing was "
+        "written.",
+        a.fuse.keep_active_above, to_string(pipe->dtype()));
   pipe->save_pretrained(a.output);
-  fmt::print("{}\n", a.output);
+  print_path(a.output);
+  if (fused.stays_active() > 0) tell_unfused(a.output, loras, reports);
 }
 
 }  // namespace
@@ -56,6 +80,7 @@ void declare_fuse(CLI::App& app) {
   auto* command = app.add_subcommand("fuse", "Writes a model with LoRAs fused into its weights");
   a->model.declare(*command);
   a->model.declare_prediction_type(*command);
+  a->fuse.declare(*command);
   command->get_option("--dtype")->description("float32, bfloat16 or float16 to write. Default: the dtype of MODEL.");
   command
       ->add_option("-o,--output", a->output,
@@ -65,7 +90,8 @@ void declare_fuse(CLI::App& app) {
   command
       ->add_option("--components", a->components,
                    "Fuses only into these: unet, transformer, text_encoder, text_encoder_2, …")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   command->add_flag("--safe", a->safe, "Checks first that no weight becomes NaN or infinite, and stops if one does");
   command->callback([a] { run(*a); });
 }

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -8,7 +7,9 @@
 #include "check.h"
 #include "lora/files.h"
 #include "lora/pipeline.h"
-#include "lora_argument.h"
+#include "lora/text.h"
+#include "model_arguments.h"
+#include "output.h"
 #include "progress.h"
 #include "threads.h"
 #include "verbs.h"
@@ -19,39 +20,106 @@ namespace {
 
 struct Arguments {
   Threads threads;
-  std::string file, other, model;
-  bool json = false;
+  std::string file, other, model, base;
+  bool json = false, allow_partial = false;
+
+  ReadLoraOptions read(const LoraPlace& place) const {
+    auto options = place.read_options();
+    if (allow_partial) options.partial = PartialLora::allow;
+    if (!base.empty()) options.base_model = parse_base_model(base);
+    return options;
+  }
 };
+
+struct Match {
+  LoadReport report;
+  std::optional<FuseReport> fused;
+  std::string not_fusable;                   // why it cannot be fused
+  std::optional<Error> not_opened, refused;  // why the model cannot be opened, or cannot load the file
+};
+
+void measure(Match& match, const DiffusionPipeline& pipe) {
+  try {
+    match.fused = pipe.measure_fuse();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::unsupported) throw;
+    match.not_fusable = error.what();
+  }
+}
+
+Match match(const Arguments& a, const LoraPlace& place) {
+  Match result;
+  auto attempt = [](std::optional<Error>& failure, auto&& work) {
+    try {
+      work();
+    } catch (const Error& error) {
+      failure = error;
+    }
+    return !failure;
+  };
+  PipelineOptions options{.hub = {.progress = download_progress()}};
+  std::unique_ptr<DiffusionPipeline> pipe;
+  auto open = [&] {
+    options.dtype = stored_dtype(a.model, options);  // that of the weights that `lora fuse` would write
+    pipe = open_pipeline(a.model, options);
+  };
+  auto load = [&] {
+    result.report =
+        pipe->load_lora_weights(place.source(), {.weight_name = place.weight_name(), .partial = a.read(place).partial});
+  };
+  if (attempt(result.not_opened, open) && attempt(result.refused, load)) measure(result, *pipe);
+  return result;
+}
+
+// What the file is stands there also where the model cannot be opened, or the LoRA does not fit it.
+void print_inspection_json(const Inspection& inspection, const std::optional<Match>& match) {
+  using json = nlohmann::ordered_json;
+  auto all = json::parse(inspection.json());
+  if (match) {
+    const auto& failure = match->not_opened ? match->not_opened : match->refused;
+    all["match"] = failure ? json{{"error", failure->what()}} : json::parse(match->report.json());
+    if (match->fused) all["fuse"] = json::parse(match->fused->json());
+  }
+  print_json(all);
+}
+
+void print_inspection(const Arguments& a, const Inspection& inspection, const std::optional<Match>& match) {
+  print(inspection.text());
+  if (!match || match->not_opened || match->refused) return;
+  print(fmt::format("on {}:", printable(a.model)));
+  for (const auto& [name, layers] : match->report.components)
+    print(fmt::format("  {}: {} {}", name, counted(layers.size(), "layer"), layers.size() == 1 ? "matches" : "match"));
+  print(fmt::format("  not matched: {}", counted(match->report.unmatched.size(), "key")));
+  for (const auto& [key, reason] : match->report.unmatched) print("    " + printable(key) + ": " + printable(reason));
+  for (const auto& note : match->report.notes) print("  note: " + printable(note));
+  print("  fused at weight 1: " + (match->fused ? match->fused->text() : "not possible: " + match->not_fusable));
+}
 
 void compare(const Arguments& a) {
   check(a.model.empty(), ErrorKind::usage, "--model works for one file only, not for two that are compared");
   LoraPlace first(a.file), second(a.other);
-  auto comparison = compare_loras(
-      first.source(), second.source(),
-      {.read_a = first.read_options(), .read_b = second.read_options(), .progress = progress_after_a_second()});
-  fmt::print("{}", a.json ? comparison.json() + "\n" : comparison.text());
+  auto comparison =
+      compare_loras(first.source(), second.source(),
+                    {.read_a = a.read(first), .read_b = a.read(second), .progress = progress_after_a_second()});
+  if (a.json)
+    print_json(nlohmann::ordered_json::parse(comparison.json()));
+  else
+    print(comparison.text());
 }
 
 void run(const Arguments& a) {
   if (!a.other.empty()) return compare(a);
+  check_is_no_url(a.model);
   LoraPlace place(a.file);
-  auto inspection = inspect_lora(place.source(), {.read = place.read_options(), .progress = progress_after_a_second()});
-  std::optional<LoadReport> match;
-  if (!a.model.empty())
-    match = DiffusionPipeline::from_pretrained(a.model, {.hub = {.progress = download_progress()}})
-                ->match_lora(place.source(), {.weight_name = place.weight_name()});
-  if (a.json) {
-    auto all = nlohmann::json::parse(inspection.json());
-    if (match) all["match"] = nlohmann::json::parse(match->json());
-    std::cout << all.dump(2) << "\n";
-    return;
-  }
-  fmt::print("{}", inspection.text());
-  if (!match) return;
-  fmt::print("on {}:\n", a.model);
-  for (const auto& [name, layers] : match->components) fmt::print("  {}: {} layers match\n", name, layers.size());
-  fmt::print("  not matched: {} keys\n", match->unmatched.size());
-  for (const auto& [key, reason] : match->unmatched) fmt::print("    {}: {}\n", key, reason);
+  auto inspection = inspect_lora(place.source(), {.read = a.read(place), .progress = progress_after_a_second()});
+  std::optional<Match> matched;
+  if (!a.model.empty()) matched = match(a, place);
+  if (matched && matched->refused)
+    inspection.findings.push_back({true, fmt::format("on {}: {}", a.model, matched->refused->what()), {}});
+  a.json ? print_inspection_json(inspection, matched) : print_inspection(a, inspection, matched);
+  if (!matched) return;
+  if (matched->not_opened) throw *matched->not_opened;
+  if (matched->refused) throw Error(ErrorKind::bad_file, fmt::format("{} cannot be loaded into {}", a.file, a.model));
 }
 
 }  // namespace
@@ -63,7 +131,10 @@ void declare_inspect(CLI::App& app) {
   command->add_option("FILE", a->file, kLoraForms)->required();
   command->add_option("OTHER", a->other, "A second LoRA to compare with, layer by layer");
   command->add_option("--model", a->model,
-                      "A model. Also prints which layers of it the LoRA matches, and which keys match none.");
+                      "A model. Also prints which layers of it the LoRA matches, which keys match none, and what the "
+                      "rounding of the model's weights would lose of the LoRA if it were fused.");
+  command->add_option("--base", a->base, kBaseHelp);
+  command->add_flag("--allow-partial", a->allow_partial, kAllowPartial);
   command->add_flag("--json", a->json, "Prints JSON");
   a->threads.declare(*command);
   command->callback([a] { run(*a); });

@@ -1,13 +1,17 @@
 #include "lora_argument.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 
 #include "check.h"
-#include "lora/files.h"
 #include "progress.h"
 
 namespace lora::cli {
@@ -17,8 +21,10 @@ namespace fs = std::filesystem;
 namespace {
 
 bool is_weight_file(const fs::path& file) {
+  auto ending = file.extension().string();
+  std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return char(std::tolower(c)); });
   for (const char* extension : {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf"})
-    if (file.extension() == extension) return true;
+    if (ending == extension) return true;
   return false;
 }
 
@@ -28,9 +34,9 @@ bool exists(const std::string& path) {
 }
 
 // As the library decides it.
-bool is_repository(const std::string& source) {
-  return is_repo_id(source) && !is_weight_file(source) && !exists(source);
-}
+bool is_repository(const std::string& source) { return LoraSource(source).is_repository(); }
+
+bool is_path(const std::string& text) { return text.find_first_of("/\\") != text.npos || is_weight_file(text); }
 
 // The number that is the whole of the text.
 std::optional<double> number(const std::string& text) {
@@ -64,13 +70,22 @@ void take_call_part(nlohmann::json& weight, LoraArgument& lora) {
   }
 }
 
+// What may stand beside the call's keys in a weight's JSON.
+void check_components(const nlohmann::json& weight, const std::string& file) {
+  const std::vector<std::string> known{"unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3"};
+  for (const auto& [name, value] : weight.items())
+    check(std::find(known.begin(), known.end(), name) != known.end(), ErrorKind::usage,
+          "{}: the weight has \"{}\", which is no component. It takes {}, or one \"weight\" for all, and \"schedule\", "
+          "\"mask\" and \"images\".",
+          file, name, fmt::join(known, ", "));
+}
+
 LoraArgument with_weight(const std::string& file, const std::string& text) {
   LoraArgument lora{.file = file, .text = text};
-  if (auto value = number(text)) {
-    lora.weight = *value;
+  if (!text.starts_with('{')) {
+    lora.weight = weight_number(file, text);
     return lora;
   }
-  check(text.starts_with('{'), ErrorKind::usage, "{}: the weight \"{}\" is not a number", file, text);
   auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   check(json.is_object(), ErrorKind::usage, "{}: the weight `{}` is neither a number nor valid JSON", file, text);
   take_call_part(json, lora);
@@ -78,6 +93,8 @@ LoraArgument with_weight(const std::string& file, const std::string& text) {
     check(json.size() == 1, ErrorKind::usage,
           "{}: \"weight\" is for all components. Remove it, or remove the weights of single components.", file);
     json = json["weight"];
+  } else {
+    check_components(json, file);
   }
   if (!json.is_object() || !json.empty()) lora.weight = LoraScale::parse(json.dump());
   return lora;
@@ -85,7 +102,34 @@ LoraArgument with_weight(const std::string& file, const std::string& text) {
 
 }  // namespace
 
+void check_is_no_url(const std::string& text) {
+  const auto host = text.find("://");
+  if (host == text.npos || exists(text)) return;
+  // "https://huggingface.co/owner/name/resolve/main/folder/file.safetensors", and "/blob/" in place of "/resolve/".
+  std::vector<std::string> parts;
+  std::string part;
+  for (std::istringstream rest(text.substr(host + 3, text.find_first_of("?#") - host - 3));
+       std::getline(rest, part, '/');)
+    if (!part.empty()) parts.push_back(part);
+  const bool hub = !parts.empty() && parts[0].find("huggingface") != part.npos;
+  const bool has_file = parts.size() > 5 && (parts[3] == "resolve" || parts[3] == "blob");
+  const auto repo = parts.size() > 2 ? parts[1] + "/" + parts[2] : "";
+  check(!hub || !has_file, ErrorKind::usage, "{}: is a web address. For this file, give {}/{}{}.", text, repo,
+        fmt::join(parts.begin() + (has_file ? 5 : 0), parts.end(), "/"),
+        has_file && parts[4] != "main"
+            ? fmt::format(". It is of the revision {}: first run `lora download {} --revision {}`, and give the path",
+                          parts[4], repo, parts[4])
+            : "");
+  check(!hub || repo.empty(), ErrorKind::usage, "{}: is a web address. For this repository, give {}.", text, repo);
+  throw Error(ErrorKind::usage,
+              fmt::format("{}: is a web address. Download the file first, then give its path. For a repository on the "
+                          "Hugging Face Hub, give owner/name.",
+                          text));
+}
+
 LoraPlace::LoraPlace(const std::string& text) : source_(text) {
+  check(!text.empty(), ErrorKind::usage, "no LoRA is named. Give a file, a folder, or owner/name.");
+  check_is_no_url(text);
   auto first = text.find('/'), second = first == text.npos ? first : text.find('/', first + 1);
   if (second == text.npos || !is_weight_file(text) || exists(text)) return;
   auto repo_id = text.substr(0, second);
@@ -104,32 +148,23 @@ std::string LoraPlace::adapter_name() const {
   return (is_repository(path.string()) ? path.filename() : path.stem()).string();
 }
 
-LoraArgument parse_lora_argument(const std::string& text) {
-  auto colon = text.ends_with('}') ? text.find(":{") : text.rfind(':');
-  if (colon == std::string::npos || exists(text)) return {.file = text, .text = "1"};
-  return with_weight(text.substr(0, colon), text.substr(colon + 1));
+double weight_number(const std::string& label, const std::string& text) {
+  if (auto value = number(text)) return *value;
+  auto point = text;
+  std::replace(point.begin(), point.end(), ',', '.');
+  throw Error(ErrorKind::usage, fmt::format("{}: the weight \"{}\" is not a number{}", label, text,
+                                            number(point) ? fmt::format(". Write {}, with a point", point) : ""));
 }
 
-TaggedPrompt take_lora_tags(const std::string& prompt, const std::string& folder) {
-  constexpr std::string_view kOpen = "<lora:";
-  TaggedPrompt result;
-  size_t at = 0;
-  while (true) {
-    auto open = prompt.find(kOpen, at);
-    auto close = open == std::string::npos ? open : prompt.find('>', open);
-    if (close == std::string::npos) break;
-    result.prompt += prompt.substr(at, open - at);
-    auto tag = prompt.substr(open + kOpen.size(), close - open - kOpen.size());
-    auto colon = tag.rfind(':');
-    auto name = tag.substr(0, colon);
-    check(!folder.empty(), ErrorKind::usage, "the prompt names the LoRA \"{}\". Say with --lora-dir where it is.",
-          name);
-    result.loras.push_back(
-        with_weight(find_lora(folder, name).string(), colon == std::string::npos ? "1" : tag.substr(colon + 1)));
-    at = close + 1;
-  }
-  result.prompt += prompt.substr(at);
-  return result;
+LoraArgument parse_lora_argument(const std::string& text) {
+  check_is_no_url(text);
+  auto colon = text.find(":{");
+  if (colon == text.npos) colon = text.rfind(':');
+  if (colon == text.npos || exists(text)) return {.file = text, .text = "1"};
+  auto file = text.substr(0, colon), weight = text.substr(colon + 1);
+  // The colon of "C:\\style.safetensors" or of "owner:name/style.safetensors".
+  if (!weight.starts_with('{') && is_path(weight)) return {.file = text, .text = "1"};
+  return with_weight(file, weight);
 }
 
 }  // namespace lora::cli

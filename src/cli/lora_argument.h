@@ -1,6 +1,7 @@
 #pragma once
 // LoRAs on the command line.
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,16 @@ namespace lora::cli {
 inline constexpr const char* kLoraForms =
     "A LoRA file, a folder with one, a Hub repository (owner/name), or a file of one (owner/name/style.safetensors)";
 
+inline constexpr const char* kAllowPartial =
+    "Uses a LoRA of which only a part is understood, without the rest. Default: such a file is an error.";
+// Throws Error{usage} where a text is a web address. Says how the command names the same thing.
+void check_is_no_url(const std::string& text);
+inline constexpr const char* kBaseHelp =
+    "The base model that the file is for, where the file does not tell it: sd1, sd2, sdxl, sdxl-refiner, sd3, flux, "
+    "amused, …";
+
 // Where a LoRA is that the command line names. "owner/name/folder/file.safetensors" is that file of the repository,
-// unless a file here has the name.
+// unless a file here has the name. Throws Error{usage} for a web address and for no text.
 class LoraPlace {
  public:
   explicit LoraPlace(const std::string& text);
@@ -38,6 +47,7 @@ class LoraPlace {
 struct LoraArgument {
   std::string file, text;  // as given; `text` is the weight
   LoraScale weight;
+  std::optional<double> text_encoders;  // their weight, where it is apart; `weight` is then that of the denoiser
   std::map<double, double> schedule;
   std::string mask;
   std::vector<int> images;
@@ -46,15 +56,10 @@ struct LoraArgument {
   bool is_of_a_call() const { return !schedule.empty() || !mask.empty() || !images.empty(); }
 };
 
+// The number that a weight is. Throws Error{usage} that begins with `label` for another text.
+double weight_number(const std::string& label, const std::string& text);
+
 // Throws Error{usage} where what follows the file is not a weight.
 LoraArgument parse_lora_argument(const std::string& text);
-
-// A prompt without its `<lora:NAME:WEIGHT>` tags, and the LoRAs of the tags: NAME.safetensors in `folder` or below it.
-// Throws Error{usage} where there are tags and no folder, Error{not_found} with the nearest name.
-struct TaggedPrompt {
-  std::string prompt;
-  std::vector<LoraArgument> loras;
-};
-TaggedPrompt take_lora_tags(const std::string& prompt, const std::string& folder);
 
 }  // namespace lora::cli

@@ -1,34 +1,80 @@
-// The command `lora`. Results go to stdout, progress and errors to stderr. The exit code is 0 for success, 1 for a
-// failure, and 2 for a wrong command line.
-#include <fmt/format.h>
+// The command `lora`. Results go to stdout, progress, notes and errors to stderr. The exit code is 0 for success, 1 for
+// a failure, and 2 for a wrong command line.
+#include <fmt/ranges.h>
 
+#include "check.h"
 #include "lora/error.h"
 #include "lora/version.h"
+#include "output.h"
 #include "threads.h"
 #include "verbs.h"
 
-int main(int argc, char** argv) {
-  lora::cli::use_available_threads();
-  CLI::App app{"lora.cpp: LoRA adapters for diffusion models", "lora"};
-  app.require_subcommand(1);
-  app.set_version_flag("--version", lora::version(), "Print the version and exit");
-  lora::cli::declare_generate(app);
-  lora::cli::declare_inspect(app);
-  lora::cli::declare_convert(app);
-  lora::cli::declare_fuse(app);
-  lora::cli::declare_forward(app);
-  lora::cli::declare_download(app);
-  lora::cli::declare_cache(app);
+namespace lora::cli {
+
+namespace {
+
+// CLI11's own message does not name the word that is no verb.
+void check_verb(const CLI::App& app, int words, char** word) {
+  if (words == 0 || word[0][0] == '-' || app.get_require_subcommand_min() == 0) return;
+  const CLI::App* found = nullptr;
+  std::vector<std::string> verbs;
+  for (const auto* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
+    verbs.push_back(verb->get_name());
+    if (verb->get_name() == word[0]) found = verb;
+  }
+  check(found, ErrorKind::usage, "{} has no \"{}\". It has: {}.", app.get_name(), word[0], fmt::join(verbs, ", "));
+  check_verb(*found, words - 1, word + 1);
+}
+
+void run(CLI::App& app, int argc, char** argv) {
+  check_verb(app, argc - 1, argv + 1);
+  app.parse(argc, argv);
+}
+
+int code_of(const Error& error) {
+  print_error(error.what());
+  return error.kind() == ErrorKind::usage ? 2 : 1;
+}
+
+// Calls `f` and says what it throws. Returns the exit code.
+template <class F>
+int reported(CLI::App& app, F f) {
   try {
-    app.parse(argc, argv);
+    f();
+  } catch (const CLI::Success& help_or_version) {
+    app.exit(help_or_version);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  } catch (const lora::Error& error) {
-    fmt::print(stderr, "lora: {}\n", error.what());
-    return error.kind() == lora::ErrorKind::usage ? 2 : 1;
+    print_error(error.what());
+    print_error("`lora VERB --help` lists the options of a verb.");
+    return 2;
+  } catch (const Error& error) {
+    return code_of(error);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "lora: {}\n", error.what());
+    print_error(error.what());
     return 1;
   }
   return 0;
+}
+
+}  // namespace
+
+}  // namespace lora::cli
+
+int main(int argc, char** argv) {
+  using namespace lora::cli;
+  open_closed_streams();
+  use_available_threads();
+  CLI::App app{"lora.cpp: LoRA adapters for diffusion models", "lora"};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", lora::version(), "Print the version and exit");
+  declare_generate(app);
+  declare_inspect(app);
+  declare_convert(app);
+  declare_fuse(app);
+  declare_forward(app);
+  declare_download(app);
+  declare_cache(app);
+  const int code = reported(app, [&] { run(app, argc, argv); });
+  const int printed = reported(app, [] { check_printed(); });
+  return code ? code : printed;
 }

@@ -4,9 +4,29 @@
 
 #include "check.h"
 #include "lora/image.h"
+#include "output.h"
 #include "progress.h"
 
 namespace lora::cli {
+
+static Device parse_device(const std::string& text) {
+  try {
+    Device device(text);
+    if (device.is_cpu() || device.is_cuda()) return device;
+  } catch (const std::exception&) {
+  }
+  throw Error(ErrorKind::usage,
+              fmt::format("--device {}: no such device. Give cpu, cuda, or cuda:N such as cuda:1.", text));
+}
+
+// The weight of a LoRA for a pipeline's components, of which the denoiser is the first.
+static LoraScale weight_on(const DiffusionPipeline& pipe, const LoraArgument& lora) {
+  if (!lora.text_encoders) return lora.weight;
+  LoraScale::Dict weights;
+  for (const auto& component : pipe.models())
+    weights.emplace_back(component.name, weights.empty() ? lora.weight : LoraScale(*lora.text_encoders));
+  return weights;
+}
 
 void ModelArguments::declare(CLI::App& command) {
   command
@@ -20,7 +40,9 @@ void ModelArguments::declare(CLI::App& command) {
                       ". Its weight may follow after a colon: a number, or JSON by component and block. May be "
                       "repeated.")
       ->type_name("FILE[:WEIGHT]")
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);
+  command.add_flag("--allow-partial", allow_partial, kAllowPartial);
   command.add_option("--dtype", dtype, "float32, bfloat16 or float16 in memory. Default: what suits the machine.")
       ->type_name("DTYPE");
   command.add_option("--device", device, "cpu, cuda, cuda:1, …")->capture_default_str();
@@ -38,29 +60,17 @@ void ModelArguments::declare_prediction_type(CLI::App& command) {
 }
 
 std::unique_ptr<DiffusionPipeline> open_pipeline(const std::string& model, const PipelineOptions& options) {
-  try {
-    auto pipe = DiffusionPipeline::from_pretrained(model, options);
-    for (const auto& note : pipe->notes()) fmt::print(stderr, "note: {}\n", note);
-    return pipe;
-  } catch (const Error& error) {
-    // The library names its argument.
-    std::string message = error.what();
-    const std::string_view argument = "give its name as scheduler";
-    if (auto at = message.find(argument); at != message.npos) message.replace(at, argument.size(), "use --scheduler");
-    throw Error(error.kind(), message);
-  }
+  auto pipe = DiffusionPipeline::from_pretrained(model, options);
+  for (const auto& text : pipe->notes()) note(text);
+  return pipe;
 }
 
 PipelineOptions ModelArguments::pipeline_options() const {
+  check_is_no_url(model);
   PipelineOptions options{
       .hub = {.progress = download_progress()}, .variant = variant, .prediction_type = prediction_type};
   if (!dtype.empty()) options.dtype = parse_dtype(dtype);
-  try {
-    options.device = Device(device);
-  } catch (const std::exception&) {
-    throw Error(ErrorKind::usage,
-                fmt::format("--device {}: no such device. Give cpu, cuda, or cuda:N such as cuda:1.", device));
-  }
+  options.device = parse_device(device);
   return options;
 }
 
@@ -70,7 +80,8 @@ std::vector<LoraArgument> ModelArguments::lora_arguments() const {
   return all;
 }
 
-std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraArgument>& loras, bool for_a_call) {
+std::vector<LoadReport> load_loras(DiffusionPipeline& pipe, const std::vector<LoraArgument>& loras, PartialLora partial,
+                                   bool for_a_call) {
   std::vector<LoadReport> reports;
   std::vector<std::string> names;
   std::vector<LoraScale> weights;
@@ -82,25 +93,28 @@ std::vector<LoadReport> load_loras(LoraBaseMixin& pipe, const std::vector<LoraAr
     auto name = place.adapter_name();
     for (int i = 2; std::find(names.begin(), names.end(), name) != names.end(); ++i)
       name = fmt::format("{}-{}", place.adapter_name(), i);
-    reports.push_back(pipe.load_lora_weights(
-        place.source(),
-        {.adapter_name = name, .hub = {.progress = download_progress()}, .weight_name = place.weight_name()}));
+    reports.push_back(pipe.load_lora_weights(place.source(), {.adapter_name = name,
+                                                              .hub = {.progress = download_progress()},
+                                                              .weight_name = place.weight_name(),
+                                                              .partial = partial}));
+    note(reports.back());
     names.push_back(name);
-    weights.push_back(lora.weight);
+    weights.push_back(weight_on(pipe, lora));
   }
-  if (!names.empty()) pipe.set_adapters(names, weights);
+  if (!names.empty())
+    for (const auto& remark : pipe.set_adapters(names, weights)) note(remark);
   return reports;
 }
 
-void set_call_adapters(const std::vector<LoraArgument>& loras, const std::vector<LoadReport>& reports, int images,
-                       CallOptions& options) {
+void set_call_adapters(const DiffusionPipeline& pipe, const std::vector<LoraArgument>& loras,
+                       const std::vector<LoadReport>& reports, int images, CallOptions& options) {
   if (std::none_of(loras.begin(), loras.end(), [](auto& lora) { return lora.is_of_a_call(); })) return;
   bool per_image = std::any_of(loras.begin(), loras.end(), [](auto& lora) { return !lora.images.empty(); });
   options.adapters_per_image.resize(per_image ? size_t(images) : 0);
   if (!per_image) options.adapters.emplace();
   for (size_t i = 0; i < loras.size(); ++i) {
     const auto& lora = loras[i];
-    CallAdapter adapter{.name = reports[i].adapter_name, .weight = lora.weight};
+    CallAdapter adapter{.name = reports[i].adapter_name, .weight = weight_on(pipe, lora)};
     if (!lora.schedule.empty()) adapter.schedule = LoraSchedule::by_fraction(lora.schedule);
     if (!lora.mask.empty()) adapter.mask = to_grey(Image::load(lora.mask));
     if (!per_image) options.adapters->push_back(adapter);

@@ -3,6 +3,8 @@
 #include <cstdio>
 
 #include "check.h"
+#include "fusing.h"
+#include "output.h"
 
 namespace lora::cli {
 
@@ -32,22 +34,21 @@ Refiner::Refiner(const DiffusionPipeline& base, const std::string& path, double 
   refiner_ = as_xl(*opened_, path.c_str());
 }
 
-void Refiner::load_loras(const std::vector<LoraArgument>& loras, bool fuse) {
+void Refiner::load_loras(const std::vector<LoraArgument>& loras, PartialLora partial,
+                         const std::optional<FuseLoraOptions>& fuse) {
   for (const auto& lora : loras) {
     try {
       // Alone, to learn whether it fits. All that fit are loaded together below.
-      cli::load_loras(*opened_, {lora}, /*for_a_call=*/!fuse);
+      cli::load_loras(*opened_, {lora}, partial, /*for_a_call=*/!fuse);
       loras_.push_back(lora);
     } catch (const Error& error) {
       if (!does_not_fit(error)) throw;
-      fmt::print(stderr, "note: {} does not fit the refiner, which draws without it: {}\n", lora.file, error.what());
+      note(fmt::format("{} does not fit the refiner, which draws without it: {}", lora.file, error.what()));
     }
   }
   opened_->unload_lora_weights();
-  reports_ = cli::load_loras(*opened_, loras_, !fuse);
-  for (const auto& report : reports_)
-    if (!report.unmatched.empty() || !report.notes.empty()) fmt::print(stderr, "the refiner: {}", report.text());
-  if (fuse && !loras_.empty()) opened_->fuse_lora();
+  reports_ = cli::load_loras(*opened_, loras_, partial, /*for_a_call=*/!fuse);
+  if (fuse && !loras_.empty()) cli::fuse(*opened_, *fuse);
 }
 
 std::vector<Image> Refiner::draw(const std::string& prompt, CallOptions call) const {
@@ -62,7 +63,7 @@ std::vector<Image> Refiner::draw(const std::string& prompt, CallOptions call) co
   if (!refiner_->text_encoder) end.prompt_2 = end.negative_prompt_2 = {};
   end.adapters.reset();
   end.adapters_per_image.clear();
-  set_call_adapters(loras_, reports_, call.num_images_per_prompt, end);
+  set_call_adapters(*opened_, loras_, reports_, call.num_images_per_prompt, end);
   return (*refiner_)(prompt, end);
 }
 

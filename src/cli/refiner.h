@@ -1,6 +1,7 @@
 #pragma once
 // The end of an SDXL run, drawn by another model.
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,9 +17,10 @@ class Refiner {
   // `start` is inside the run, and the base model and the refiner are SDXL models.
   Refiner(const DiffusionPipeline& base, const std::string& path, double start, const PipelineOptions& options);
 
-  // Loads those of the base model's LoRAs that fit the refiner, and fuses them where `fuse` says so. Prints a note for
-  // each of the others.
-  void load_loras(const std::vector<LoraArgument>& loras, bool fuse);
+  // Loads those of the base model's LoRAs that fit the refiner. With `fuse`, fuses them. Prints a note for each of the
+  // others.
+  void load_loras(const std::vector<LoraArgument>& loras, PartialLora partial,
+                  const std::optional<FuseLoraOptions>& fuse);
 
   // The base model draws up to the start, the refiner draws the rest. `call` is the call of the base model alone.
   std::vector<Image> draw(const std::string& prompt, CallOptions call) const;

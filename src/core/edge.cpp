@@ -26,7 +26,22 @@ bool is_out_of_memory(const std::exception& error) {
 
 std::string message_of(const std::exception& error) {
   std::string_view what = error.what();
-  return std::string(what.substr(0, what.find("\nException raised")));
+  return std::string(what.substr(0, what.find('\n')));
+}
+
+void rethrow_named(const std::string& label) {
+  try {
+    throw;
+  } catch (const CallersException&) {
+    throw;
+  } catch (const std::exception& e) {
+    if (is_out_of_memory(e)) throw;
+    auto* ours = dynamic_cast<const Error*>(&e);
+    auto* system = dynamic_cast<const std::system_error*>(&e);
+    auto kind = ours ? ours->kind() : system ? ErrorKind::io : ErrorKind::bad_file;
+    auto message = message_of(e);
+    throw Error(kind, message.starts_with(label) ? message : label + ": " + message);
+  }
 }
 
 void rethrow_as_error() {

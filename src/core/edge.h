@@ -14,8 +14,22 @@ namespace lora {
 
 // Whether the exception says that memory is missing.
 bool is_out_of_memory(const std::exception& error);
-// The exception's message without libtorch's list of C++ frames.
+// The first line of the exception's message. libtorch adds a list of its backends, and one of C++ frames.
 std::string message_of(const std::exception& error);
+
+// Rethrows the exception that is being handled as an Error whose message begins with `label`. An exception of a
+// caller's own function, and one about missing memory, pass unchanged.
+[[noreturn]] void rethrow_named(const std::string& label);
+
+// Calls `f`. Its errors name what they are about: a file, for example.
+template <class F>
+decltype(auto) named(const std::string& label, F&& f) {
+  try {
+    return std::forward<F>(f)();
+  } catch (...) {
+    rethrow_named(label);
+  }
+}
 
 // Calls `f`. Rethrows its exceptions by rethrow_as_error().
 template <class F>

@@ -1,6 +1,10 @@
 #include "lora/error.h"
 
+#include "lora/text.h"
+
 namespace lora {
+
+Error::Error(ErrorKind kind, const std::string& message) : std::runtime_error(printable(message)), kind_(kind) {}
 
 const char* to_string(ErrorKind kind) {
   switch (kind) {

@@ -26,7 +26,7 @@ bool is_low_surrogate(unsigned unit) { return unit >= 0xDC00 && unit < 0xE000; }
 }  // namespace
 
 void JsonCursor::wrong(const char* expected) {
-  auto found = at_ < text_.size() ? fmt::format("`{}`", printable(text_.substr(at_), kShown)) : "the end";
+  auto found = at_ < text_.size() ? fmt::format("`{}`", first_characters(text_.substr(at_), kShown)) : "the end";
   fail(ErrorKind::bad_file, "{}: malformed JSON at byte {}: {} was expected, {} came", source_, at_, expected, found);
 }
 
@@ -162,7 +162,7 @@ std::string JsonCursor::described() {
     case '[': return "a list";
     case '"': return "text";
     case '\0': return "nothing";
-    default: return printable(raw(), 2 * kShown);
+    default: return std::string(first_characters(raw(), 2 * kShown));
   }
 }
 

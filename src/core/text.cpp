@@ -56,6 +56,10 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
   return found;
 }
 
+std::string counted(size_t n, std::string_view noun) {
+  return std::to_string(n) + " " + std::string(noun) + (n == 1 ? "" : "s");
+}
+
 std::string listing(const std::vector<std::string>& items, size_t most) {
   if (items.size() <= most) return join(items, ", ");
   std::vector<std::string> head(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(most));

@@ -27,6 +27,8 @@ std::optional<Integer> parse_integer(std::string_view text) {
   return value;
 }
 
+// "1 layer", "3 layers".
+std::string counted(size_t n, std::string_view noun);
 // "a, b, c", cut after `most` with "… (12 in all)".
 std::string listing(const std::vector<std::string>& items, size_t most = 8);
 

@@ -2,7 +2,6 @@
 
 #include <unicode/utf8.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -53,11 +52,13 @@ std::string to_utf8(std::u32string_view text) {
   return bytes;
 }
 
-std::string printable(std::string_view bytes, size_t most) {
-  auto text = from_utf8(bytes.substr(0, 4 * most)).substr(0, most);  // no character takes more than 4 bytes
-  std::ranges::replace_if(
-      text, [](char32_t c) { return c < U' ' || c == U'\x7f'; }, U'\ufffd');
-  return to_utf8(text);
+std::string_view first_characters(std::string_view bytes, size_t most) {
+  size_t next = 0;
+  for (size_t i = 0; i < most && next < bytes.size(); ++i) {
+    UChar32 c;
+    U8_NEXT(bytes.data(), next, bytes.size(), c);
+  }
+  return bytes.substr(0, next);
 }
 
 }  // namespace lora

@@ -14,8 +14,7 @@ inline bool is_utf8(std::string_view bytes) { return find_invalid_utf8(bytes) ==
 std::u32string from_utf8(std::string_view bytes);
 std::string to_utf8(std::u32string_view text);
 
-// At most `most` characters of a text of unknown origin, for messages. Control characters and invalid bytes become
-// U+FFFD.
-std::string printable(std::string_view bytes, size_t most = 200);
+// The first `most` characters. An invalid part counts as one character.
+std::string_view first_characters(std::string_view bytes, size_t most);
 
 }  // namespace lora

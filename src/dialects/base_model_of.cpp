@@ -1,7 +1,11 @@
 #include "dialects/base_model_of.h"
 
 #include <algorithm>
+#include <cctype>
 
+#include "core/check.h"
+#include "core/text.h"
+#include "dialects/evidence.h"
 #include "names/base_model.h"
 
 namespace lora {
@@ -10,78 +14,165 @@ namespace {
 
 bool has(std::string_view path, std::string_view piece) { return path.find(piece) != path.npos; }
 
-bool has_any(std::string_view path, std::span<const std::string_view> pieces) {
-  return std::any_of(pieces.begin(), pieces.end(), [&](auto piece) { return has(path, piece); });
+bool is_text_encoder(const LayerTrace& layer) { return layer.component.starts_with("text_encoder"); }
+
+// "sd_v1-5" as "sdv15".
+std::string letters_and_digits(const std::string& text) {
+  std::string plain;
+  for (unsigned char c : text)
+    if (std::isalnum(c)) plain += static_cast<char>(std::tolower(c));
+  return plain;
 }
 
-// A block's own attention has no number in transformers.
-bool is_transformers_attention(std::string_view path) { return has(path, "transformer_blocks") && has(path, ".attn."); }
+struct Denoiser {
+  NamedTraces layers;
+  bool unet = false;            // some layer is a UNet's
+  bool block_lists = false;     // some layer is in a list of blocks of another denoiser
+  bool second_encoder = false;  // beside it, the file has layers of a second text encoder
+};
 
-bool is_unet(std::string_view path) {
-  static constexpr std::string_view kPieces[] = {"down_blocks",  "mid_block",    "up_blocks",
-                                                 "input_blocks", "middle_block", "output_blocks"};
-  return has_any(path, kPieces);
+Denoiser denoiser_of(const std::vector<LayerTrace>& layers) {
+  Denoiser denoiser;
+  for (const auto& layer : layers) {
+    if (!is_text_encoder(layer)) denoiser.layers.emplace_back(layer);
+    denoiser.second_encoder = denoiser.second_encoder || layer.component == "text_encoder_2";
+  }
+  denoiser.unet =
+      std::any_of(denoiser.layers.begin(), denoiser.layers.end(), [](auto& layer) { return is_unet_path(layer.path); });
+  denoiser.block_lists = std::any_of(denoiser.layers.begin(), denoiser.layers.end(),
+                                     [](auto& layer) { return is_in_block_list(layer.path); });
+  return denoiser;
 }
 
-BaseModel first_where(auto condition) {
+int64_t cross_attention_of(const Denoiser& denoiser) {
+  for (const auto& layer : denoiser.layers)
+    if (layer.columns > 0 && is_unet_path(layer.path) && has(layer.path, "attn2.to_k")) return layer.columns;
+  return 0;
+}
+
+const BaseModelRow* by_unet_marks(const Denoiser& denoiser) {
+  if (denoiser.block_lists) return nullptr;
   auto rows = base_models();
-  auto row = std::find_if(rows.begin(), rows.end(), condition);
-  return row == rows.end() ? BaseModel::unknown : row->model;
+  auto row = std::find_if(rows.begin(), rows.end(), [&](auto& r) {
+    return !r.unet_marks.empty() && ((denoiser.unet && denoiser.second_encoder) ||
+                                     std::any_of(denoiser.layers.begin(), denoiser.layers.end(),
+                                                 [&](auto& layer) { return has_any_piece(layer, r.unet_marks); }));
+  });
+  return row == rows.end() ? nullptr : &*row;
 }
 
-BaseModel by_marks(const std::vector<LayerTrace>& layers) {
-  return first_where([&](const BaseModelRow& row) {
-    return std::any_of(layers.begin(), layers.end(), [&](auto& layer) {
-      bool attention = row.attention && is_transformers_attention(layer.path) &&
-                       (*row.attention == 0 || *row.attention == layer.columns);
-      return attention || has_any(layer.path, row.marks);
-    });
-  });
+// Names of a UNet's levels tell something for UNets of a published size only.
+bool is_published_unet(const Denoiser& denoiser) {
+  constexpr int64_t kNarrowest = 320;
+  return std::any_of(denoiser.layers.begin(), denoiser.layers.end(),
+                     [](auto& layer) { return std::max(layer.columns, layer.rows) >= kNarrowest; });
 }
 
-BaseModel by_unet_marks(const std::vector<LayerTrace>& layers) {
-  if (std::none_of(layers.begin(), layers.end(), [](auto& layer) { return is_unet(layer.path); }))
-    return BaseModel::unknown;
-  return first_where([&](const BaseModelRow& row) {
-    return !row.unet_marks.empty() && std::any_of(layers.begin(), layers.end(), [&](auto& layer) {
-      return layer.component == "text_encoder_2" || has_any(layer.path, row.unet_marks);
-    });
-  });
+// Whether the layers leave room for a model that something else names.
+bool is_possible(const Denoiser& denoiser, const BaseModelRow& row, int64_t cross_attention) {
+  if (denoiser.layers.empty()) return true;
+  if (!row.has_transformer() && !row.is_foreign()) {
+    bool other_width =
+        unet_with_cross_attention(cross_attention) != BaseModel::unknown && row.cross_attention != cross_attention;
+    return !denoiser.block_lists && !other_width && !(is_published_unet(denoiser) && contradicts(denoiser.layers, row));
+  }
+  return (row.has_transformer() ? !denoiser.unet : !denoiser.block_lists) && !contradicts(denoiser.layers, row);
 }
 
-BaseModel by_metadata(const std::map<std::string, std::string>& metadata) {
-  auto value = [&](const char* key) {
-    auto it = metadata.find(key);
-    return it == metadata.end() ? std::string() : it->second;
-  };
-  auto version = value("ss_base_model_version"), spec = value("modelspec.architecture");
-  bool v2 = value("ss_v2") == "True";
-  auto begins = [](const std::string& text, std::string_view start) {
-    return !start.empty() && text.starts_with(start);
-  };
-  return first_where([&](const BaseModelRow& row) {
-    return begins(version, row.version_prefix) || begins(spec, row.spec_prefix) || (v2 && row.is_v2);
-  });
+std::string listed(const std::vector<BaseModel>& models) {
+  std::vector<std::string> labels;
+  for (auto model : models) labels.emplace_back(to_string(model));
+  return join(labels, ", ");
+}
+
+ToldModel by_layers(const Denoiser& denoiser, BaseModel said) {
+  auto [models, by_marks] = candidates_among(denoiser.layers);
+  if (models.empty()) return {};
+  bool is_said = std::find(models.begin(), models.end(), said) != models.end();
+  if (models.size() == 1 || is_said)
+    return {.model = is_said ? said : models.front(),
+            .known_by = is_said && models.size() > 1 ? "its metadata, among those that its layers can be for"
+                        : by_marks                   ? "the names of its layers"
+                                                     : "the names and sizes of its layers"};
+  auto alike = row_of(models.front())->evidence.alike;
+  bool taken = std::all_of(models.begin() + 1, models.end(),
+                           [&](auto other) { return std::find(alike.begin(), alike.end(), other) != alike.end(); });
+  std::vector<BaseModel> others(models.begin() + 1, models.end());
+  if (taken)
+    return {.model = models.front(),
+            .known_by = fmt::format("the names and sizes of its layers, which these have too: {}", listed(others))};
+  return {.known_by = fmt::format("its layers have names and sizes that these have: {}", listed(models))};
+}
+
+// `said`: what something else than the layers names.
+ToldModel by_all(const std::vector<LayerTrace>& layers, BaseModel said) {
+  auto denoiser = denoiser_of(layers);
+  auto told = by_layers(denoiser, said);
+  if (told.model != BaseModel::unknown) return told;
+  told.cross_attention = cross_attention_of(denoiser);
+  told.model = unet_with_cross_attention(told.cross_attention);
+  if (told.model != BaseModel::unknown) {
+    told.known_by = fmt::format("its cross-attention takes text of width {}", told.cross_attention);
+    return told;
+  }
+  // Names win over the metadata, but for what they do not tell apart: two base models of one pipeline.
+  auto *row = row_of(said), *named = told.cross_attention == 0 ? by_unet_marks(denoiser) : nullptr;
+  if (named && !(row && row->pipeline == named->pipeline)) {
+    told.model = named->model;
+    told.known_by = "the names of its layers";
+  } else if (row && is_possible(denoiser, *row, told.cross_attention)) {
+    told.model = said;
+    told.known_by = "its metadata says so";
+  }
+  return told;
 }
 
 }  // namespace
 
-ToldModel base_model_of(const std::vector<LayerTrace>& layers, const std::map<std::string, std::string>& metadata) {
-  ToldModel told{.model = by_marks(layers)};
-  if (told.model != BaseModel::unknown) return told;
-  for (const auto& layer : layers)
-    if (layer.columns > 0 && has(layer.path, "attn2.to_k")) {
-      told.cross_attention = layer.columns;
-      break;
+bool is_unet_path(std::string_view path) {
+  static constexpr std::string_view kPieces[] = {"down_blocks",  "mid_block",    "up_blocks",
+                                                 "input_blocks", "middle_block", "output_blocks"};
+  return std::any_of(std::begin(kPieces), std::end(kPieces), [&](auto piece) { return has(path, piece); });
+}
+
+BaseModel model_named_by(const std::string& value) {
+  auto plain = letters_and_digits(value.substr(0, value.find('/')));
+  BaseModel model = BaseModel::unknown;
+  size_t longest = 0;
+  for (const auto& row : base_models())
+    for (auto name : row.metadata) {
+      bool whole = name.ends_with('$');
+      auto start = name.substr(0, name.size() - whole);
+      if (start.size() <= longest || !(whole ? plain == start : plain.starts_with(start))) continue;
+      longest = start.size();
+      model = row.model;
     }
-  told.model = unet_with_cross_attention(told.cross_attention);
-  if (told.model != BaseModel::unknown) return told;
-  told.model = by_metadata(metadata);
-  if (told.cross_attention != 0) return told;
-  // Names win over the metadata, but for what they do not tell apart: two base models of one pipeline.
-  auto* said = row_of(told.model);
-  auto* named = row_of(by_unet_marks(layers));
-  if (named && !(said && said->pipeline == named->pipeline)) told.model = named->model;
+  return model;
+}
+
+SaidModel model_said_by(const LoraMetadata& metadata) {
+  constexpr std::string_view kNetworks = "networks.lora_";
+  auto value = [&](const char* key) {
+    auto it = metadata.find(key);
+    return it == metadata.end() ? std::string() : it->second;
+  };
+  for (const char* key : {"ss_base_model_version", "modelspec.architecture"})
+    if (auto model = model_named_by(value(key)); model != BaseModel::unknown) return {model, key, value(key)};
+  if (value("ss_v2") == "True") return {BaseModel::sd2, "ss_v2", "True"};
+  auto module = value("ss_network_module");
+  if (module.starts_with(kNetworks))
+    if (auto model = model_named_by(module.substr(kNetworks.size())); model != BaseModel::unknown)
+      return {model, "ss_network_module", module};
+  return {};
+}
+
+ToldModel base_model_of(const std::vector<LayerTrace>& layers, const LoraMetadata& metadata, BaseModel given) {
+  if (given == BaseModel::unknown) return by_all(layers, model_said_by(metadata).model);
+  auto told = by_all(layers, given);
+  check(told.model == given, ErrorKind::usage,
+        "the base model {} was given, but the names and sizes of the layers are not of it{}", to_string(given),
+        told.model == BaseModel::unknown ? "" : fmt::format(": they are of {}", to_string(told.model)));
+  told.known_by = "it was given";
   return told;
 }
 

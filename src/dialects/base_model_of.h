@@ -10,16 +10,33 @@ namespace lora {
 
 // What is known of one layer of a file or of a model.
 struct LayerTrace {
-  std::string_view component, path;  // in diffusers' names or native ones
-  int64_t columns = 0;               // inputs times the kernel; 0 where they are not known
+  std::string component, path;    // in diffusers' names or native ones
+  int64_t rows = 0, columns = 0;  // columns: inputs times the kernel; 0 where they are not known
 };
 
 struct ToldModel {
   BaseModel model = BaseModel::unknown;
   int64_t cross_attention = 0;  // the width of the text embeddings that a UNet takes; 0 where nothing says it
+  std::string known_by;         // what tells it; for unknown, which models it may be; "" where nothing does
 };
 
-// By the layers' names and sizes; where they do not tell, by the metadata.
-ToldModel base_model_of(const std::vector<LayerTrace>& layers, const std::map<std::string, std::string>& metadata);
+using LoraMetadata = std::map<std::string, std::string>;
+
+// By the layers' names, sizes and counts, for each model and against it; where they do not tell one, by the metadata
+// among those that they leave. `given` is what the caller says; a file that contradicts it throws Error{usage}.
+ToldModel base_model_of(const std::vector<LayerTrace>& layers, const LoraMetadata& metadata,
+                        BaseModel given = BaseModel::unknown);
+
+// What the metadata says alone, and the entry that says it.
+struct SaidModel {
+  BaseModel model = BaseModel::unknown;
+  std::string key, value;
+};
+SaidModel model_said_by(const LoraMetadata& metadata);
+// The model that one entry's value names; unknown for none.
+BaseModel model_named_by(const std::string& value);
+
+// Whether a path is of a UNet, in diffusers' names or native ones.
+bool is_unet_path(std::string_view path);
 
 }  // namespace lora

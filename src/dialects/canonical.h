@@ -7,8 +7,14 @@
 
 namespace lora {
 
+// The one number of an alpha or a scale. Throws Error{bad_shape} for several numbers and for none, Error{bad_file} for
+// a tensor that is not a number, such as a truth value.
+double read_strength(const std::string& key, const Tensor& tensor);
+// Throws Error{unsupported} for factors that are not floating-point numbers. The message names the file's scales.
+void check_floating_point(const std::vector<LoraLayer>& layers, const std::vector<LoadReport::Unmatched>& unmatched);
+
 // The layers of one component, from `<path>.<canonical suffix>`. Keys that end as no tensor of an adapter go to
-// `unmatched`. Throws Error{bad_shape} for an alpha or a scale that is not one number.
+// `unmatched`. Throws as read_strength() does.
 std::vector<LoraLayer> layers_of(const StateDict& tensors, const std::string& component,
                                  std::vector<LoadReport::Unmatched>& unmatched);
 

@@ -1,6 +1,7 @@
 #include "dialects/dialect.h"
 
 #include "dialects/tables.h"
+#include "kinds/diff.h"
 
 namespace lora {
 
@@ -25,6 +26,14 @@ std::optional<std::string_view> take_suffix(std::string_view& key, std::span<con
 std::string_view take_known_end(std::string_view& key) {
   auto suffix = take_peft_end(key);
   return suffix.empty() ? take_kohya_end(key) : suffix;
+}
+
+std::string_view take_whole_bias(std::string_view& key) {
+  constexpr std::string_view kBias = ".bias";
+  bool of_adapter = key.find("lora") != key.npos || key.ends_with(".down.bias") || key.ends_with(".up.bias");
+  if (!key.ends_with(kBias) || of_adapter) return "";
+  key.remove_suffix(kBias.size());
+  return kWholeBias;
 }
 
 const std::vector<Dialect>& dialects() {

@@ -19,8 +19,10 @@ struct LayerKey {
   // unet, transformer, text_encoder, text_encoder_2, text_encoder_3, controlnet; "": the denoiser
   std::string component;
   std::string path;         // of the module; in the denoiser's native names where the dialect has those
-  std::string_view suffix;  // canonical: see docs/formats.md
+  std::string_view suffix;  // canonical: see docs/formats.md; or kNoEffect
 };
+// The suffix of a tensor that a trainer saved beside the one that counts, and that no program reads.
+inline constexpr std::string_view kNoEffect = "no effect";
 
 struct Dialect {
   const char* name;
@@ -32,10 +34,12 @@ struct Dialect {
 const std::vector<Dialect>& dialects();
 
 // `denoiser` is the component that keys without one belong to ("unet"); "" for the one that the file's base model has.
+// `base_model` is what the caller says that the file is for.
 // Tensors are the file's own, or views of them where a layer of the file is several of the model's. Strengths are read;
 // pages of `mapped` are given back meanwhile. Throws Error{bad_key} for a file that holds no adapter at all, saying
 // what it looks like, and Error{unsupported} for a layer whose parts cannot be told apart.
 LoraFile to_lora_file(const StateDict& file, const std::string& denoiser, const std::string& label,
-                      std::span<const std::shared_ptr<const MappedFile>> mapped = {});
+                      std::span<const std::shared_ptr<const MappedFile>> mapped = {},
+                      BaseModel base_model = BaseModel::unknown);
 
 }  // namespace lora

@@ -13,9 +13,13 @@ std::optional<LayerKey> read_flat(std::string_view key, std::span<const Row> com
   if (!component) return std::nullopt;
   auto suffix = take_known_end(key);
   if (suffix.empty()) return std::nullopt;
-  // Files that were converted from diffusers may have kept dots in the flat part.
-  auto path = unflatten(replace_all(std::string(key), ".", "_"));
-  if (!path) return std::nullopt;
+  // Files that were converted from diffusers may have kept dots in the flat part, or an underscore behind it.
+  auto flat = replace_all(std::string(key), ".", "_");
+  flat.erase(flat.find_last_not_of('_') + 1);
+  if (flat.empty()) return std::nullopt;
+  auto path = unflatten(flat);
+  if (!path && key.find('.') != key.npos) return std::nullopt;
+  if (!path) return LayerKey{std::string(*component), flat, suffix};  // of a model whose words are not known here
   // What OneTrainer calls the second text encoder may be Flux' T5.
   if (component == "text_encoder_2" && path->starts_with("encoder.block.")) component = "text_encoder_3";
   return LayerKey{std::string(*component), modern_path(*path, component->starts_with("text_encoder")), suffix};

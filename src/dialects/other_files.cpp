@@ -2,7 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <string_view>
+#include <algorithm>
+#include <set>
+#include <vector>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "kinds/kinds.h"
 
 namespace lora {
 
@@ -32,13 +38,72 @@ constexpr Sign kOtherFiles[] = {
     {"clip_g", "a textual inversion embedding"},
 };
 
-}  // namespace
-
+// It has no tensor of an adapter: "it looks like a whole checkpoint (it has …)", or its first key.
 std::string looks_like(const StateDict& file) {
   for (auto [part, what] : kOtherFiles)
     for (const auto& [key, tensor] : file)
       if (key.find(part) != std::string::npos) return fmt::format("it looks like {} (it has \"{}\")", what, key);
   return file.empty() ? "it holds no tensors" : fmt::format("its first key is \"{}\"", file.begin()->first);
+}
+
+// How T-LoRA (arXiv:2507.05964) in LyCORIS ends its keys.
+constexpr std::string_view kTLoraEnds[] = {".q_layer.weight", ".p_layer.weight", ".lambda_layer"};
+constexpr const char* kTLora =
+    "T-LoRA, which cannot be loaded: its change depends on the timestep, and on singular vectors of the base weights "
+    "that the file does not hold. Convert it to plain LoRA with the program that trained it";
+
+// How the names of an adapter's layers begin, in the spellings that have a prefix.
+constexpr std::string_view kPrefixes[] = {"lora_unet_", "lora_te",   "lora_transformer_",
+                                          "lycoris_",   "oft_unet_", "base_model.model."};
+
+template <size_t N>
+bool ends_with_any(std::string_view key, const std::string_view (&ends)[N]) {
+  return std::any_of(std::begin(ends), std::end(ends), [&](auto end) { return key.ends_with(end); });
+}
+
+// "tlora_p" of "lora_unet_….tlora_p"; "" where a key does not begin as an adapter's.
+std::string_view end_of_adapter_key(std::string_view key) {
+  bool begins = std::any_of(std::begin(kPrefixes), std::end(kPrefixes), [&](auto p) { return key.starts_with(p); });
+  if (key.ends_with(".weight")) key.remove_suffix(std::string_view(".weight").size());
+  auto dot = key.rfind('.');
+  return begins && dot != key.npos ? key.substr(dot + 1) : std::string_view();
+}
+
+}  // namespace
+
+std::string why_not_read(std::string_view key) {
+  if (ends_with_any(key, kTLoraEnds)) return kTLora;
+  if (is_adapter_key(key)) return "no known model has a layer of this name";
+  if (auto end = end_of_adapter_key(key); !end.empty())
+    return fmt::format("no kind of adapter that is known here has a tensor \"{}\"", end);
+  return "no known dialect has such a key";
+}
+
+void check_no_unknown_method(const StateDict& file, const std::string& label) {
+  for (const auto& [key, tensor] : file)
+    check(!ends_with_any(key, kTLoraEnds), ErrorKind::unsupported, "{}: {} (it has \"{}\")", label, kTLora, key);
+}
+
+void fail_without_layers(const StateDict& file, const std::string& label) {
+  std::set<std::string> ends, names;
+  for (const auto& [key, tensor] : file) {
+    if (key.find("lllite") != key.npos) continue;
+    if (is_adapter_key(key))
+      names.insert(key);
+    else if (auto end = end_of_adapter_key(key); !end.empty() && end != kAlpha && end != kScale)
+      ends.emplace(end);
+  }
+  auto some = [](const std::set<std::string>& all) {
+    return listing(std::vector<std::string>(all.begin(), all.end()), 3);
+  };
+  check(ends.empty(), ErrorKind::unsupported,
+        "{}: holds an adapter of a kind that is not known here. Its tensors have the names {}, so nothing in it can be "
+        "used",
+        label, some(ends));
+  check(names.empty(), ErrorKind::bad_key,
+        "{}: holds an adapter, but no known model has layers of these names, so nothing in it can be used: {}", label,
+        some(names));
+  fail(ErrorKind::bad_key, "{}: no LoRA in this file; {}", label, looks_like(file));
 }
 
 }  // namespace lora

@@ -1,4 +1,5 @@
-// PEFT's own files: `base_model.model.` before the path, now and then an adapter's name inside the factor's.
+// PEFT's own files: `base_model.model.` before the path, or below a component's name, now and then an adapter's name
+// inside the factor's.
 #include "dialects/tables.h"
 #include "names/module_words.h"
 
@@ -6,16 +7,20 @@ namespace lora {
 
 std::optional<LayerKey> read_peft(std::string_view key) {
   static constexpr Row kComponents[] = {
-      {"unet.base_model.model.", "unet"},
-      {"transformer.base_model.model.", "transformer"},
-      {"text_encoder.base_model.model.", "text_encoder"},
-      {"text_encoder_2.base_model.model.", "text_encoder_2"},
-      {"text_encoder_3.base_model.model.", "text_encoder_3"},
-      {"base_model.model.", ""},
+      {"unet.", "unet"},
+      {"transformer.", "transformer"},
+      {"text_encoder.", "text_encoder"},
+      {"text_encoder_2.", "text_encoder_2"},
+      {"text_encoder_3.", "text_encoder_3"},
+      {"diffusion_model.", ""},
   };
+  static constexpr Row kPeft[] = {{"base_model.model.", ""}};
   auto component = take_prefix(key, kComponents);
-  auto suffix = take_peft_end(key);
-  if (!component || suffix.empty()) return std::nullopt;
+  if (!take_prefix(key, kPeft)) return std::nullopt;
+  if (!component) component = take_prefix(key, kComponents).value_or("");
+  auto suffix = take_known_end(key);
+  if (suffix.empty()) suffix = take_whole_bias(key);
+  if (suffix.empty()) return std::nullopt;
   bool clip = key.starts_with("text_model.") || key.starts_with("encoder.layers.");
   if (component->empty() && clip) component = "text_encoder";
   if (component->empty() && key.starts_with("encoder.block.")) component = "text_encoder_3";

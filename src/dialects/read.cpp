@@ -8,12 +8,18 @@
 #include "core/text.h"
 #include "dialects/base_model_of.h"
 #include "dialects/bundled_embeddings.h"
+#include "dialects/canonical.h"
 #include "dialects/cloneofsimo.h"
 #include "dialects/dialect.h"
+#include "dialects/evidence.h"
+#include "dialects/left_out.h"
 #include "dialects/other_files.h"
 #include "io/mapped_file.h"
+#include "kinds/diff.h"
 #include "kinds/kinds.h"
+#include "kinds/lora.h"
 #include "names/base_model.h"
+#include "names/module_words.h"
 #include "names/native.h"
 
 namespace lora {
@@ -35,13 +41,10 @@ std::string cleaned(const std::string& key) {
 // Strengths lie all over a file, and the pages around each come with it: given back as we go, they do not add up.
 class Strengths {
  public:
-  Strengths(std::span<const std::shared_ptr<const MappedFile>> mapped, const std::string& label)
-      : mapped_(mapped), label_(label) {}
+  explicit Strengths(std::span<const std::shared_ptr<const MappedFile>> mapped) : mapped_(mapped) {}
 
   double read(const std::string& key, const Tensor& t) {
-    check(t.defined() && t.numel() == 1, ErrorKind::bad_shape, "{}: {} holds {} numbers; one was expected", label_, key,
-          t.defined() ? t.numel() : 0);
-    auto value = number(t);
+    auto value = read_strength(key, t);
     constexpr size_t kOften = 128;
     if (++read_ % kOften == 0)
       for (const auto& file : mapped_) file->release_pages();
@@ -50,7 +53,6 @@ class Strengths {
 
  private:
   std::span<const std::shared_ptr<const MappedFile>> mapped_;
-  const std::string& label_;
   size_t read_ = 0;
 };
 
@@ -60,6 +62,7 @@ struct Reading {
   std::vector<size_t> hits;  // of each dialect
   std::vector<BundledEmbedding> embeddings;
   std::vector<LoadReport::Unmatched> unmatched;
+  std::vector<LoadReport::Unmatched> not_understood;  // may be parts of adapters
 };
 
 std::optional<LayerKey> read_key(const std::string& key, std::vector<size_t>& hits) {
@@ -72,10 +75,21 @@ std::optional<LayerKey> read_key(const std::string& key, std::vector<size_t>& hi
   return std::nullopt;
 }
 
+// PEFT has an embedding's factors the other way round than kohya's family, which makes the weight as it stands.
+void turn_embedding(LayerKey& key, const std::string& spelling, Tensor& tensor) {
+  bool factor = key.suffix == kDown || key.suffix == kUp;
+  bool peft = spelling.find("lora_A") != spelling.npos || spelling.find("lora_B") != spelling.npos ||
+              spelling.find("lora_embedding_") != spelling.npos;
+  if (!factor || peft || !is_embedding_path(key.path) || tensor.dim() != 2) return;
+  key.suffix = key.suffix == kDown ? kUp : kDown;
+  tensor = tensor.t();
+}
+
 Reading read_keys(const StateDict& file, Strengths& strengths) {
   Reading reading{.hits = std::vector<size_t>(dialects().size())};
   std::unordered_map<std::string, size_t> where;
-  for (const auto& [key, tensor] : file) {
+  for (const auto& [key, given] : file) {
+    auto tensor = given;
     if (auto bundled = read_bundled_key(key)) {
       if (bundled->problem.empty())
         reading.embeddings.push_back({bundled->word, bundled->component, key, tensor});
@@ -84,12 +98,22 @@ Reading read_keys(const StateDict& file, Strengths& strengths) {
       continue;
     }
     auto read = read_key(key, reading.hits);
-    if (!read) {
-      reading.unmatched.push_back({key, key == kControlMark ? kControlLora : "no known dialect has such a key"});
+    if (!read && key == kControlMark) {
+      reading.unmatched.push_back({key, kControlLora});
       continue;
     }
-    if (read->suffix == kScale && tensor.numel() != 1) {
-      reading.unmatched.push_back({key, fmt::format("a scale of {} numbers, which is not a strength", tensor.numel())});
+    if (!read) {
+      reading.not_understood.push_back({key, why_not_read(key)});
+      continue;
+    }
+    if (read->suffix == kNoEffect) {
+      reading.unmatched.push_back({key, "a copy that no program reads, beside the tensor that counts"});
+      continue;
+    }
+    turn_embedding(*read, key, tensor);
+    if (read->suffix == kScale && tensor.defined() && tensor.numel() != 1) {
+      reading.not_understood.push_back(
+          {key, fmt::format("a scale of {} numbers, which is not a strength", tensor.numel())});
       continue;
     }
     auto [it, fresh] = where.emplace(read->component + "." + read->path, reading.layers.size());
@@ -108,17 +132,62 @@ Reading read_keys(const StateDict& file, Strengths& strengths) {
   return reading;
 }
 
-// Tensors that are no adapter's without another one.
-void drop_lone_tensors(Reading& reading) {
-  for (auto& layer : reading.layers) {
-    std::erase_if(layer.tensors, [&](auto& entry) {
-      auto* row = name_row(entry.first);
-      if (row->only_beside.empty() || layer.tensors.contains(row->only_beside)) return false;
-      reading.unmatched.push_back({layer.keys[entry.first], std::string(row->otherwise)});
-      return true;
+// Tensors that are no adapter's without another one, and whole biases in a file without adapters.
+std::vector<LoadReport::Unmatched> take_lone_tensors(std::vector<LoraLayer>& layers) {
+  std::vector<LoadReport::Unmatched> lone;
+  auto take = [&](auto is_lone) {
+    for (auto& layer : layers)
+      std::erase_if(layer.tensors, [&](auto& entry) {
+        auto reason = is_lone(layer, entry.first);
+        if (reason.empty()) return false;
+        auto key = layer.keys.find(entry.first);
+        lone.push_back({key->second, std::string(reason)});
+        layer.keys.erase(key);
+        return true;
+      });
+  };
+  take([](const LoraLayer& layer, const std::string& suffix) {
+    auto* row = name_row(suffix);
+    return row->only_beside.empty() || layer.tensors.contains(row->only_beside) ? "" : row->otherwise;
+  });
+  auto is_bias_alone = [](const LoraLayer& layer) {
+    return layer.tensors.empty() || (layer.tensors.size() == 1 && layer.tensors.contains(kWholeBias));
+  };
+  if (std::all_of(layers.begin(), layers.end(), is_bias_alone))
+    take([](const LoraLayer&, const std::string&) -> std::string_view {
+      return "a whole bias, in a file without adapters";
     });
-  }
-  std::erase_if(reading.layers, [](auto& layer) { return layer.tensors.empty() && !layer.alpha && !layer.scale; });
+  std::erase_if(layers, [](auto& layer) { return layer.tensors.empty() && !layer.alpha && !layer.scale; });
+  return lone;
+}
+
+// Sorts what was not understood into what is a part of an adapter, and what is not.
+std::vector<LoadReport::Unmatched> take_left_out(Reading& reading) {
+  auto whole = take_lone_tensors(reading.layers);
+  auto left_out = parts_of_adapters(reading.not_understood, reading.layers);
+  // A whole weight replaces the model's, so that it has an effect.
+  left_out.insert(left_out.end(), whole.begin(), whole.end());
+  for (auto* some : {&reading.not_understood, &whole})
+    reading.unmatched.insert(reading.unmatched.end(), some->begin(), some->end());
+  return left_out;
+}
+
+// A flat name in words that no model of this project's has.
+bool is_flat(const LoraLayer& layer) {
+  return layer.path.find('.') == layer.path.npos && layer.path.find('_') != layer.path.npos && !unflatten(layer.path);
+}
+
+// Such names are of a model that is known by name only, or of none. In a file for another model they are not
+// understood.
+void drop_flat_names(Reading& reading, const BaseModelRow* row, std::vector<LoadReport::Unmatched>& left_out) {
+  bool all_flat = std::all_of(reading.layers.begin(), reading.layers.end(), is_flat);
+  if (row ? row->is_foreign() : all_flat) return;
+  std::erase_if(reading.layers, [&](auto& layer) {
+    if (!is_flat(layer)) return false;
+    for (const auto& [suffix, key] : layer.keys) left_out.push_back({key, "no known model has a layer of this name"});
+    reading.unmatched.insert(reading.unmatched.end(), left_out.end() - ptrdiff_t(layer.keys.size()), left_out.end());
+    return true;
+  });
 }
 
 // How wide Stable Diffusion 3's blocks are, as far as the file tells; 0 where it does not.
@@ -142,17 +211,23 @@ bool is_split_qkv(const StateDict& file) {
 // Gives the layers diffusers' names.
 class Namer {
  public:
-  Namer(const Reading& reading, const StateDict& file, const std::string& denoiser, LoraFile& result)
-      : denoiser_(denoiser), block_width_(block_width(reading)), split_qkv_(is_split_qkv(file)), result_(result) {}
+  // `layout`: of the native names that the file may have.
+  Namer(const Reading& reading, const StateDict& file, const std::string& denoiser, NativeNames layout,
+        LoraFile& result)
+      : denoiser_(denoiser),
+        layout_(layout),
+        block_width_(block_width(reading)),
+        split_qkv_(is_split_qkv(file)),
+        result_(result) {}
 
   void add(LoraLayer layer) {
     if (layer.component.empty()) layer.component = denoiser_;
-    auto native = native_layer(layer.path);
+    auto native = native_layer(layer.path, layout_);
     if (!native) return put(std::move(layer));
     auto where = result_.source + ": " + layer.path;
     if (swaps_halves(layer, native->halves)) layer = with_halves_swapped(layer, where);
     auto parts = cut_all(layer, *native, where);
-    auto blocks = split_qkv_ && parts.size() > 1 ? own_blocks(parts, *native) : std::vector<LoraLayer>();
+    auto blocks = split_qkv_ && parts.size() > 1 ? own_blocks(parts) : std::vector<LoraLayer>();
     if (!blocks.empty() && !std::exchange(told_, true))
       result_.notes.push_back("split_qkv: each part of a fused layer has alpha / its own rank, as it was trained");
     for (auto& part : blocks.empty() ? parts : blocks) put(std::move(part));
@@ -160,6 +235,7 @@ class Namer {
 
  private:
   const std::string& denoiser_;
+  NativeNames layout_;
   int64_t block_width_;
   bool split_qkv_, told_ = false;
   LoraFile& result_;
@@ -187,11 +263,11 @@ class Namer {
   }
 
   // The parts' own factors; nothing where some part has none of its own.
-  static std::vector<LoraLayer> own_blocks(const std::vector<LoraLayer>& parts, const NativeLayer& native) {
+  static std::vector<LoraLayer> own_blocks(const std::vector<LoraLayer>& parts) {
     std::vector<LoraLayer> blocks;
     for (size_t i = 0; i < parts.size(); ++i) {
       auto* kind = kind_of(parts[i].tensors);
-      auto block = kind ? kind->own_block(parts[i], native.layers[i].rows) : std::nullopt;
+      auto block = kind ? kind->own_block(parts[i], int(i), int(parts.size())) : std::nullopt;
       if (!block) return {};
       blocks.push_back(std::move(*block));
     }
@@ -230,8 +306,20 @@ std::string spoken(const std::vector<size_t>& hits) {
 
 std::vector<LayerTrace> traces(const std::vector<LoraLayer>& layers) {
   std::vector<LayerTrace> all;
-  for (const auto& layer : layers) all.push_back({layer.component, layer.path, size_of(layer.tensors).columns});
+  for (const auto& layer : layers) {
+    auto size = size_of(layer.tensors);
+    all.push_back({layer.component, layer.path, size.rows, size.columns});
+  }
   return all;
+}
+
+// The component that layers without one belong to, where the caller and the base model do not say it.
+std::string likely_denoiser(const std::vector<LoraLayer>& layers) {
+  auto is_transformers = [](auto& layer) { return layer.component.empty() && is_in_block_list(layer.path); };
+  auto is_unets = [](auto& layer) { return layer.component.empty() && is_unet_path(layer.path); };
+  bool transformer = std::any_of(layers.begin(), layers.end(), is_transformers) &&
+                     std::none_of(layers.begin(), layers.end(), is_unets);
+  return transformer ? "transformer" : "unet";
 }
 
 // The T5 encoder is read as the third text encoder. A pipeline with two has it in the second place.
@@ -241,30 +329,95 @@ void place_t5(Reading& reading, const BaseModelRow& base_model) {
     if (layer.component == "text_encoder_3") layer.component = "text_encoder_2";
 }
 
+// Whether some tensor is one that adapters alone have.
+bool has_adapter(const Reading& reading) {
+  return std::any_of(reading.layers.begin(), reading.layers.end(), [](auto& layer) {
+    return std::any_of(layer.tensors.begin(), layer.tensors.end(),
+                       [](auto& entry) { return name_row(entry.first)->only_beside.empty(); });
+  });
+}
+
+// A pickle may hold the LoRA under a name of the trainer's, with other things beside it: the part of the file whose
+// keys are understood, without the name. Nothing for a file without such a part.
+std::optional<std::pair<std::string, Reading>> part_with_lora(const StateDict& file, Strengths& strengths, int depth) {
+  constexpr int kDeepest = 3;
+  std::map<std::string, StateDict> parts;
+  for (const auto& [key, tensor] : file)
+    if (auto dot = key.find('.'); dot != key.npos) parts[key.substr(0, dot + 1)].set(key.substr(dot + 1), tensor);
+  for (const auto& [name, part] : parts) {
+    auto reading = read_keys(part, strengths);
+    if (has_adapter(reading)) return std::pair(name, std::move(reading));
+    if (depth == kDeepest) continue;
+    if (auto inner = part_with_lora(part, strengths, depth + 1)) return std::pair(name + inner->first, inner->second);
+  }
+  return std::nullopt;
+}
+
+// The keys of the reading as the file has them, and those beside its part of the file.
+void name_part(const StateDict& file, const std::string& name, Reading& reading) {
+  for (auto& layer : reading.layers)
+    for (auto& [suffix, key] : layer.keys) key = name + key;
+  for (auto* some : {&reading.unmatched, &reading.not_understood})
+    for (auto& unmatched : *some) unmatched.key = name + unmatched.key;
+  for (const auto& [key, tensor] : file)
+    if (!key.starts_with(name))
+      reading.unmatched.push_back({key, "beside the part of the file that holds the LoRA, " + name});
+}
+
+ToldModel told_model(const Reading& reading, const StateDict& file, BaseModel given, const std::string& label) {
+  try {
+    return base_model_of(traces(reading.layers), file.metadata, given);
+  } catch (const Error& error) {
+    fail(error.kind(), "{}: {}", label, error.what());
+  }
+}
+
+// LoKr's variants in kohya's scripts have a scale of their own, which their tensors do not say.
+void note_scale(LoraFile& file) {
+  auto module = file.metadata.find("ss_network_module");
+  if (module == file.metadata.end()) return;
+  for (auto [name, spoken] : {std::pair("krona", "KronA"), {"cdka", "CDKA"}})
+    if (module->second.find(name) != std::string::npos)
+      file.notes.push_back(fmt::format(
+          "trained with {}, whose scale is not that of LoKr and is not in the file: the strength may be another one",
+          spoken));
+}
+
 }  // namespace
 
 LoraFile to_lora_file(const StateDict& file, const std::string& denoiser, const std::string& label,
-                      std::span<const std::shared_ptr<const MappedFile>> mapped) {
+                      std::span<const std::shared_ptr<const MappedFile>> mapped, BaseModel base_model) {
+  check_no_unknown_method(file, label);
   auto named = name_positions(file, label);
-  Strengths strengths(mapped, label);
+  Strengths strengths(mapped);
   auto reading = read_keys(named ? *named : file, strengths);
-  drop_lone_tensors(reading);
+  if (reading.layers.empty() && reading.embeddings.empty())
+    if (auto part = part_with_lora(file, strengths, 1)) {
+      reading = std::move(part->second);
+      name_part(file, part->first, reading);
+    }
+  auto left_out = take_left_out(reading);
+  check_floating_point(reading.layers, reading.unmatched);
 
-  auto [base_model, cross_attention] = base_model_of(traces(reading.layers), file.metadata);
-  LoraFile result{.base_model = base_model,
-                  .cross_attention = cross_attention,
+  auto told = told_model(reading, file, base_model, label);
+  auto* row = row_of(told.model);
+  drop_flat_names(reading, row, left_out);
+  LoraFile result{.base_model = told.model,
+                  .known_by = told.known_by,
+                  .cross_attention = told.cross_attention,
                   .dialect = named ? "cloneofsimo" : spoken(reading.hits),
                   .source = label,
                   .metadata = file.metadata,
                   .embeddings = std::move(reading.embeddings),
-                  .unmatched = std::move(reading.unmatched)};
-  auto* row = row_of(base_model);
-  auto unnamed = !denoiser.empty() ? denoiser : std::string(row ? row->denoiser() : "unet");
+                  .unmatched = std::move(reading.unmatched),
+                  .left_out = std::move(left_out)};
+  auto unnamed = !denoiser.empty() ? denoiser : row ? std::string(row->denoiser()) : likely_denoiser(reading.layers);
   if (row) place_t5(reading, *row);
-  Namer namer(reading, file, unnamed, result);
+  Namer namer(reading, file, unnamed, row ? row->native : NativeNames::unet, result);
   for (auto& layer : reading.layers) namer.add(std::move(layer));
   for (auto& layer : result.layers) layer.kind = kind_name(layer.tensors);
-  check(!result.layers.empty(), ErrorKind::bad_key, "{}: no LoRA in this file; {}", label, looks_like(file));
+  note_scale(result);
+  if (result.layers.empty()) fail_without_layers(file, label);
   return result;
 }
 

@@ -17,6 +17,9 @@ struct Spelled {
   Dtype dtype;
   std::vector<int64_t> shape;
   std::function<Tensor()> make;
+  // The whole layer as the target has it, with this tensor in it. None for a strength.
+  std::function<LoraLayer()> layer;
+  size_t number = 0;  // of that layer in the file that is written
 };
 
 // The programs that files can be written for.

@@ -18,6 +18,9 @@ std::optional<std::string_view> take_suffix(std::string_view& key, std::span<con
 
 // The canonical suffix that a key ends with in the spelling of PEFT, or else of kohya's family; "" for none.
 std::string_view take_known_end(std::string_view& key);
+// kWholeBias where the key ends as a bias of the model itself, "….conv_in.bias", which PEFT's `bias="all"` trains; ""
+// otherwise.
+std::string_view take_whole_bias(std::string_view& key);
 
 std::optional<LayerKey> read_kohya(std::string_view key);
 std::optional<LayerKey> read_onetrainer(std::string_view key);

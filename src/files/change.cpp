@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kinds/diff.h"
+#include "kinds/lora.h"
 #include "nn/random.h"
 
 namespace lora {
@@ -40,6 +42,17 @@ double dot(const Effect& a, const Effect& b) {
 double norm(const Effect& change) {
   auto square = dot(change, change);
   return std::isnan(square) ? square : std::sqrt(std::max(0.0, square));
+}
+
+Tensor bias_change_of(const LoraLayer& layer) {
+  Tensor sum;
+  if (auto bias = get(layer.tensors, kUpBias); bias.defined())
+    sum = bias.flatten().to(at::kDouble) * strength_of(layer, rank_of(layer.tensors)).scale;
+  if (auto bias = get(layer.tensors, kBiasDifference); bias.defined()) {
+    auto flat = bias.flatten().to(at::kDouble);
+    sum = sum.defined() ? sum + flat : flat;
+  }
+  return sum;
 }
 
 FactorPair truncated(const Tensor& matrix, int64_t rank) {

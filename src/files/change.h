@@ -12,6 +12,10 @@ Tensor dense(const Effect& change);
 double dot(const Effect& a, const Effect& b);
 double norm(const Effect& change);  // Frobenius
 
+// What a layer adds to the bias at strength 1, in float64: PEFT's bias of the up factor, which the scale multiplies,
+// and a difference. Undefined for nothing.
+Tensor bias_change_of(const LoraLayer& layer);
+
 struct FactorPair {
   Tensor A, B;  // float32: [r, columns], [rows, r]
 };

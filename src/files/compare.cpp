@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "adapters/finite.h"
 #include "core/check.h"
+#include "core/edge.h"
 #include "core/text.h"
 #include "files/change.h"
 #include "files/progress.h"
@@ -46,23 +48,44 @@ Compared by_tensors(const LoraLayer& a, const LoraLayer& b) {
     auto x = tensor.to(at::kDouble).flatten(), y = other->second.to(at::kDouble).flatten();
     result.products += {at::dot(x, y).item<double>(), at::dot(x, x).item<double>(), at::dot(y, y).item<double>()};
   }
+  auto rank = rank_of(a.tensors);
+  auto x = strength_of(a, rank), y = strength_of(b, rank);
+  if (x.alpha != y.alpha || x.scale != y.scale)
+    result.note += fmt::format("; the strengths differ: alpha {:g} and {:g}", x.alpha, y.alpha);
+  if (a.settings != b.settings) result.note += "; the settings of PEFT's config differ";
   return result;
 }
 
-Compared compared(const LoraLayer& a, const LoraLayer& b) {
+Effect change_in(const LoraFile& file, const LoraLayer& layer) {
+  return named(file.source, [&] { return change_of(layer); });
+}
+
+Compared compared(const LoraFile& first, const LoraLayer& a, const LoraFile& second, const LoraLayer& b) {
+  for (auto* layer : {&a, &b})
+    if (!all_finite(*layer)) return {{}, "NaN or infinity", false};
   if (depends_on_base(a.tensors) || depends_on_base(b.tensors)) {
     if (a.kind == b.kind) return by_tensors(a, b);
     return {{}, fmt::format("{} and {}, which depend on the base model", a.kind, b.kind), false};
   }
-  auto x = change_of(a), y = change_of(b);
+  auto x = change_in(first, a), y = change_in(second, b);
   if (is_nothing(x) || is_nothing(y)) return {{}, "half a pair of factors", false};
   if (shape_of(x) != shape_of(y))
     return {{}, fmt::format("of different sizes: {} and {}", shape_text(x), shape_text(y)), false};
   return {{dot(x, y), dot(x, x), dot(y, y)}, "", true};
 }
 
+// What was done with a file, and what is left of it.
+void add_notes(const LoraFile& file, Comparison& result) {
+  for (const auto& note : file.notes) result.notes.push_back(fmt::format("{}: {}", file.source, note));
+  if (!file.unmatched.empty())
+    result.notes.push_back(fmt::format("{}: {} not understood, the first: {}", file.source,
+                                       counted(file.unmatched.size(), "key"), file.unmatched.front().key));
+}
+
 Comparison compare(const LoraFile& first, const LoraFile& second, const ToolProgress& progress) {
   Comparison result{.a = first.source, .b = second.source};
+  add_notes(first, result);
+  add_notes(second, result);
   std::map<std::string, const LoraLayer*> others;
   for (const auto& layer : second.layers) others[layer.name()] = &layer;
   DotProducts all;
@@ -73,7 +96,7 @@ Comparison compare(const LoraFile& first, const LoraFile& second, const ToolProg
     if (other == others.end()) {
       result.only_in_a.push_back(name);
     } else {
-      auto [products, note, has_numbers] = compared(layer, *other->second);
+      auto [products, note, has_numbers] = compared(first, layer, second, *other->second);
       auto nothing = std::nan("");
       result.rows.push_back(
           {name, has_numbers ? products.cosine() : nothing, has_numbers ? products.ratio() : nothing, std::move(note)});

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "dialects/base_model_of.h"
 #include "kinds/builtin.h"
 #include "kinds/kinds.h"
 #include "loaders/adapter_fields.h"
@@ -19,24 +20,53 @@ namespace {
 
 using Metadata = std::map<std::string, std::string>;
 
-// Without what is about the old file's form or bytes.
-Metadata kept(const LoraFile& source) {
-  auto metadata = source.metadata;
-  for (const char* gone : {kAdapterMetadata, "format", "sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256"})
-    metadata.erase(gone);
-  return metadata;
+// kohya's arguments of a training, without the one by which readers take the strengths of q, k and v as those of parts
+// that stand in one layer. What is written has the strengths that apply.
+void drop_split_qkv(Metadata& metadata) {
+  auto entry = metadata.find("ss_network_args");
+  if (entry == metadata.end()) return;
+  auto arguments = nlohmann::ordered_json::parse(entry->second, nullptr, /*allow_exceptions=*/false);
+  if (arguments.is_object() && arguments.erase("split_qkv") > 0) entry->second = arguments.dump();
 }
 
-// The source's fields of one component, as far as they say nothing of strengths.
+// What the metadata of a file for that model has under a key; "" where nothing is known.
+std::string told_by(const BaseModelRow& row, const std::string& key, const std::string& old) {
+  if (key == "ss_base_model_version") return std::string(row.version);
+  if (key != "modelspec.architecture" || row.spec.empty()) return "";
+  auto rest = old.find('/');  // "…/lora"
+  return std::string(row.spec) + (rest == old.npos ? "" : old.substr(rest));
+}
+
+// A file that names another base model than its own is hidden or refused by the programs that read the entry.
+void correct_base_model(Metadata& metadata, const BaseModelRow& row, std::vector<std::string>& notes) {
+  for (const char* key : {"ss_base_model_version", "modelspec.architecture"}) {
+    auto entry = metadata.find(key);
+    if (entry == metadata.end()) continue;
+    auto named = model_named_by(entry->second);
+    if (named == BaseModel::unknown || named == row.model) continue;
+    auto right = told_by(row, key, entry->second);
+    notes.push_back(fmt::format("the metadata's {} was {}, which contradicts the layers of {}; it {}", key,
+                                entry->second, row.label, right.empty() ? "is left out" : "is now " + right));
+    if (right.empty())
+      metadata.erase(entry);
+    else
+      entry->second = right;
+  }
+  const std::string right = row.is_v2 ? "True" : "False";
+  auto v2 = metadata.find("ss_v2");
+  if (v2 == metadata.end() || v2->second == right) return;
+  notes.push_back(fmt::format("the metadata's ss_v2 was {}, which contradicts the layers of {}; it is now {}",
+                              v2->second, row.label, right));
+  v2->second = right;
+}
+
+// The source's fields of one component, as far as they say nothing of strengths, of another kind, and of weights that
+// are not written.
 json fields_of_source(const std::string& component, const LoraFile& source) {
   json fields = json::object();
-  auto entry = source.metadata.find(kAdapterMetadata);
-  if (entry == source.metadata.end()) return fields;
-  auto all = json::parse(entry->second, nullptr, /*allow_exceptions=*/false);
-  auto prefix = component + ".";
-  for (const auto& [key, value] : all.items())
-    if (key.starts_with(prefix)) fields[key.substr(prefix.size())] = value;
-  fields.erase("use_rslora");
+  if (auto text = adapter_fields_for(component, source.metadata); !text.empty()) fields = json::parse(text);
+  if (fields.value("peft_type", json("LORA")) != "LORA") return json::object();
+  for (const char* gone : {"use_rslora", "modules_to_save"}) fields.erase(gone);
   return fields;
 }
 
@@ -59,6 +89,15 @@ std::string_view network_module(const LoraFile& file) {
 
 }  // namespace
 
+Metadata kept_metadata(const LoraFile& source, std::vector<std::string>& notes) {
+  auto metadata = source.metadata;
+  for (const char* gone : {kAdapterMetadata, "format", "sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256"})
+    metadata.erase(gone);
+  drop_split_qkv(metadata);
+  if (auto* row = row_of(source.base_model)) correct_base_model(metadata, *row, notes);
+  return metadata;
+}
+
 std::map<std::string, std::string> adapter_fields_of(const std::vector<LoraLayer>& layers, const LoraFile& source) {
   std::map<std::string, std::vector<LoraLayer>> components;
   for (const auto& layer : layers) components[layer.component].push_back(layer);
@@ -71,9 +110,8 @@ std::map<std::string, std::string> adapter_fields_of(const std::vector<LoraLayer
   return fields;
 }
 
-Metadata diffusers_metadata(const LoraFile& source, const std::vector<LoraLayer>& layers,
+Metadata diffusers_metadata(Metadata metadata, const LoraFile& source, const std::vector<LoraLayer>& layers,
                             const std::map<std::string, std::string>& fields) {
-  auto metadata = kept(source);
   metadata["format"] = "pt";
   // Alpha = rank is what readers assume. Otherwise every component needs its fields: a reader that finds some of them
   // infers nothing for the rest.
@@ -87,8 +125,7 @@ Metadata diffusers_metadata(const LoraFile& source, const std::vector<LoraLayer>
   return metadata;
 }
 
-Metadata kohya_metadata(const LoraFile& file) {
-  auto metadata = kept(file);
+Metadata kohya_metadata(Metadata metadata, const LoraFile& file) {
   std::vector<int64_t> ranks;
   std::vector<double> alphas;
   for (const auto& layer : file.layers)

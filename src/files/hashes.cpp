@@ -10,7 +10,13 @@ namespace lora {
 
 namespace {
 
-constexpr auto kMatches = "matches", kDiffers = "differs: the tensors were changed after training";
+constexpr auto kMatches = "matches";
+// The hash itself says no more: a trainer may have hashed something else, or a program may have rewritten the file.
+constexpr auto kDiffers = "differs: the tensors are not those that were hashed";
+constexpr auto kOfNothing = "differs: it is the hash of nothing, which says nothing of the tensors";
+constexpr auto kNoHash = "cannot be checked: it does not have the form of a SHA-256 hash";
+// The SHA-256 of no bytes: some trainers hashed an empty file.
+constexpr std::string_view kNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 std::string sha256(std::string_view bytes) {
   Sha256 hash;
@@ -31,6 +37,13 @@ std::string lower(std::string text) {
   return text;
 }
 
+// What is to be said of a hash that the metadata states.
+const char* compared(const std::string& hash, bool same) {
+  if (same) return kMatches;
+  if (hash.size() != Sha256::kDigits || hash.find_first_not_of("0123456789abcdef") != hash.npos) return kNoHash;
+  return hash == kNothing ? kOfNothing : kDiffers;
+}
+
 std::map<std::string, std::string> claims(const SafetensorsHeader& header, std::string_view data,
                                           const std::string& data_hash) {
   std::map<std::string, std::string> result;
@@ -45,13 +58,13 @@ std::map<std::string, std::string> claims(const SafetensorsHeader& header, std::
             ? kMatches
             : "cannot be checked: LyCORIS hashes the tensors in an order that the file does not keep";
   else if (!hash.empty())
-    result["sshs_model_hash"] = hash == data_hash ? kMatches : kDiffers;
+    result["sshs_model_hash"] = compared(hash, hash == data_hash);
   if (told("sshs_legacy_hash") != "")
     result["sshs_legacy_hash"] = "cannot be checked: it was computed before the metadata was complete";
   if (auto hash = told("modelspec.hash_sha256"); !hash.empty()) {
     auto digits = hash.starts_with("0x") ? hash.substr(2) : hash;
     result["modelspec.hash_sha256"] =
-        digits == data_hash || digits == sha256_by_name(data, header.entries) ? kMatches : kDiffers;
+        compared(digits, digits == data_hash || digits == sha256_by_name(data, header.entries));
   }
   return result;
 }

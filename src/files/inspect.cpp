@@ -6,10 +6,13 @@
 #include <cmath>
 #include <future>
 #include <mutex>
+#include <set>
 
 #include "adapters/finite.h"
 #include "core/check.h"
+#include "core/edge.h"
 #include "core/text.h"
+#include "dialects/base_model_of.h"
 #include "files/change.h"
 #include "files/inspect_checks.h"
 #include "files/progress.h"
@@ -24,6 +27,13 @@ namespace {
 using Component = Inspection::Component;
 using Facts = Inspection::Layer;
 
+// Of all that the layer adds, as one long vector: to the weight and to the bias.
+double norm_of(const LoraLayer& layer) {
+  auto change = change_of(layer);
+  auto bias = bias_change_of(layer);
+  return std::hypot(is_nothing(change) ? 0 : norm(change), bias.defined() ? bias.norm().item<double>() : 0);
+}
+
 Facts examined(const LoraLayer& layer) {
   Facts facts{.component = layer.component, .path = layer.path, .kind = layer.kind};
   facts.incomplete = !missing_of(layer.tensors).empty();
@@ -35,9 +45,10 @@ Facts examined(const LoraLayer& layer) {
     facts.rows = size.rows;
     facts.columns = size.columns;
     facts.convolution = !size.kernel.empty();
-    facts.norm = all_finite(layer.tensors) ? norm(change_of(layer)) : NAN;
-  } catch (const Error& error) {
-    facts.error = error.what();
+    facts.norm = all_finite(layer) ? norm_of(layer) : NAN;
+  } catch (const std::exception& error) {  // libtorch's are about sizes that do not go together
+    if (is_out_of_memory(error)) throw;
+    facts.error = message_of(error);
   }
   return facts;
 }
@@ -112,14 +123,6 @@ std::string algorithm_of(const std::vector<Facts>& layers) {
   return join(kinds, " + ");
 }
 
-std::string known_by(const LoraFile& file) {
-  auto* row = row_of(file.base_model);
-  if (!row) return "";
-  if (file.cross_attention != 0) return fmt::format("its cross-attention takes text of width {}", file.cross_attention);
-  bool has_names_of_its_own = !row->marks.empty() || !row->unet_marks.empty();
-  return has_names_of_its_own ? "the names of its layers" : "its metadata says so";
-}
-
 std::string trainer_of(const LoraFile& file) {
   const auto& metadata = file.metadata;
   auto value = [&](const char* key) {
@@ -141,7 +144,39 @@ std::string trainer_of(const LoraFile& file) {
   return "";
 }
 
-Inspection inspect(const LoraFile& file, const ToolProgress& progress) {
+// All tensors of the source: those of the file, understood or not. Of a folder with several files, and of layers in
+// memory, those of the layers.
+StateDict contents(const LoraSource& source, const LoraFile& file) {
+  if (auto* tensors = source.state_dict()) return *tensors;
+  if (std::filesystem::is_regular_file(file.path)) return load_state_dict(file.path);
+  StateDict tensors;
+  for (const auto& layer : file.layers)
+    for (const auto& [suffix, tensor] : layer.tensors) {
+      auto key = layer.keys.find(suffix);  // a key of several layers is of one tensor
+      tensors.set(key == layer.keys.end() ? layer.name() + "." + suffix : key->second, tensor);
+    }
+  for (const auto& embedding : file.embeddings) tensors.set(embedding.key, embedding.vectors);
+  return tensors;
+}
+
+// Keys of adapters that are not understood are missing from the effect. Other keys, such as a trainer's counters, have
+// no effect.
+void add_keys(const LoraFile& file, std::vector<Inspection::Finding>& findings) {
+  std::set<std::string> parts;
+  for (const auto& [key, reason] : file.left_out) parts.insert(key);
+  std::vector<std::string> problems, remarks;
+  for (const auto& [key, reason] : file.unmatched)
+    (parts.contains(key) ? problems : remarks).push_back(fmt::format("{} ({})", key, reason));
+  auto add = [&](bool problem, std::vector<std::string> keys, const char* what) {
+    if (keys.empty()) return;
+    auto text = fmt::format("{} {} {}", counted(keys.size(), "key"), keys.size() == 1 ? "is" : "are", what);
+    findings.push_back({problem, std::move(text), std::move(keys)});
+  };
+  add(true, std::move(problems), "not understood, so a part of the effect is missing");
+  add(false, std::move(remarks), "not understood, and no part of an adapter");
+}
+
+Inspection inspect(const LoraSource& source, const LoraFile& file, const ToolProgress& progress) {
   auto hashing = std::async(std::launch::async, [path = file.path] {
     // PEFT's folders have several files, tensors in memory have none.
     return std::filesystem::is_regular_file(path) ? hash_file(path) : FileHashes();
@@ -149,16 +184,14 @@ Inspection inspect(const LoraFile& file, const ToolProgress& progress) {
   Inspection inspection{.file = file.source, .dialect = file.dialect};
   inspection.trainer = trainer_of(file);
   inspection.architecture = to_string(file.base_model);
-  inspection.known_by = known_by(file);
+  inspection.known_by = file.known_by;
   inspection.metadata = file.metadata;
   inspection.unmatched = file.unmatched;
   inspection.notes = file.notes;
-  for (const auto& layer : file.layers) {
-    inspection.tensors += layer.tensors.size() + layer.keys.contains(kAlpha) + layer.keys.contains(kScale);
-    for (const auto& [suffix, tensor] : layer.tensors) {
-      ++inspection.dtypes[to_string(tensor.scalar_type())];
-      inspection.bytes += tensor.nbytes();
-    }
+  for (const auto& [key, tensor] : contents(source, file)) {
+    ++inspection.tensors;
+    ++inspection.dtypes[to_string(tensor.scalar_type())];
+    inspection.bytes += tensor.nbytes();
   }
   for (const auto& embedding : file.embeddings) inspection.words[embedding.word].push_back(embedding.component);
 
@@ -176,22 +209,28 @@ Inspection inspect(const LoraFile& file, const ToolProgress& progress) {
         summary(layer.component, inspection.layers, model == published.end() ? nullptr : &model->second));
   }
   inspection.findings = check_layers(inspection.layers, published);
-  if (!inspection.unmatched.empty()) {
-    Inspection::Finding finding{true, fmt::format("{} keys are not understood", inspection.unmatched.size()), {}};
-    for (const auto& [key, reason] : inspection.unmatched)
-      finding.layers.push_back(fmt::format("{} ({})", key, reason));
-    inspection.findings.push_back(std::move(finding));
-  }
+  if (auto said = model_said_by(file.metadata); said.model != BaseModel::unknown && said.model != file.base_model)
+    inspection.findings.insert(inspection.findings.begin(),
+                               {true,
+                                fmt::format("the layers contradict the metadata, which says {} ({}: {})",
+                                            to_string(said.model), said.key, said.value),
+                                {}});
+  add_keys(file, inspection.findings);
   inspection.hashes = hashing.get();
+  // Programs that rewrite a file often keep the old hash, so a wrong one is no fault of the tensors.
   if (inspection.hashes.changed())
-    inspection.findings.push_back({true, "the tensors are not those that its metadata has the hash of", {}});
+    inspection.findings.push_back({false, "the tensors are not those that its metadata has the hash of", {}});
   return inspection;
 }
 
 }  // namespace
 
 Inspection inspect_lora(const LoraSource& source, const InspectOptions& options) {
-  return public_call([&] { return inspect(read_lora(source, options.read), as_callers(options.progress)); });
+  return public_call([&] {
+    auto read = options.read;
+    read.partial = PartialLora::allow;  // what is not understood is a finding
+    return inspect(source, read_lora(source, read), as_callers(options.progress));
+  });
 }
 
 }  // namespace lora

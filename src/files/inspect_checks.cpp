@@ -23,18 +23,27 @@ std::vector<std::string> names_where(const std::vector<Facts>& layers, Condition
   return names;
 }
 
-void find(std::vector<Finding>& findings, bool problem, const std::string& what, std::vector<std::string> layers) {
-  if (!layers.empty()) findings.push_back({problem, fmt::format("{} {}", layers.size(), what), std::move(layers)});
+enum class Is { problem, remark };
+
+// "1 layer has half a pair", "2 layers have half a pair".
+void find(std::vector<Finding>& findings, Is is, const char* one, const char* many, const std::string& what,
+          std::vector<std::string> layers) {
+  if (layers.empty()) return;
+  auto text = fmt::format("{} {} {}", counted(layers.size(), "layer"), layers.size() == 1 ? one : many, what);
+  findings.push_back({is == Is::problem, std::move(text), std::move(layers)});
 }
 
 bool is_zero(const Facts& layer) {
   return layer.norm == 0 && layer.error.empty() && !layer.incomplete && !layer.depends_on_base;
 }
 
-// Layers whose change is out of all proportion, by the root mean square of its numbers: robust against the sizes of
-// layers and, by the median, against the outliers themselves.
+// Layers whose change of a matrix is out of all proportion, by the root mean square of its numbers: robust against the
+// sizes of layers and, by the median, against the outliers themselves.
 constexpr double kHuge = 30;
 constexpr size_t kFewest = 8;  // layers of which a median says something
+
+// Norms and biases are small vectors, and differences of them are large beside those of matrices.
+bool is_matrix(const Facts& layer) { return layer.columns > 1; }
 
 std::vector<std::string> huge(const std::vector<Facts>& layers) {
   auto size = [](const Facts& layer) {
@@ -42,7 +51,7 @@ std::vector<std::string> huge(const std::vector<Facts>& layers) {
   };
   std::map<std::string, std::vector<double>> sizes;  // by component
   for (const auto& layer : layers)
-    if (layer.norm > 0 && std::isfinite(layer.norm)) sizes[layer.component].push_back(size(layer));
+    if (is_matrix(layer) && layer.norm > 0 && std::isfinite(layer.norm)) sizes[layer.component].push_back(size(layer));
   std::map<std::string, double> most;
   for (auto& [component, all] : sizes) {
     auto middle = all.begin() + static_cast<ptrdiff_t>(all.size() / 2);
@@ -51,7 +60,7 @@ std::vector<std::string> huge(const std::vector<Facts>& layers) {
   }
   return names_where(layers, [&](auto& layer) {
     auto limit = most.find(layer.component);
-    return limit != most.end() && std::isfinite(layer.norm) && size(layer) > limit->second;
+    return limit != most.end() && is_matrix(layer) && std::isfinite(layer.norm) && size(layer) > limit->second;
   });
 }
 
@@ -104,47 +113,51 @@ std::vector<std::string> gaps(const std::vector<Facts>& layers,
 }  // namespace
 
 bool fits(const Facts& layer, const PublishedLayer& published) {
-  if (published.shape.empty() || layer.rows == 0) return true;
+  if (published.shape.empty() || layer.rows == 0 || !layer.error.empty()) return true;
   auto rows = published.shape[0];
   int64_t columns = 1;
   for (size_t i = 1; i < published.shape.size(); ++i) columns *= published.shape[i];
   if (published.kind == SiteKind::embedding)
     std::swap(rows, columns);  // [words, width], whose factors give its transpose
+  // The first layer of an inpainting model or of one for depths takes more channels than the published one.
+  if (layer.path == "conv_in" || layer.path == "pos_embed.proj") return layer.rows == rows;
   return layer.rows == rows && (layer.columns == 0 || layer.columns == columns);
 }
 
 std::vector<Finding> check_layers(const std::vector<Facts>& layers,
                                   const std::map<std::string, PublishedComponent>& published) {
   std::vector<Finding> findings;
-  find(findings, true, "layers have NaN or infinite numbers",
+  find(findings, Is::problem, "has", "have", "NaN or infinite numbers",
        names_where(layers, [](auto& layer) { return !std::isfinite(layer.norm); }));
-  find(findings, true, "layers have one half of a pair of factors",
+  find(findings, Is::problem, "has", "have", "one half of a pair of factors",
        names_where(layers, [](auto& layer) { return layer.incomplete; }));
   for (const auto& layer : layers)
     if (!layer.error.empty()) findings.push_back({true, layer.error, {name_of(layer)}});
-  auto alpha_0 = [](const Facts& layer) { return layer.rank > 0 && layer.alpha == 0; };
-  find(findings, true, "layers have alpha 0: they change nothing (kohya's own loader takes it for the rank)",
+  auto alpha_0 = [](const Facts& layer) { return layer.rank > 0 && layer.alpha == 0 && !layer.depends_on_base; };
+  find(findings, Is::problem, "has", "have",
+       "alpha 0, so the factors change nothing (kohya's own loader takes the rank in its place)",
        names_where(layers, alpha_0));
+  find(findings, Is::remark, "has", "have", "a negative alpha or scale, and acts in the opposite direction",
+       names_where(layers, [](auto& layer) { return layer.rank > 0 && layer.alpha < 0; }));
   auto zero = names_where(layers, [&](auto& layer) { return is_zero(layer) && !alpha_0(layer); });
-  bool all = zero.size() == layers.size();
-  find(findings, all,
-       all ? "layers change nothing, and the file has no others" : "layers change nothing: zeros, as before training",
-       std::move(zero));
-  find(findings, true,
-       fmt::format("layers change their weights more than {} times as much as the median layer does (root mean square)",
-                   kHuge),
-       huge(layers));
+  if (zero.size() == layers.size())
+    find(findings, Is::problem, "changes", "change", "nothing, and the file has no others", std::move(zero));
+  else
+    find(findings, Is::remark, "changes", "change", "nothing: zeros, as before training", std::move(zero));
+  // The rest is unusual, and sound files can have it: from training with a rate for each block, and from extraction.
+  find(findings, Is::remark, "changes its weight", "change their weights",
+       fmt::format("more than {} times as much as the median layer does (root mean square)", kHuge), huge(layers));
   for (const auto& [component, model] : published) {
     auto mine = [&](const Facts& layer) { return layer.component == component; };
-    find(findings, true, fmt::format("layers do not exist in {}", model.model),
+    find(findings, Is::problem, "does", "do", fmt::format("not exist in {}", model.model),
          names_where(layers, [&](auto& layer) { return mine(layer) && !model.layers.contains(layer.path); }));
-    find(findings, true, fmt::format("layers have other sizes than in {}", model.model),
+    find(findings, Is::problem, "has", "have", fmt::format("other sizes than in {}", model.model),
          names_where(layers, [&](auto& layer) {
            auto it = model.layers.find(layer.path);
            return mine(layer) && it != model.layers.end() && !fits(layer, it->second);
          }));
   }
-  find(findings, true, "layers are missing that most blocks of their kind have", gaps(layers, published));
+  find(findings, Is::remark, "is", "are", "missing that most blocks of this kind have", gaps(layers, published));
   return findings;
 }
 

@@ -3,7 +3,10 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "core/escape.h"
 #include "core/text.h"
+#include "core/utf8.h"
+#include "io/json_text.h"
 #include "lora/files.h"
 
 namespace lora {
@@ -12,29 +15,29 @@ namespace {
 
 std::string coverage(const Inspection::Component& c) {
   auto layers = c.linear_layers + c.conv_layers;
-  if (c.of == 0) return fmt::format("{} layers of {}", layers, c.name);
+  if (c.of == 0) return fmt::format("{} of {}", counted(layers, "layer"), c.name);
   auto percent = 100.0 * double(c.covered) / double(c.of);
   return fmt::format("{} of {} layers of {} ({:.0f} %)", c.covered, c.of, c.model, percent);
 }
 
 std::string row(const char* name, const std::string& text) {
-  return text.empty() ? "" : fmt::format("  {:<11} {}\n", name, text);
+  return text.empty() ? "" : line("  {:<11} {}", name, text);
 }
 
 std::string first_line(const std::string& text, size_t most) {
-  auto line = text.substr(0, text.find('\n'));
-  return line.size() < text.size() || line.size() > most ? line.substr(0, most) + " …" : line;
+  auto first = first_characters(std::string_view(text).substr(0, text.find('\n')), most);
+  return std::string(first) + (first.size() < text.size() ? " …" : "");
 }
 
 std::string component_text(const Inspection::Component& c) {
   std::vector<std::string> kinds;
   for (const auto& [kind, n] : c.kinds) kinds.push_back(fmt::format("{} {}", n, kind));
-  auto text = fmt::format("  {}: {}; {} linear, {} convolution: {}\n", c.name, coverage(c), c.linear_layers,
-                          c.conv_layers, join(kinds, ", "));
+  auto text = line("  {}: {}; {} linear, {} convolution: {}", c.name, coverage(c), c.linear_layers, c.conv_layers,
+                   join(kinds, ", "));
   constexpr size_t kMost = 8;
   for (size_t i = 0; i < c.ranks.size() && i < kMost; ++i)
-    text += fmt::format("    rank {}, alpha {:g}: {} layers\n", c.ranks[i].rank, c.ranks[i].alpha, c.ranks[i].layers);
-  if (c.ranks.size() > kMost) text += fmt::format("    … {} pairs of rank and alpha in all\n", c.ranks.size());
+    text += line("    rank {}, alpha {:g}: {}", c.ranks[i].rank, c.ranks[i].alpha, counted(c.ranks[i].layers, "layer"));
+  if (c.ranks.size() > kMost) text += line("    … {} pairs of rank and alpha in all", c.ranks.size());
   return text;
 }
 
@@ -43,7 +46,7 @@ std::string hashes_text(const FileHashes& hashes) {
   auto text = row("SHA-256", hashes.file);
   text += row("AutoV2", hashes.auto_v2() + (hashes.data.empty() ? "" : ", AutoV3 " + hashes.auto_v3()));
   if (!hashes.data.empty() && !hashes.claims.contains("sshs_model_hash")) text += row("hash", "none in the metadata");
-  for (const auto& [key, verdict] : hashes.claims) text += fmt::format("  {} {}\n", key, verdict);
+  for (const auto& [key, verdict] : hashes.claims) text += line("  {} {}", key, verdict);
   return text;
 }
 
@@ -60,29 +63,33 @@ std::string Inspection::verdict() const {
   std::vector<std::string> parts;
   for (const auto& c : components) parts.push_back(coverage(c));
   auto n = problems();
-  auto state = n == 0 ? "fine" : n == 1 ? "1 problem" : fmt::format("{} problems", n);
+  // Only what was compared with the layers of a published model is called fine.
+  bool checked = std::all_of(components.begin(), components.end(), [](auto& c) { return !c.model.empty(); });
+  auto state = n == 1 ? "1 problem" : n > 1 ? fmt::format("{} problems", n) : checked ? "fine" : "no problem in itself";
+  if (!checked) state += ", but no model's layers are known here to compare it with";
   return fmt::format("{} for {}, {}: {}: {}", algorithm, architecture.empty() ? "an unknown base model" : architecture,
                      dialect, join(parts, ", "), state);
 }
 
 std::string Inspection::text() const {
   std::vector<std::string> types;
-  for (const auto& [dtype, n] : dtypes) types.push_back(fmt::format("{} ({} tensors)", dtype, n));
-  auto text = verdict() + "\n";
+  for (const auto& [dtype, n] : dtypes) types.push_back(fmt::format("{} {}", n, dtype));
+  auto text = line("{}", verdict());
   for (const auto& finding : findings)
-    text += fmt::format("  {}: {}{}\n", finding.problem ? "problem" : "remark", finding.what,
-                        finding.layers.empty() ? "" : ": " + listing(finding.layers, 3));
-  text +=
-      row("file", fmt::format("{}, {:.1f} MB, {} tensors: {}", file, double(bytes) / 1e6, tensors, join(types, ", ")));
-  text += row("base model", architecture.empty() ? "" : fmt::format("{}: {}", architecture, known_by));
+    text += line("  {}: {}{}", finding.problem ? "problem" : "remark", finding.what,
+                 finding.layers.empty() ? "" : ": " + listing(finding.layers, 3));
+  text += row("file", fmt::format("{}, {:.1f} MB, {}: {}", file, double(bytes) / 1e6, counted(tensors, "tensor"),
+                                  join(types, ", ")));
+  text += row("base model", known_by.empty() || architecture.empty() ? architecture + known_by
+                                                                     : fmt::format("{}: {}", architecture, known_by));
   text += row("trainer", trainer);
   for (const auto& c : components) text += component_text(c);
   for (const auto& [word, encoders] : words)
-    text += fmt::format("  brings the word \"{}\" for {}\n", word, join(encoders, ", "));
+    text += line("  brings the word \"{}\" for {}", word, join(encoders, ", "));
   text += hashes_text(hashes);
   if (!metadata.empty()) text += "  metadata:\n";
-  for (const auto& [key, value] : metadata) text += fmt::format("    {}: {}\n", key, first_line(value, 100));
-  for (const auto& note : notes) text += fmt::format("  note: {}\n", note);
+  for (const auto& [key, value] : metadata) text += line("    {}: {}", key, first_line(value, 100));
+  for (const auto& note : notes) text += line("  note: {}", note);
   return text;
 }
 
@@ -129,7 +136,7 @@ std::string Inspection::json() const {
     all["findings"].push_back({{"problem", finding.problem}, {"what", finding.what}, {"layers", finding.layers}});
   all["unmatched"] = json::array();
   for (const auto& [key, reason] : unmatched) all["unmatched"].push_back({{"key", key}, {"reason", reason}});
-  return all.dump(2, ' ', false, json::error_handler_t::replace);
+  return json_text(all);
 }
 
 std::string Comparison::summary() const {
@@ -139,23 +146,23 @@ std::string Comparison::summary() const {
   std::vector<double> cosines;
   for (const auto& row : rows)
     if (!std::isnan(row.cosine)) cosines.push_back(row.cosine);
-  if (cosines.empty()) return fmt::format("{} layers in common, but none can be compared", rows.size());
+  if (cosines.empty()) return fmt::format("{} in common, but none can be compared", counted(rows.size(), "layer"));
   auto [low, high] = std::minmax_element(cosines.begin(), cosines.end());
   return fmt::format(
-      "{} layers in common: cosine {:.6f} together ({:.6f} to {:.6f} by layer), norm ratio {:.6f}; {} only in the "
-      "first, {} only in the second",
-      rows.size(), cosine, *low, *high, ratio, only_in_a.size(), only_in_b.size());
+      "{} in common: cosine {:.6f} together ({:.6f} to {:.6f} by layer), norm ratio {:.6f}; {} only in the first, {} "
+      "only in the second",
+      counted(rows.size(), "layer"), cosine, *low, *high, ratio, only_in_a.size(), only_in_b.size());
 }
 
 std::string Comparison::text() const {
-  auto text = fmt::format("{}\n  first:  {}\n  second: {}\n", summary(), a, b);
+  auto text = line("{}", summary()) + line("  first:  {}", a) + line("  second: {}", b);
   if (!rows.empty()) text += "    cosine     ratio\n";
   for (const auto& [layer, c, r, note] : rows)
-    text += std::isnan(c)
-                ? fmt::format("         –         –  {} ({})\n", layer, note)
-                : fmt::format("  {:8.6f}  {:8.5g}  {}{}\n", c, r, layer, note.empty() ? "" : " (" + note + ")");
-  for (const auto& layer : only_in_a) text += fmt::format("  only in the first:  {}\n", layer);
-  for (const auto& layer : only_in_b) text += fmt::format("  only in the second: {}\n", layer);
+    text += std::isnan(c) ? line("         –         –  {} ({})", layer, note)
+                          : line("  {:8.6f}  {:8.5g}  {}{}", c, r, layer, note.empty() ? "" : " (" + note + ")");
+  for (const auto& layer : only_in_a) text += line("  only in the first:  {}", layer);
+  for (const auto& layer : only_in_b) text += line("  only in the second: {}", layer);
+  for (const auto& note : notes) text += line("  note: {}", note);
   return text;
 }
 
@@ -167,19 +174,20 @@ std::string Comparison::json() const {
                      {"ratio", finite(ratio)},
                      {"only_in_a", only_in_a},
                      {"only_in_b", only_in_b},
+                     {"notes", notes},
                      {"layers", nlohmann::json::array()}};
   for (const auto& [layer, c, r, note] : rows)
     all["layers"].push_back({{"layer", layer}, {"cosine", finite(c)}, {"ratio", finite(r)}, {"note", note}});
-  return all.dump(2);
+  return json_text(all);
 }
 
 std::string Conversion::text() const {
   std::string text;
-  for (const auto& file : files) text += file.string() + "\n";
+  for (const auto& file : files) text += line("{}", file.string());
   if (approximated > 0)
-    text += fmt::format("{} of {} layers approximated: relative error {:.3g} on average, {:.3g} at most ({})\n",
-                        approximated, layers, mean_error, largest_error, worst);
-  for (const auto& note : notes) text += fmt::format("note: {}\n", note);
+    text += line("{} of {} approximated: relative error {:.3g} on average, {:.3g} at most ({})", approximated,
+                 counted(layers, "layer"), mean_error, largest_error, worst);
+  for (const auto& note : notes) text += line("note: {}", note);
   return text;
 }
 

@@ -10,6 +10,7 @@
 #include "hub/environment.h"
 #include "hub/names.h"
 #include "io/json_file.h"
+#include "io/json_text.h"
 #include "lora/hub.h"
 
 namespace lora {
@@ -163,9 +164,8 @@ std::string CacheInfo::json() const {
                    {"path", repo.path.string()},
                    {"revisions", revisions}});
   }
-  return nlohmann::ordered_json{
-      {"cache_dir", cache_dir.string()}, {"size_on_disk", size_on_disk}, {"repos", all}, {"warnings", warnings}}
-      .dump(2);
+  return json_text(nlohmann::ordered_json{
+      {"cache_dir", cache_dir.string()}, {"size_on_disk", size_on_disk}, {"repos", all}, {"warnings", warnings}});
 }
 
 }  // namespace lora

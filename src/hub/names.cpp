@@ -11,6 +11,8 @@ namespace lora {
 
 namespace {
 
+constexpr size_t kShown = 200;  // characters of a name in a message
+
 bool is_word(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; }
 
 bool is_repo_name(std::string_view name) {
@@ -38,7 +40,7 @@ bool is_repo_id(std::string_view text) {
 void check_repo_id(const std::string& repo_id) {
   check(is_repo_id(repo_id) || (is_repo_name(repo_id) && !repo_id.ends_with(".git")), ErrorKind::usage,
         "\"{}\" is not a repository id; \"owner/name\" was expected, of letters, digits, \"-\", \"_\" and \".\"",
-        printable(repo_id));
+        first_characters(repo_id, kShown));
 }
 
 void check_revision(const std::string& revision) {
@@ -46,7 +48,7 @@ void check_revision(const std::string& revision) {
                 revision.find('\\') == revision.npos;
   for (const auto& part : split(revision, '/')) inside = inside && !part.empty() && part != "." && part != "..";
   check(inside, ErrorKind::usage, "\"{}\" is not a revision; a branch, a tag or a commit was expected",
-        printable(revision));
+        first_characters(revision, kShown));
 }
 
 void check_file_name(const std::string& name, const std::string& label) {
@@ -57,7 +59,7 @@ void check_file_name(const std::string& name, const std::string& label) {
   }
   check(inside, ErrorKind::bad_file,
         "{}: \"{}\" is not a valid file name: it leads out of the repository, or no file can have it", label,
-        printable(name));
+        first_characters(name, kShown));
 }
 
 bool is_commit(std::string_view revision) { return is_hexadecimal(revision, 40); }

@@ -68,6 +68,11 @@ void AtomicFile::overwrite(uint64_t position, const void* data, size_t size) {
         reason_of(written < 0 ? errno : ENOSPC));
 }
 
+const std::filesystem::path& AtomicFile::written() {
+  flush();
+  return temporary_;
+}
+
 void AtomicFile::commit() {
   flush();
   check(::fsync(fd_) == 0, ErrorKind::io, "{}: cannot be written: {}", path_.string(), reason_of(errno));

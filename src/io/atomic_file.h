@@ -20,6 +20,8 @@ class AtomicFile {
   void write(const void* data, size_t size);
   // Replaces bytes that were written before.
   void overwrite(uint64_t position, const void* data, size_t size);
+  // The temporary file with all that was written so far: for a check before commit().
+  const std::filesystem::path& written();
   void commit();
 
  private:

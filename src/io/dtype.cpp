@@ -1,5 +1,7 @@
 #include "io/dtype.h"
 
+#include <fmt/format.h>
+
 #include <iterator>
 
 #include "core/check.h"
@@ -63,10 +65,19 @@ std::string to_string(Dtype dtype) {
 }
 
 Dtype parse_dtype(std::string_view name) {
-  auto dtype = dtype_from_torch(name);
-  check(dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16, ErrorKind::usage,
-        "dtype is \"{}\"; wanted float32, float16 or bfloat16", name);
-  return *dtype;
+  struct Known {
+    Dtype dtype;
+    std::string_view name, others;
+  };
+  static constexpr Known kKnown[] = {{at::kFloat, "float32", " fp32 float "},
+                                     {at::kBFloat16, "bfloat16", " bf16 "},
+                                     {at::kHalf, "float16", " fp16 half "}};
+  for (const auto& known : kKnown)
+    if (name == known.name) return known.dtype;
+  for (const auto& known : kKnown)
+    check(name.empty() || known.others.find(fmt::format(" {} ", name)) == known.others.npos, ErrorKind::usage,
+          "dtype is \"{}\". Write {}.", name, known.name);
+  fail(ErrorKind::usage, "dtype is \"{}\"; wanted float32, bfloat16 or float16", name);
 }
 
 std::optional<Dtype> dtype_from_safetensors(std::string_view name) { return find(&Row::safetensors, name); }

@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "core/check.h"
+#include "core/utf8.h"
 #include "io/atomic_file.h"
 
 namespace lora {
@@ -26,7 +27,7 @@ std::string json_reason(const nlohmann::json::exception& error) {
   std::string reason = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: …"
   if (size_t prefix = reason.find("] "); reason.starts_with("[json") && prefix != reason.npos)
     reason.erase(0, prefix + 2);
-  if (reason.size() > kMost) reason = reason.substr(0, kMost) + " …";
+  if (auto shown = first_characters(reason, kMost); shown.size() < reason.size()) reason = std::string(shown) + " …";
   return reason;
 }
 

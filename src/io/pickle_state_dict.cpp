@@ -24,6 +24,13 @@ class Flattener {
 
   StateDict run(const PickleValue& root) {
     const PickleValue* inner = state_dict_of(root);
+    if (auto* only = inner ? nullptr : only_dict_with_tensors(root)) {
+      for (const auto& [key, value] : root.as<PickleDict>()->items) {
+        texts_only_ = value != only->second;
+        add(*value, key_text(*key).value_or(""), 1);
+      }
+      return std::move(tensors_);
+    }
     if (auto* list = root.as<PickleList>())
       for (size_t i = 0; i < list->items.size(); ++i) add(*list->items[i], std::to_string(i), 1);
     else
@@ -46,12 +53,38 @@ class Flattener {
     return found;
   }
 
+  // The one entry that holds tensors, where the others are a trainer's: the LoRA under a name such as "lora_weights".
+  // nullptr where tensors stand at the top, or in several dicts. Numbers beside it are no tensors.
+  const std::pair<PickleValue*, PickleValue*>* only_dict_with_tensors(const PickleValue& root) {
+    auto* dict = root.as<PickleDict>();
+    const std::pair<PickleValue*, PickleValue*>* only = nullptr;
+    for (size_t i = 0; dict && i < dict->items.size(); ++i) {
+      const auto& item = dict->items[i];
+      if (item.second->as<const PickleTensor*>()) return nullptr;
+      if (!holds_tensors(*item.second, 1)) continue;
+      if (only) return nullptr;
+      only = &item;
+    }
+    return only;
+  }
+
+  bool holds_tensors(const PickleValue& value, int depth) {
+    charge(1);
+    if (value.as<const PickleTensor*>()) return true;
+    auto* dict = value.as<PickleDict>();
+    if (!dict || depth >= kMostDepth) return false;
+    return std::any_of(dict->items.begin(), dict->items.end(),
+                       [&](auto& item) { return holds_tensors(*item.second, depth + 1); });
+  }
+
   void add(const PickleValue& value, const std::string& name, int depth) {
     charge(name.size() + 1);
     if (auto* dict = value.as<PickleDict>()) return add_items(*dict, name, depth);
     if (auto* tensor = value.as<const PickleTensor*>()) {
       found_tensor_ = true;
       tensors_.set(name, build(**tensor));
+    } else if (texts_only_ && !value.as<std::string_view>()) {
+      return;
     } else if (auto* integer = value.as<int64_t>()) {
       tensors_.set(name, at::scalar_tensor(*integer, at::kLong));
     } else if (auto* real = value.as<double>()) {
@@ -98,7 +131,7 @@ class Flattener {
   const std::function<c10::Storage(const PickleStorage&)>& load_;
   std::map<std::tuple<std::string_view, Dtype, int64_t, int64_t>, c10::Storage> storages_;
   StateDict tensors_;
-  bool found_tensor_ = false;
+  bool found_tensor_ = false, texts_only_ = false;
 };
 
 }  // namespace

@@ -10,8 +10,8 @@ namespace lora {
 // Throws Error{usage} unless the number of pixels fits the image's size. `what` names the image in the message.
 void check_pixels(const Image& image, const char* what);
 
-// Writes text that is Latin-1 into tEXt chunks, other text into iTXt chunks. Throws Error{usage} if the image has no
-// pixels, or has a keyword or text that PNG cannot hold.
+// Writes text that is Latin-1 into tEXt chunks, other text into iTXt chunks. What PNG does not allow in a text becomes
+// an escape (Image::save). Throws Error{usage} if the image has no pixels, or has a keyword that PNG cannot hold.
 std::string encode_png(const Image& image);
 
 // `where` is the file's name for messages. Drops transparency without blending. Rounds 16-bit samples to 8 bits.

@@ -1,5 +1,5 @@
 #include "core/check.h"
-#include "core/utf8.h"
+#include "core/escape.h"
 #include "io/latin1.h"
 #include "io/libpng.h"
 #include "io/png.h"
@@ -63,10 +63,9 @@ TextEntry text_entry(const std::string& keyword, const std::string& text) {
   }
   check(good, ErrorKind::usage,
         "PNG text \"{}\": a keyword has 1 to 79 printable Latin-1 characters, without a space at its ends", keyword);
-  check(is_utf8(text) && text.find('\0') == text.npos, ErrorKind::usage, "PNG text \"{}\" is not UTF-8, or has a NUL",
-        keyword);
-  auto latin1 = to_latin1(text);
-  return {*name, latin1.value_or(text), !latin1};
+  auto allowed = escaped(text, [](char32_t c) { return is_control(c) && c != U'\n' && c != U'\t'; });
+  auto latin1 = to_latin1(allowed);
+  return {*name, latin1.value_or(allowed), !latin1};
 }
 
 }  // namespace

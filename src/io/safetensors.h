@@ -44,8 +44,10 @@ struct PendingTensor {
 };
 
 // As the public save_safetensors(), for pending tensors. If `hash_key` is not empty, the metadata gets the SHA-256 of
-// the data under that name, as 64 digits.
+// the data under that name, as 64 digits. `check_written` gets the temporary file before it takes the name `file`. If
+// it throws, `file` stays as it was.
 void save_safetensors(const std::vector<PendingTensor>& tensors, std::map<std::string, std::string> metadata,
-                      const std::filesystem::path& file, const std::string& hash_key = "");
+                      const std::filesystem::path& file, const std::string& hash_key = "",
+                      const std::function<void(const std::filesystem::path&)>& check_written = {});
 
 }  // namespace lora

@@ -82,7 +82,8 @@ Tensor made(const PendingTensor& pending) {
 }  // namespace
 
 void save_safetensors(const std::vector<PendingTensor>& tensors, std::map<std::string, std::string> metadata,
-                      const std::filesystem::path& file, const std::string& hash_key) {
+                      const std::filesystem::path& file, const std::string& hash_key,
+                      const std::function<void(const std::filesystem::path&)>& check_written) {
   auto order = in_file_order(tensors);
   if (!hash_key.empty())
     metadata[hash_key] = std::string(Sha256::kDigits, '0');  // a placeholder: the hash is known only after the data
@@ -106,6 +107,7 @@ void save_safetensors(const std::vector<PendingTensor>& tensors, std::map<std::s
     auto digits = hash.digits();
     out.overwrite(sizeof length + header.find(entry) + entry.size(), digits.data(), digits.size());
   }
+  if (check_written) check_written(out.written());
   out.commit();
 }
 

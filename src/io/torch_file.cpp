@@ -2,9 +2,13 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "core/check.h"
+#include "core/text.h"
+#include "core/utf8.h"
 #include "io/pickle_state_dict.h"
 #include "io/zip.h"
 
@@ -35,7 +39,21 @@ std::string_view record_prefix(const ZipFile& zip, const std::string& where) {
   for (const auto& [name, record] : zip.records())
     if (name.ends_with(kPickle) && name.find('/') == name.size() - kPickle.size())
       return name.substr(0, name.size() - kPickle.size() + 1);
-  fail(ErrorKind::bad_file, "{}: is a zip archive without a data.pkl; torch.save did not write it", where);
+  // A download that was packed: what is in it may be what is wanted.
+  std::vector<std::string> weights, others;
+  for (const auto& [name, record] : zip.records()) {
+    if (name.ends_with('/')) continue;
+    auto is_weights = [&](std::string_view end) { return name.ends_with(end); };
+    static constexpr std::string_view kEnds[] = {".safetensors", ".ckpt", ".pt", ".pth", ".bin"};
+    (std::any_of(std::begin(kEnds), std::end(kEnds), is_weights) ? weights : others).emplace_back(name);
+  }
+  std::sort(weights.begin(), weights.end());
+  std::sort(others.begin(), others.end());
+  check(weights.empty(), ErrorKind::bad_file,
+        "{}: is a zip archive that torch.save did not write; it holds {}: unpack it (unzip), and give that file", where,
+        listing(weights, 3));
+  fail(ErrorKind::bad_file, "{}: is a zip archive without a data.pkl; torch.save did not write it; it holds {}", where,
+       others.empty() ? "nothing" : listing(others, 3));
 }
 
 }  // namespace

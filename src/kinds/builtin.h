@@ -14,6 +14,7 @@ const Kind& diff_kind();
 
 const Addition& peft_magnitude();  // DoRA's two, in dora.cpp
 const Addition& dora_scale();
-const Addition& bias_difference();  // in diff.cpp
+const Addition& bias_difference();  // both in diff.cpp
+const Addition& whole_bias();
 
 }  // namespace lora

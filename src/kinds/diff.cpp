@@ -16,6 +16,7 @@ constexpr std::string_view kDifference = "diff";
 
 constexpr TensorName kNames[] = {{kDifference, ".diff", ""}, {kDifference, ".w_norm", ""}};
 constexpr TensorName kBiasNames[] = {{kBiasDifference, ".diff_b", ""}, {kBiasDifference, ".b_norm", ""}};
+constexpr TensorName kWholeNames[] = {{kWholeBias, "", ".base_layer.bias", true}};
 
 // kohya's family has other names for a norm's.
 bool is_norm(const LayerTensors& t) {
@@ -126,6 +127,19 @@ std::shared_ptr<const Delta> BiasedDelta::to(Device device, Dtype dtype) const {
   return moved;
 }
 
+// What a strength of 1 adds to the site's bias. Undefined for nothing.
+Tensor bias_change(const LoraLayer& layer, const Site& site, const MakeOptions& o) {
+  auto difference = get(layer.tensors, kBiasDifference), whole = get(layer.tensors, kWholeBias);
+  if (!whole.defined()) return difference;
+  check(!difference.defined(), ErrorKind::unsupported, "{}: both {} and {}, which exclude each other", o.label,
+        kBiasDifference, kWholeBias);
+  auto base = o.base_bias(site);
+  check(base.defined() && base.numel() == whole.numel(), ErrorKind::bad_shape,
+        "{}: {} has shape {}; the model's layer has {}", o.label, kWholeBias, c10::str(whole.sizes()),
+        base.defined() ? fmt::format("a bias of {} numbers", base.numel()) : "no bias");
+  return whole.reshape(base.sizes()).to(base.device(), at::kFloat) - base.to(at::kFloat);
+}
+
 class Diff final : public Kind {
  public:
   std::span<const TensorName> names() const override { return kNames; }
@@ -135,13 +149,14 @@ class Diff final : public Kind {
   }
   std::string_view spoken(std::string_view) const override { return "full differences"; }
   bool is(const LayerTensors& t) const override {
-    return t.contains(kDifference) || (t.size() == 1 && t.contains(kBiasDifference));
+    bool is_bias = t.contains(kBiasDifference) || t.contains(kWholeBias);
+    return t.contains(kDifference) || (t.size() == 1 && is_bias);
   }
   std::string missing(const LayerTensors&) const override { return ""; }
 
   WeightSize size(const LayerTensors& t) const override {
     auto diff = get(t, kDifference);
-    if (!diff.defined()) return {.rows = size_of(t, kBiasDifference, 0)};
+    if (!diff.defined()) return {.rows = size_of(t, t.contains(kWholeBias) ? kWholeBias : kBiasDifference, 0)};
     WeightSize size{size_of(t, kDifference, 0), columns_of(t, kDifference), {}};
     if (diff.dim() == 4) size.kernel = {diff.size(2), diff.size(3)};
     return size;
@@ -154,11 +169,12 @@ class Diff final : public Kind {
   }
 
   std::shared_ptr<const Delta> make(const LoraLayer& layer, const Site& site, const MakeOptions& o) const override {
-    const DiffDelta delta(site, get(layer.tensors, kDifference), get(layer.tensors, kBiasDifference), o.label);
+    const DiffDelta delta(site, get(layer.tensors, kDifference), bias_change(layer, site, o), o.label);
     return delta.to(site.weight.device(), site.weight.scalar_type());
   }
   Effect change(const LoraLayer& layer) const override {
     auto t = get(layer.tensors, layer.tensors.contains(kDifference) ? kDifference : kBiasDifference);
+    if (!t.defined()) return {};
     return {.weight = (t.dim() > 1 ? t.flatten(1) : t).to(at::kFloat)};
   }
   Factors factors(const LayerTensors& t) const override {
@@ -182,6 +198,20 @@ class BiasDifference final : public Addition {
   }
 };
 
+class WholeBias final : public Addition {
+ public:
+  std::span<const TensorName> names() const override { return kWholeNames; }
+  std::string_view spoken(std::string_view) const override { return "whole biases"; }
+  bool depends_on_base() const override { return true; }
+  int row_dim(const LayerTensors&, std::string_view, const std::string&) const override { return 0; }
+  bool zero_is_none(std::string_view) const override { return false; }
+  std::shared_ptr<const Delta> around(std::shared_ptr<const Delta> delta, const Kind& kind, const LoraLayer& layer,
+                                      const Site& site, const MakeOptions& o) const override {
+    if (kind.has_own_bias()) return delta;
+    return std::make_shared<BiasedDelta>(std::move(delta), bias_change(layer, site, o), site, o.label);
+  }
+};
+
 }  // namespace
 
 const Kind& diff_kind() {
@@ -191,6 +221,11 @@ const Kind& diff_kind() {
 
 const Addition& bias_difference() {
   static const BiasDifference addition;
+  return addition;
+}
+
+const Addition& whole_bias() {
+  static const WholeBias addition;
   return addition;
 }
 

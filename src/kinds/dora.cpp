@@ -18,6 +18,11 @@ constexpr std::string_view kMagnitude = "lora_magnitude_vector", kDoraScale = "d
 
 Tensor matrix(const Tensor& t, Dtype dtype) { return t.flatten(1).to(dtype); }
 
+// What brings rows of these norms to the magnitude. A row of zeros has no direction, and stays as it is.
+Tensor gain_of(const Tensor& magnitude, const Tensor& norms) {
+  return at::where(norms > 0, magnitude.reshape(-1) / norms, at::ones_like(norms));
+}
+
 // t with its rows, or what else a dimension counts, multiplied.
 Tensor scaled(const Tensor& t, const Tensor& gain, int64_t dim = 0) {
   std::vector<int64_t> shape(t.dim(), 1);
@@ -50,12 +55,12 @@ Effect PeftDoraDelta::effect(double strength, const Tensor& base) const {
   if (is_trained()) {
     // The norm is a constant to the gradient (section 4.3 of the paper), and of what the factors are now.
     auto V = with_effect({.A = factors_.A.detach(), .B = factors_.B.detach(), .scale = s}, SiteKind::linear, base);
-    auto gain = magnitude_.reshape(-1) / V.flatten(1).norm(2, 1);
+    auto gain = gain_of(magnitude_, V.flatten(1).norm(2, 1));
     return {.A = factors_.A, .B = scaled(factors_.B, gain), .scale = s, .gain = gain};
   }
   auto B = matrix(factors_.B, at::kDouble);
   auto squares = ww_ + 2 * s * (WA_ * B).sum(1) + s * s * (at::mm(B, AA_) * B).sum(1);
-  auto gain = (magnitude_.reshape(-1) / squares.clamp_min(0).sqrt()).to(at::kFloat);
+  auto gain = gain_of(magnitude_, squares.clamp_min(0).sqrt()).to(at::kFloat);
   return {.A = factors_.A, .B = scaled(factors_.B, gain), .scale = s, .gain = gain};
 }
 

@@ -14,7 +14,7 @@ constexpr std::string_view kDeviation = "weight", kOnInput = "on_input", kFactor
 // clang-format off
 constexpr TensorName kNames[] = {
     {kDeviation, ".weight", "", false, "", kOnInput, "a whole weight, which no adapter has"},
-    {kOnInput, ".on_input", ""},
+    {.ours = kOnInput, .kohya = ".on_input", .peft = "", .is_factor = false},
     {kFactor, "", ".ia3_l"},
 };
 // clang-format on
@@ -63,8 +63,8 @@ Ia3Delta::Ia3Delta(const Site& site, const LayerTensors& tensors, const Tensor& 
   auto given = get(tensors, factor ? kFactor : kDeviation);
   on_input_ = factor ? is_on_input(site, given, feedforward) : acts_on_input(tensors);
   auto wanted = site.weight.size(on_input_ ? 1 : 0);
-  check(given.numel() == wanted, ErrorKind::bad_shape, "{}: IA3 has {} factors for the {}s of a layer {} → {}", label,
-        given.numel(), on_input_ ? "input" : "output", site.weight.size(1), site.weight.size(0));
+  check(given.numel() == wanted, ErrorKind::bad_shape, "{}: IA3 has {} factors for the {}s of a layer {}", label,
+        given.numel(), on_input_ ? "input" : "output", size_text(site.weight));
   deviation_ = given.reshape(-1).to(site.weight.device(), at::kFloat);
   if (factor) deviation_ = deviation_ - 1;
   if (factor && !on_input_ && base_bias.defined()) bias_ = base_bias.to(deviation_) * deviation_;
@@ -117,6 +117,7 @@ class Ia3 final : public Kind {
     if (!factor.defined()) return;
     check(factor.dim() == 2, ErrorKind::unsupported, "PEFT's IA3 on a convolution, which does not say of what");
     layer.tensors.erase(std::string(kFactor));
+    layer.settings.erase("feedforward");  // the shape says it
     layer.tensors[std::string(kOnInput)] = at::scalar_tensor(factor.size(0) == 1, at::kBool);
     layer.tensors[std::string(kDeviation)] = factor.flatten() - 1;
   }

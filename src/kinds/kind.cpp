@@ -33,6 +33,18 @@ int64_t columns_of(const LayerTensors& tensors, std::string_view suffix) {
   return t.defined() && t.dim() > 0 && t.size(0) > 0 ? t.numel() / t.size(0) : 0;
 }
 
+std::string size_text(int64_t rows, int64_t columns, std::span<const int64_t> kernel) {
+  auto positions = kernel.size() == 2 ? kernel[0] * kernel[1] : 0;
+  if (positions == 0 || columns % positions != 0) return fmt::format("{} → {}", columns, rows);
+  return fmt::format("{} → {} with a {}×{} kernel", columns / positions, rows, kernel[0], kernel[1]);
+}
+
+std::string size_text(const Tensor& weight) {
+  auto sizes = weight.sizes();
+  return size_text(sizes[0], weight.numel() / std::max<int64_t>(sizes[0], 1),
+                   sizes.slice(std::min<size_t>(2, sizes.size())));
+}
+
 std::pair<int64_t, int64_t> rows_of(int64_t n, RowSlice slice, const std::string& label) {
   check(n % slice.of == 0, ErrorKind::bad_shape, "{}: {} rows are not {} parts of one size", label, n, slice.of);
   return {n / slice.of * slice.begin, n / slice.of * slice.end};

@@ -23,6 +23,7 @@ struct TensorName {
   std::string_view peft_flag = "";  // what PEFT's LoraConfig sets to true for it
   // The tensor without which it is no adapter's, and what it is then; "" where it stands alone.
   std::string_view only_beside = "", otherwise = "";
+  bool is_factor = true;  // false: it may have any dtype, such as a flag or a number of rows
 };
 
 // A layer that is some rows of another.
@@ -89,6 +90,8 @@ class Kind : public TensorFamily {
   virtual bool depends_on_base() const { return false; }
   // Whether the lora_alpha of PEFT's config says how strong its layers are.
   virtual bool has_strength() const { return true; }
+  // Whether a layer's alpha says how strong it is, or how, if the layer has no scale.
+  virtual bool counts_alpha(const LayerTensors& tensors) const { return has_strength() && rank(tensors) > 0; }
   // Whether the delta that it makes has the layer's difference of the bias in it.
   virtual bool has_own_bias() const { return false; }
 
@@ -102,18 +105,24 @@ class Kind : public TensorFamily {
   virtual Factors factors(const LayerTensors&) const {
     return depends_on_base() ? Factors::with_base_only : Factors::nearly;
   }
-  // Where factors() says with_core_folded: the layer without the core, its tensors of the file's dtype; and the same
-  // with tensors that have sizes alone.
+  // Where factors() says with_core_folded: the layer without the core, what is computed in float32; and the same with
+  // tensors of the file's dtype that have sizes alone.
   virtual LoraLayer folded(const LoraLayer& layer) const { return layer; }
   virtual LoraLayer folded_sizes(const LoraLayer& layer) const { return layer; }
+  // The tensors that the change is a product of. If one is multiplied by a number and another divided by it, the change
+  // stays the same. Empty for a kind without such tensors.
+  virtual std::span<const std::string_view> multiplied() const { return {}; }
 
   // A fused layer's adapter, cut by rows, with the halves of its rows swapped, and put together again. Where the
   // numbers allow it, nothing is computed: parts are views.
   virtual LoraLayer cut(const LoraLayer&, RowSlice, const std::string& label) const;
   virtual LoraLayer with_halves_swapped(const LoraLayer&, const std::string& label) const;
-  // The block of a part's factors that alone reaches its rows, of parts that were trained apart and stored as one;
-  // nothing where the factors do not stand in blocks.
-  virtual std::optional<LoraLayer> own_block(const LoraLayer& /*part*/, RowSlice) const { return std::nullopt; }
+  // The block of a part's factors that alone reaches its rows, of `count` parts that were trained apart and stored as
+  // one. The part is number `index` of them, whatever its share of the rows is. Nothing where the factors do not stand
+  // in blocks.
+  virtual std::optional<LoraLayer> own_block(const LoraLayer& /*part*/, int /*index*/, int /*count*/) const {
+    return std::nullopt;
+  }
   // Whether what is about inputs is the same in all of them.
   virtual bool same_inputs(const std::vector<SlicedLayer>& parts) const;
   // Parts in the order of their rows. Rows that no part has are zero.
@@ -147,6 +156,10 @@ std::string missing_among(const LayerTensors& tensors, std::initializer_list<std
 int64_t size_of(const LayerTensors& tensors, std::string_view suffix, int64_t dim);
 // A tensor's numbers in each of its first dimension, or 0 where the layer has none of that name.
 int64_t columns_of(const LayerTensors& tensors, std::string_view suffix);
+// A weight's size for messages: "9 → 8", of a convolution "9 → 8 with a 3×3 kernel". `columns`: inputs times the
+// kernel.
+std::string size_text(int64_t rows, int64_t columns, std::span<const int64_t> kernel);
+std::string size_text(const Tensor& weight);
 // What Kind does where the kind has no way of its own.
 LoraLayer cut_rows(const LoraLayer& layer, RowSlice slice, const std::string& label);
 LoraLayer swap_halves(const LoraLayer& layer, const std::string& label);

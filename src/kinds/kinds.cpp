@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <unordered_map>
 
 #include "core/check.h"
@@ -78,7 +80,7 @@ const std::vector<const Kind*>& kinds() { return all_kinds(); }
 
 // In the order in which they change a delta.
 const std::vector<const Addition*>& additions() {
-  static const std::vector<const Addition*> all = {&peft_magnitude(), &dora_scale(), &bias_difference()};
+  static const std::vector<const Addition*> all = {&peft_magnitude(), &dora_scale(), &bias_difference(), &whole_bias()};
   return all;
 }
 
@@ -163,8 +165,13 @@ std::string_view take_peft_end(std::string_view& key) {
   return take(stem.substr(0, dot));  // with an adapter's name behind it
 }
 
+bool is_embedding_path(const std::string& path) {
+  return path.ends_with("token_embedding") || path.ends_with("position_embedding") || path == "shared" ||
+         path.ends_with("relative_attention_bias");
+}
+
 std::string peft_end(const std::string& path, std::string_view suffix) {
-  bool embedding = path.ends_with("token_embedding") || path.ends_with("position_embedding") || path == "shared";
+  bool embedding = is_embedding_path(path);
   if (embedding && suffix == kDown) return "lora_embedding_A";
   if (embedding && suffix == kUp) return "lora_embedding_B";
   return std::string(suffix);
@@ -217,6 +224,16 @@ Factors factors_of(const LayerTensors& tensors) {
   auto factors = kind->factors(tensors);
   for (auto* addition : additions_in(tensors)) factors = addition->factors(factors, tensors);
   return factors;
+}
+
+bool CountedStrength::is_usable() const { return std::abs(value) <= std::numeric_limits<float>::max(); }
+
+std::optional<CountedStrength> counted_strength(const LoraLayer& layer) {
+  auto* kind = kind_of(layer.tensors);
+  if (!kind) return std::nullopt;
+  if (layer.scale && kind->has_strength()) return CountedStrength{kScale, *layer.scale};
+  if (layer.alpha && kind->counts_alpha(layer.tensors)) return CountedStrength{kAlpha, *layer.alpha};
+  return std::nullopt;
 }
 
 Effect change_of(const LoraLayer& layer) {

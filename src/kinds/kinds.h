@@ -30,6 +30,8 @@ std::string_view take_peft_end(std::string_view& key);
 bool is_adapter_key(std::string_view key);
 // The first row of a canonical suffix; nullptr for none.
 const TensorName* name_row(std::string_view suffix);
+// Whether a layer is an embedding by its name, whose weight has a row for each word.
+bool is_embedding_path(const std::string& path);
 // How PEFT ends the key of a tensor of the layer at `path`. An embedding's factors have names of their own.
 std::string peft_end(const std::string& path, std::string_view suffix);
 
@@ -44,6 +46,15 @@ int64_t rank_of(const LayerTensors& tensors);
 WeightSize size_of(const LayerTensors& tensors);
 int row_dim_of(const LayerTensors& tensors, std::string_view suffix, const std::string& label);
 Factors factors_of(const LayerTensors& tensors);
+
+// The number of the file that says how strong the layer is.
+struct CountedStrength {
+  std::string_view name;  // kAlpha or kScale
+  double value;
+  bool is_usable() const;  // whether it is finite, also in float32
+};
+// Nothing if the file has none, or if the kind counts none that it has.
+std::optional<CountedStrength> counted_strength(const LoraLayer& layer);
 
 // The delta at a site, whole. Throws Error{bad_shape}, Error{unsupported} for tensors of two kinds and for what the
 // site cannot have.

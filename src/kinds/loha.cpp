@@ -59,6 +59,10 @@ class Loha final : public Kind {
     if (site.geometry.groups > 1) form.up = form.down = Tensor();
     return std::make_shared<ProductDelta>(std::move(form), site, o.label);
   }
+  std::span<const std::string_view> multiplied() const override {
+    static constexpr std::string_view kFactors[] = {kW1a, kCore1, kW1b, kW2a, kCore2, kW2b};
+    return kFactors;
+  }
   Effect change(const LoraLayer& layer) const override { return change_of(form_of(layer, layer.name())); }
 
  private:

@@ -21,9 +21,10 @@ constexpr std::string_view kRows = "lokr_rows";
 // w1 [a, c] or w1_a w1_b; w2 [b, d, …] or w2_a w2_b [r, d·kh·kw]; or with a core [r, r, kh, kw], w2_a [r, b] and w2_b
 // [r, d].
 constexpr TensorName kNames[] = {
-    {kW1, ".lokr_w1", ".lokr_w1"},   {kW1a, ".lokr_w1_a", ".lokr_w1_a"}, {kW1b, ".lokr_w1_b", ".lokr_w1_b"},
-    {kW2, ".lokr_w2", ".lokr_w2"},   {kW2a, ".lokr_w2_a", ".lokr_w2_a"}, {kW2b, ".lokr_w2_b", ".lokr_w2_b"},
-    {kCore, ".lokr_t2", ".lokr_t2"}, {kRows, "", ".lokr_rows"},
+    {kW1, ".lokr_w1", ".lokr_w1"},      {kW1a, ".lokr_w1_a", ".lokr_w1_a"},
+    {kW1b, ".lokr_w1_b", ".lokr_w1_b"}, {kW2, ".lokr_w2", ".lokr_w2"},
+    {kW2a, ".lokr_w2_a", ".lokr_w2_a"}, {kW2b, ".lokr_w2_b", ".lokr_w2_b"},
+    {kCore, ".lokr_t2", ".lokr_t2"},    {.ours = kRows, .kohya = "", .peft = ".lokr_rows", .is_factor = false},
 };
 
 // A matrix as left · right; right undefined where it is whole.
@@ -114,6 +115,10 @@ class Lokr final : public Kind {
     auto form = form_of(layer);
     if (site.geometry.groups > 1) form.up = form.down = Tensor();
     return std::make_shared<ProductDelta>(std::move(form), site, o.label);
+  }
+  std::span<const std::string_view> multiplied() const override {
+    static constexpr std::string_view kFactors[] = {kW1, kW1a, kW1b, kW2, kW2a, kW2b, kCore};
+    return kFactors;
   }
   Effect change(const LoraLayer& layer) const override { return change_of(form_of(layer)); }
 

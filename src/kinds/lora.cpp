@@ -33,14 +33,15 @@ Tensor with_tucker_core(const Tensor& A, const Tensor& core, const std::string& 
   return with_core(core, A).view({core.size(0), A.size(1), core.size(2), core.size(3)});
 }
 
-LoraFactors LoraFactors::fit(const Site& site, const Tensor& given_A, const Tensor& B, const Tensor& bias,
+LoraFactors LoraFactors::fit(const Site& site, const Tensor& given_A, const Tensor& given_B, const Tensor& bias,
                              const std::string& label) {
-  auto A = padded_to(site, given_A);
+  auto A = padded_to(site, given_A), B = given_B;
   auto wanted = site.weight.sizes();  // linear [out, in]; conv [out, in/groups, kh, kw]; embedding [num, dim]
   check(site.kind != SiteKind::norm, ErrorKind::unsupported, "{}: low-rank factors on a norm", label);
   // Their product would join the groups: no weight of the layer's shape could say it.
-  check(site.geometry.groups == 1, ErrorKind::unsupported, "{}: low-rank factors on a convolution in {} groups", label,
-        site.geometry.groups);
+  check(site.geometry.groups == 1, ErrorKind::unsupported,
+        "{}: low-rank factors {} and {} that join the {} groups of a convolution; no weight of its shape does that",
+        label, c10::str(A.sizes()), c10::str(B.sizes()), site.geometry.groups);
   check(A.dim() >= 2 && B.dim() >= 2, ErrorKind::bad_shape, "{}: factors of shapes {} and {} are no matrices", label,
         c10::str(A.sizes()), c10::str(B.sizes()));
   check(A.size(0) == B.size(1), ErrorKind::bad_shape,
@@ -51,9 +52,18 @@ LoraFactors LoraFactors::fit(const Site& site, const Tensor& given_A, const Tens
 
   int64_t in = A.numel() / A.size(0), out = B.numel() / B.size(1);
   int64_t site_in = site.weight.numel() / wanted[0], site_out = wanted[0];
-  if (site.kind == SiteKind::embedding) site_in = wanted[0], site_out = wanted[1];
+  if (site.kind == SiteKind::embedding) {
+    site_in = wanted[0], site_out = wanted[1];
+    // Factors that make the weight as it stands, [words, width], as ComfyUI has them.
+    if (in != site_in && in == site_out && out == site_in) {
+      A = std::exchange(B, A.flatten(1).t()).flatten(1).t();
+      std::swap(in, out);
+    }
+  }
   check(in == site_in && out == site_out, ErrorKind::bad_shape,
-        "{}: the adapter is for a layer {} → {}, the model's is {} → {}{}", label, in, out, site_in, site_out,
+        "{}: the adapter is for a layer {}, the model's is {}{}", label,
+        size_text(out, in, A.sizes().slice(std::min<size_t>(2, A.sizes().size()))),
+        site.kind == SiteKind::embedding ? size_text(site_out, site_in, {}) : size_text(site.weight),
         A.size(0) == site_in && B.size(1) == site_out ? "; both factors are transposed" : "");
   check(!bias.defined() || bias.numel() == out, ErrorKind::bad_shape, "{}: a bias of shape {} for {} outputs", label,
         bias.defined() ? c10::str(bias.sizes()) : "", out);
@@ -105,10 +115,16 @@ constexpr std::string_view kCore = "lora_mid.weight";
 constexpr TensorName kNames[] = {
     {kDown, ".lora_down.weight", ".lora_A", true},
     {kDown, ".lora_A.weight", ".lora_embedding_A"},
+    {kDown, ".lora.down.weight", ""},
+    {kDown, ".lora_linear_layer.down.weight", ""},
     {kUp, ".lora_up.weight", ".lora_B", true},
     {kUp, ".lora_B.weight", ".lora_embedding_B"},
+    {kUp, ".lora.up.weight", ""},
+    {kUp, ".lora_linear_layer.up.weight", ""},
     {kCore, ".lora_mid.weight", ""},
     {kUpBias, "", ".lora_B.bias", true, "lora_bias"},
+    {kUpBias, ".lora.up.bias", ""},
+    {kUpBias, ".lora_linear_layer.up.bias", ""},
 };
 // clang-format on
 
@@ -157,15 +173,27 @@ class Lora final : public Kind {
   LoraLayer folded_sizes(const LoraLayer& layer) const override {
     auto A = get(layer.tensors, kDown), core = get(layer.tensors, kCore);
     if (!core.defined()) return layer;
-    return without_core(layer, at::zeros({1}).expand({core.size(0), A.size(1), core.size(2), core.size(3)}));
+    return without_core(layer,
+                        at::zeros({1}, A.options()).expand({core.size(0), A.size(1), core.size(2), core.size(3)}));
   }
 
-  std::optional<LoraLayer> own_block(const LoraLayer& part, RowSlice slice) const override;
+  std::span<const std::string_view> multiplied() const override {
+    static constexpr std::string_view kFactors[] = {kDown, kCore, kUp};
+    return kFactors;
+  }
+
+  std::optional<LoraLayer> own_block(const LoraLayer& part, int index, int count) const override;
   LoraLayer join(const std::vector<SlicedLayer>& parts, bool same_inputs, const std::string& label) const override;
 
-  // kohya's family has the up factor's bias as a difference of the layer's own, and strengths as alphas.
+  // kohya's family has the up factor's bias as a difference of the layer's own, strengths as alphas, and an embedding's
+  // factors the other way round.
   void to_kohya(LoraLayer& layer) const override {
     auto r = rank(layer.tensors);
+    if (auto A = get(layer.tensors, kDown), B = get(layer.tensors, kUp);
+        is_embedding_path(layer.path) && A.dim() == 2 && B.dim() == 2) {
+      layer.tensors[std::string(kDown)] = B.t();
+      layer.tensors[std::string(kUp)] = A.t();
+    }
     auto scale = strength_of(layer, r).scale;
     if (auto bias = get(layer.tensors, kUpBias); bias.defined()) {
       layer.tensors.erase(std::string(kUpBias));
@@ -178,15 +206,16 @@ class Lora final : public Kind {
     auto bias = get(layer.tensors, kBiasDifference);
     if (!bias.defined()) return;
     auto scale = strength_of(layer, rank(layer.tensors)).scale;
+    check(scale != 0, ErrorKind::unsupported,
+          "its factors have strength 0, so they cannot carry the difference of its bias");
     layer.tensors.erase(std::string(kBiasDifference));
     layer.tensors[std::string(kUpBias)] = (bias.to(at::kFloat) / scale).to(bias.scalar_type());
   }
 
  private:
-  // With the core in the down factor, in the dtype that this had.
   static LoraLayer without_core(LoraLayer layer, const Tensor& down) {
-    auto &A = layer.tensors.find(kDown)->second, &B = layer.tensors.find(kUp)->second;
-    A = down.to(A.scalar_type());
+    auto& B = layer.tensors.find(kUp)->second;
+    layer.tensors[std::string(kDown)] = down;
     B = B.reshape({B.size(0), B.size(1), 1, 1});
     layer.tensors.erase(std::string(kCore));
     return layer;
@@ -210,7 +239,8 @@ std::shared_ptr<const Delta> Lora::make(const LoraLayer& layer, const Site& site
   auto A = get(layer.tensors, kDown), B = get(layer.tensors, kUp), bias = get(layer.tensors, kUpBias);
   auto strength = strength_of(layer, A.size(0));
   if (auto core = get(layer.tensors, kCore); core.defined()) A = with_tucker_core(A, core, o.label);
-  bool full_size = site.weight.dim() == 4 && A.dim() == 4 && A.size(1) == site.weight.size(1);
+  bool full_size =
+      A.dim() >= 2 && A.numel() / std::max<int64_t>(A.size(0), 1) * site.weight.size(0) == site.weight.numel();
   if (site.geometry.groups > 1 && full_size && !bias.defined()) return grouped(A, B, site, strength, o.label);
   auto factors = LoraFactors::fit(site, A, B, bias, o.label);
   factors.alpha = strength.alpha;
@@ -227,16 +257,23 @@ Effect Lora::change(const LoraLayer& layer) const {
   return {.A = float_matrix(A), .B = float_matrix(B), .scale = scale};
 }
 
-std::optional<LoraLayer> Lora::own_block(const LoraLayer& part, RowSlice slice) const {
+std::optional<LoraLayer> Lora::own_block(const LoraLayer& part, int index, int count) const {
   auto A = get(part.tensors, kDown), B = get(part.tensors, kUp);
-  if (!A.defined() || !B.defined() || A.size(0) % slice.of != 0 || B.size(1) != A.size(0)) return std::nullopt;
-  auto r = A.size(0) / slice.of, from = r * slice.begin, to = r * slice.end;
+  if (!A.defined() || !B.defined() || A.size(0) % count != 0 || B.size(1) != A.size(0)) return std::nullopt;
+  auto r = A.size(0) / count, from = r * index, to = from + r;
   auto empty = [](const Tensor& t) { return at::count_nonzero(t).item<int64_t>() == 0; };
   if (!empty(B.slice(1, 0, from)) || !empty(B.slice(1, to))) return std::nullopt;
   auto block = part;
   block.tensors[std::string(kDown)] = A.slice(0, from, to);
   block.tensors[std::string(kUp)] = B.slice(1, from, to);
   return block;
+}
+
+// The parts without their factors: what is there for each row, such as a magnitude, goes together as it is.
+LoraLayer join_others(std::vector<SlicedLayer> parts, const std::string& label) {
+  for (auto& part : parts)
+    std::erase_if(part.layer.tensors, [](auto& entry) { return entry.first == kDown || entry.first == kUp; });
+  return join_rows(parts, /*same_inputs=*/false, label);
 }
 
 // Different factors stand in blocks: [A1; A2; …] and diag(B1, B2, …), each at its own strength.
@@ -246,9 +283,6 @@ LoraLayer Lora::join(const std::vector<SlicedLayer>& parts, bool same_inputs, co
   std::vector<double> scales;
   int64_t rank = 0;
   for (const auto& [rows, part] : parts) {
-    for (const auto& [suffix, tensor] : part.tensors)
-      check(suffix == kDown || suffix == kUp, ErrorKind::unsupported,
-            "{}: {} of the layers that go together here differ in what they make of their inputs", label, suffix);
     downs.push_back(get(part.tensors, kDown));
     scales.push_back(strength_of(part, downs.back().size(0)).scale);
     rank += downs.back().size(0);
@@ -265,8 +299,9 @@ LoraLayer Lora::join(const std::vector<SlicedLayer>& parts, bool same_inputs, co
     column += flat.size(1);
     ups.emplace_back(parts[i].rows, wide);
   }
-  auto joined = parts.front().layer;
-  joined.tensors = {{std::string(kDown), at::cat(downs, 0)}, {std::string(kUp), joined_rows(ups, 0)}};
+  auto joined = join_others(parts, label);
+  joined.tensors[std::string(kDown)] = at::cat(downs, 0);
+  joined.tensors[std::string(kUp)] = joined_rows(ups, 0);
   joined.alpha = (one_scale ? scales.front() : 1.0) * double(rank);
   joined.scale.reset();
   return joined;

@@ -18,7 +18,7 @@ constexpr TensorName kNames[] = {
     {kBlocks, ".oft_blocks", ""},
     {kRescale, ".rescale", ""},
     {kVectors, ".oft_R.weight", ".oft_R"},
-    {kScaled, ".oft_R.scaled_oft", ".oft_R.scaled_oft"},
+    {.ours = kScaled, .kohya = ".oft_R.scaled_oft", .peft = ".oft_R.scaled_oft", .is_factor = false},
 };
 // clang-format on
 
@@ -126,9 +126,10 @@ OftDelta::OftDelta(const Site& site, Form form, const std::string& label) : form
   auto out = site.weight.size(0), in = site.weight.numel() / out;
   auto b = form_.R.size(-1), blocks = form_.R.size(-3);
   bool rows = form_.turns == Turns::rows || form_.turns == Turns::butterfly;
+  check(b > 0, ErrorKind::bad_shape, "{}: blocks of size 0", label);
   bool fits = rows ? blocks * b == out : in % b == 0 && (blocks == 1 || blocks * b == in);
-  check(fits, ErrorKind::bad_shape, "{}: {} blocks of {} do not turn the {} of a layer {} → {}", label, blocks, b,
-        rows ? "outputs" : "inputs", in, out);
+  check(fits, ErrorKind::bad_shape, "{}: {} blocks of {} do not turn the {} of a layer {}", label, blocks, b,
+        rows ? "outputs" : "inputs", size_text(site.weight));
   if (form_.turns == Turns::butterfly) {
     auto widest = form_.R.size(0) < 32 ? (int64_t(1) << (form_.R.size(0) - 1)) * b : out + 1;
     check(b % 2 == 0 && out % widest == 0, ErrorKind::bad_shape,
@@ -240,6 +241,7 @@ class Oft final : public Kind {
   }
   bool depends_on_base() const override { return true; }
   bool has_strength() const override { return false; }
+  bool counts_alpha(const LayerTensors& t) const override { return t.contains(kBlocks); }
   int row_dim(const LayerTensors&, std::string_view suffix, const std::string&) const override {
     return suffix == kBlocks || suffix == kRescale ? 0 : -1;
   }
@@ -271,9 +273,10 @@ class Oft final : public Kind {
 
   // The names of kohya's family mean OFT as OneTrainer trains it.
   void to_kohya(LoraLayer& layer) const override {
-    for (const char* name : {"use_cayley_neumann", "num_cayley_neumann_terms"})
+    for (const char* name : {"use_cayley_neumann", "num_cayley_neumann_terms", "eps"})
       check(!layer.settings.contains(name), ErrorKind::unsupported,
-            "its rotations are made in another way than can be said there: use_cayley_neumann with 5 terms");
+            "its rotations are made in another way than can be said there: use_cayley_neumann with 5 terms, without "
+            "COFT");
   }
 
  private:

@@ -44,8 +44,8 @@ ProductDelta::ProductDelta(Form form, const Site& site, const std::string& label
     : form_(std::move(form)), shape_(site.weight.sizes().vec()) {
   auto size = size_of_change(form_, shape_);
   auto out = shape_[0], in = site.weight.numel() / out;
-  check(size[0] == out && size[1] == in, ErrorKind::bad_shape,
-        "{}: the adapter is for a layer {} → {}, the model's is {} → {}", label, size[1], size[0], in, out);
+  check(size[0] == out && size[1] == in, ErrorKind::bad_shape, "{}: the adapter is for a layer {}, the model's is {}",
+        label, size_text(size[0], size[1], site.weight.sizes().slice(2)), size_text(site.weight));
   auto device = site.weight.device();
   auto dtype = site.weight.scalar_type();
   auto at_home = [&](const Tensor& t) { return t.is_floating_point() ? t.to(device, dtype) : t.to(device); };

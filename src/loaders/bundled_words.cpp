@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "adapters/finite.h"
 #include "core/check.h"
 
 namespace lora {
@@ -16,6 +17,10 @@ std::map<std::string, Tensor> words_for(const std::string& component, const Part
     check(rows.dim() == 2 && rows.size(0) > 0 && rows.size(1) == weight.size(1) && rows.is_floating_point(),
           ErrorKind::bad_shape, "{}: {} is {}; {} has vectors of width {} for its words; nothing was loaded",
           file.source, key, c10::str(vectors.scalar_type(), " ", vectors.sizes()), component, weight.size(1));
+    if (!all_finite(rows)) {
+      report.unmatched.push_back({key, "it contains NaN or infinity"});
+      continue;
+    }
     if (!words.emplace(word, rows.to(weight.device(), weight.scalar_type())).second) {
       report.unmatched.push_back({key, "another key of the file is for the same word and text encoder"});
       continue;

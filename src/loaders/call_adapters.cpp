@@ -33,16 +33,20 @@ Tensor checked_mask(const CallAdapter& adapter) {
 CallAdapters::CallAdapters(const AdapterRegistry& registry, const AdapterSnapshot& snapshot, size_t component,
                            const CallAdapterOptions& options, const LatentImage& image)
     : registry_(registry), snapshot_(snapshot), component_(component), options_(options), image_(image) {
+  adapters_ = snapshot.state.beside_weights(component);
+  schedules_.resize(adapters_.size());
+  beside_weights_ = adapters_.size();
   for (size_t i = 0; i < options.per_image.size(); ++i) {
     std::vector<bool> only(options.per_image.size());
     only[i] = true;
     for (const auto& adapter : options.per_image[i]) add(adapter, only);
   }
   if (!options.per_image.empty()) return;
-  if (options.adapters)
+  if (options.adapters) {
     for (const auto& adapter : *options.adapters) add(adapter, {});
-  else
-    adapters_ = snapshot.state.acting(component);
+    return;
+  }
+  adapters_ = snapshot.state.acting(component);
   schedules_.resize(adapters_.size());
 }
 
@@ -55,7 +59,7 @@ void CallAdapters::add(const CallAdapter& adapter, const std::vector<bool>& imag
   const auto& part = loaded->parts[component_].adapter;
   // An adapter that several images take equally is stacked once.
   if (!images.empty() && adapter.schedule.constant() && !mask.defined())
-    for (size_t i = 0; i < adapters_.size(); ++i)
+    for (size_t i = beside_weights_; i < adapters_.size(); ++i)
       if (auto& same = adapters_[i];
           same.adapter == part && same.weights == weights && schedules_[i].constant() && !same.mask.defined()) {
         for (size_t b = 0; b < images.size(); ++b) same.images[b] = same.images[b] || images[b];
@@ -73,11 +77,11 @@ void CallAdapters::add(const CallAdapter& adapter, const std::vector<bool>& imag
 std::shared_ptr<const Run> CallAdapters::at(int step, int steps) {
   if (options_.changes_nothing()) return snapshot_.runs[component_];
   std::vector<double> factors;
-  for (const auto& schedule : schedules_) {
-    const double factor = callers([&] { return schedule(step, steps); });
+  for (size_t i = 0; i < schedules_.size(); ++i) {
+    const double factor = callers([&] { return schedules_[i](step, steps); });
     check(std::isfinite(float(factor)), ErrorKind::usage, "an adapter's schedule gives {} at step {} of {}", factor,
           step, steps);
-    factors.push_back(options_.scale * factor);
+    factors.push_back(i < beside_weights_ ? 1 : options_.scale * factor);
   }
   if (run_ && factors == factors_) return run_;
   auto adapters = adapters_;

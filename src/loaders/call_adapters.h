@@ -38,6 +38,7 @@ class CallAdapters {
   const CallAdapterOptions& options_;
   const LatentImage& image_;
   std::vector<ActingAdapter> adapters_;
+  size_t beside_weights_ = 0;            // so many of them belong to the weights: nothing of the call changes them
   std::vector<LoraSchedule> schedules_;  // of each adapter
   std::vector<double> factors_;          // those of run_
   std::shared_ptr<const Run> run_;

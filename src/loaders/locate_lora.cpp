@@ -96,13 +96,15 @@ FoundLora find_in_repository(const std::string& repo_id, const ReadLoraOptions& 
 
 }  // namespace
 
+std::span<const char* const> peft_components() { return kPeftFolders; }
+
 LoraChoice choose_lora(std::vector<std::string> names, std::optional<bool> use_safetensors, const std::string& label) {
   std::sort(names.begin(), names.end());
   auto candidates = [&](bool pickles) {
     std::vector<std::string> found;
     for (const auto& name : names) {
       if (name.find('/') != name.npos || is_leftover(name)) continue;
-      if (pickles ? is_pickle(name) : name.ends_with(".safetensors")) found.push_back(name);
+      if (pickles ? is_pickle(name) : is_safetensors(name)) found.push_back(name);
     }
     // A folder that diffusers wrote says which one it is.
     for (const auto& name : found)

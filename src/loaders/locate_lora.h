@@ -1,5 +1,7 @@
 #pragma once
 // Which file of a folder, or of a repository on the Hub, is the LoRA.
+#include <span>
+
 #include "lora/lora_options.h"
 
 namespace lora {
@@ -12,6 +14,9 @@ struct FoundLora {
   // file.
   std::vector<std::string> components;
 };
+
+// The components that may have a folder of PEFT's.
+std::span<const char* const> peft_components();
 
 // A repository's file is in the cache then, with what else is read with it. Throws Error{not_found} naming where it
 // looked and what is there.

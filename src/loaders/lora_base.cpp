@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/edge.h"
 #include "core/text.h"
 #include "io/public_call.h"
 #include "loaders/bundled_words.h"
@@ -80,8 +81,8 @@ void check_strict(bool strict, const LoadReport& report) {
   if (!strict || report.unmatched.empty()) return;
   Names keys;
   for (const auto& u : report.unmatched) keys.push_back(fmt::format("{} ({})", u.key, u.reason));
-  fail(ErrorKind::bad_key, "{}: `strict` was asked for, and {} keys are not matched: {}; nothing was loaded",
-       report.source, keys.size(), listing(keys, 4));
+  fail(ErrorKind::bad_key, "{}: `strict` was asked for, and the model does not match {}: {}; nothing was loaded",
+       report.source, counted(keys.size(), "key"), listing(keys, 4));
 }
 
 // Reads a source and stages all of it.
@@ -90,7 +91,8 @@ StagedLoad staged_source(const LoraSource& source, const LoadLoraOptions& option
                         {.hub = options.hub,
                          .subfolder = options.subfolder,
                          .weight_name = options.weight_name,
-                         .use_safetensors = options.use_safetensors},
+                         .use_safetensors = options.use_safetensors,
+                         .partial = options.partial},
                         registry.components().front().name);
   auto staged = stage(file, registry, chosen_components(registry, {}));
   check_strict(options.strict, staged.report);
@@ -203,14 +205,13 @@ LoadReport LoraBaseMixin::load_lora_weights(const LoraSource& source, const Load
       }
       report.adapter_name = replaced;
       auto weights = resolved({state.find(replaced)->scale}, registry).front();
-      if (state.fused_scale(replaced)) {
+      if (state.fused_as(replaced)) {
         Names impossible;
         for (size_t c = 0; c < parts.size(); ++c)
           if (parts[c]) add_unfusable(*parts[c], {}, registry.components()[c].name, impossible);
         check(impossible.empty(), ErrorKind::unsupported,
-              "hotswap: \"{}\" is fused, and the new file adds a bias to {} layers that do not have one: {}; nothing "
-              "was changed",
-              replaced, impossible.size(), listing(impossible));
+              "{}: hotswap: \"{}\" is fused, and this file adds a bias to {} without one: {}; nothing was changed",
+              report.source, replaced, counted(impossible.size(), "layer"), listing(impossible));
       }
       state.replace(replaced, parts, weights);
     });
@@ -225,14 +226,15 @@ LoadReport LoraBaseMixin::load_into(Model& model, const std::string& prefix, con
     auto& registry = registry_of(*this);
     const auto component = component_of(registry, model);
     const auto& name = registry.components()[component].name;
-    auto file = lora_file_of(state_dict, network_alphas, prefix, name);
+    auto file =
+        named("state dict", [&] { return lora_file_of(state_dict, network_alphas, prefix, name, options.partial); });
     if (!options.metadata.empty()) {
       check(network_alphas.empty(), ErrorKind::usage,
             "{}: metadata and network_alphas were both given; each says how strong the layers are, so give only one",
             name);
       file.metadata[kAdapterMetadata] = prefixed_metadata(options.metadata, name);
     }
-    apply_configs(file);
+    named(file.source, [&] { apply_configs(file); });
     auto staged = stage(file, registry, {component});
     const auto& parts = staged.parts;
     auto& report = staged.report;
@@ -259,7 +261,8 @@ LoadReport LoraBaseMixin::load_lora_into_text_encoder(const StateDict& state_dic
   const LoadIntoOptions part{.adapter_name = options.adapter_name,
                              .low_cpu_mem_usage = options.low_cpu_mem_usage,
                              .hotswap = options.hotswap,
-                             .metadata = options.metadata};
+                             .metadata = options.metadata,
+                             .partial = options.partial};
   return load_into(text_encoder, options.prefix, state_dict, network_alphas, part, options.lora_scale);
 }
 
@@ -290,7 +293,7 @@ std::vector<std::string> LoraBaseMixin::set_adapters(const OneOrMany<std::string
       state.set(adapter_names, scales, weights);
       fused.clear();
       for (const auto& name : adapter_names)
-        if (state.fused_scale(name)) fused.push_back(name);
+        if (state.fused_as(name)) fused.push_back(name);
     });
 
     Names remarks, components;
@@ -321,29 +324,73 @@ void LoraBaseMixin::disable_lora() {
 
 // ---- Fusing ---------------------------------------------------------------------------------------------------------
 
-void LoraBaseMixin::fuse_lora(const FuseLoraOptions& options) {
-  public_call([&] {
-    auto& registry = registry_of(*this);
-    check(std::isfinite(options.lora_scale), ErrorKind::usage,
-          "fuse_lora: lora_scale is {}; it must be a finite number", options.lora_scale);
-    const auto chosen = chosen_components(registry, options.components);
-    auto edit = [&](AdapterState& state) {
-      check_known(state, registry, options.adapter_names);
-      Names impossible;
-      for (auto c : chosen) {
-        const auto names = options.adapter_names.empty() ? state.components[c].active : options.adapter_names.values();
-        for (const auto& name : names) {
-          const auto& [adapter, weights] = state.find(name)->parts[c];
-          if (adapter) add_unfusable(*adapter, weights, registry.components()[c].name, impossible);
-        }
-        state.fuse(names, c, options.lora_scale);
+namespace {
+
+// The edit of fuse_lora().
+AdapterRegistry::Edit fuse_edit(const AdapterRegistry& registry, const FuseLoraOptions& options) {
+  check(std::isfinite(options.lora_scale), ErrorKind::usage, "fuse_lora: lora_scale is {}; it must be a finite number",
+        options.lora_scale);
+  check(!options.max_loss || (*options.max_loss >= 0 && *options.max_loss <= 1), ErrorKind::usage,
+        "fuse_lora: max_loss is {}; it is a share from 0 to 1", options.max_loss.value_or(0));
+  return [&registry, options, chosen = chosen_components(registry, options.components)](AdapterState& state) {
+    check_known(state, registry, options.adapter_names);
+    Names impossible, of;
+    for (auto c : chosen) {
+      const auto names = options.adapter_names.empty() ? state.components[c].active : options.adapter_names.values();
+      for (const auto& name : names) {
+        const auto& [adapter, weights] = state.find(name)->parts[c];
+        const auto before = impossible.size();
+        if (adapter) add_unfusable(*adapter, weights, registry.components()[c].name, impossible);
+        if (impossible.size() > before) add_once(of, "\"" + name + "\"");
       }
-      check(impossible.empty(), ErrorKind::unsupported,
-            "fuse_lora: the adapter adds a bias to {} layers that do not have one: {}; it can be active, but not fused",
-            impossible.size(), listing(impossible));
-    };
+      state.fuse(names, c, options.lora_scale, options.max_loss);
+    }
+    check(impossible.empty(), ErrorKind::unsupported,
+          "fuse_lora: {} adds a bias to {} without one: {}; it can be active, but not fused", listing(of),
+          counted(impossible.size(), "layer"), listing(impossible));
+  };
+}
+
+FuseReport report_of(const std::vector<SiteChange>& changes, const AdapterRegistry& registry) {
+  auto share = [](double part, double of) {
+    const auto ratio = std::sqrt(part / of);
+    return std::isfinite(ratio) ? ratio : 0;
+  };
+  FuseReport report;
+  ChangeSums all;
+  for (const auto& [site, sums, stays_active] : changes) {
+    auto lost = sums.not_finite > 0 ? 1 : std::min(1.0, share(sums.lost, sums.change));
+    report.layers.push_back({.component = registry.components()[site->owner->component].name,
+                             .path = site->path,
+                             .dtype = site->weight.scalar_type(),
+                             .change = share(sums.change, sums.base),
+                             .lost = lost,
+                             .not_finite = sums.not_finite,
+                             .stays_active = stays_active});
+    if (stays_active) continue;
+    if (sums.not_finite == 0) all += sums;
+    report.not_finite += sums.not_finite;
+  }
+  report.change = share(all.change, all.base);
+  report.lost = std::min(1.0, share(all.lost, all.change));
+  return report;
+}
+
+}  // namespace
+
+FuseReport LoraBaseMixin::fuse_lora(const FuseLoraOptions& options) {
+  return public_call([&] {
+    auto& registry = registry_of(*this);
     using Results = AdapterRegistry::Results;
-    registry.change(edit, options.safe_fusing ? Results::finite : Results::any);
+    return report_of(
+        registry.change(fuse_edit(registry, options), options.safe_fusing ? Results::finite : Results::any), registry);
+  });
+}
+
+FuseReport LoraBaseMixin::measure_fuse(const FuseLoraOptions& options) const {
+  return public_call([&] {
+    const auto& registry = registry_of(*this);
+    return report_of(registry.measure(fuse_edit(registry, options)), registry);
   });
 }
 

@@ -6,10 +6,11 @@
 namespace lora {
 
 struct LoraConfig {
-  std::string peft_type = "LORA";  // LORA, LOHA, LOKR, OFT, IA3
-  double lora_alpha = 0;           // `alpha` of LoHa and LoKr
-  bool use_rslora = false;         // scale is alpha / sqrt(r)
-  double r = 0;                    // for LoKr, whose tensors need not have a rank
+  std::string name;                                                         // for messages: where it stands
+  std::string peft_type = "LORA";                                           // LORA, LOHA, LOKR, OFT, IA3
+  double lora_alpha = 0;                                                    // `alpha` of LoHa and LoKr
+  bool use_rslora = false;                                                  // scale is alpha / sqrt(r)
+  std::optional<double> r;                                                  // none: PEFT's 8
   std::vector<std::pair<std::string, double>> alpha_pattern, rank_pattern;  // pattern of paths → value
   // OFT: matrices by this many terms of a series, or exactly.
   bool use_cayley_neumann = true;
@@ -20,11 +21,15 @@ struct LoraConfig {
   std::string feedforward_pattern;
 
   // The value of the first pattern that matches (loaders/peft_pattern.h); else lora_alpha, r. Throw Error{bad_file}.
-  double alpha(const std::string& path) const;
-  double rank(const std::string& path) const;
+  // `other`: another name of the layer, tried if no pattern matches the path.
+  double alpha(const std::string& path, const std::string& other = "") const;
+  double rank(const std::string& path, const std::string& other = "") const;
+  // The same; nothing if neither is there.
+  std::optional<double> stated_rank(const std::string& path, const std::string& other = "") const;
   bool is_feedforward(const std::string& path) const;
 
-  // Gives a layer its strength and settings. A `scale` of its own stays.
+  // Gives a layer its strength and settings. A `scale` of its own stays. Throws Error{bad_file} for a rank that is not
+  // that of the layer's tensors.
   void apply(LoraLayer& layer) const;
 };
 

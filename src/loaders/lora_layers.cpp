@@ -108,6 +108,17 @@ LoraLayer layer_of(const Delta& delta) {
 
 }  // namespace
 
+std::map<std::string, LoraLayersByComponent> layers_beside_weights(const AdapterRegistry& registry,
+                                                                   const AdapterState& state) {
+  std::map<std::string, LoraLayersByComponent> all;
+  for (size_t c = 0; c < state.components.size(); ++c)
+    for (const auto& fused : state.components[c].fused)
+      for (const auto& [site, delta] : fused.adapter->entries)
+        if (fused.as_factors.at(site->index) != 0)
+          add_tensors(all[fused.name][registry.components()[c].name], site->path, layer_of(*delta));
+  return all;
+}
+
 StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name, const std::string& adapter_name) const {
   return public_call([&] {
     StateDict layers;

@@ -40,21 +40,23 @@ using Patterns = std::vector<std::pair<std::string, double>>;
 
 Patterns patterns(const json& fields, const char* name) {
   Patterns all;
-  if (auto found = fields.find(name); found != fields.end() && !found->is_null())
-    for (const auto& [path, value] : found->items()) all.emplace_back(path, value.get<double>());
+  auto found = fields.find(name);
+  if (found == fields.end() || found->is_null()) return all;
+  check(found->is_object(), ErrorKind::bad_file, "{} is {}; an object is wanted", name, found->dump());
+  for (const auto& [path, value] : found->items()) all.emplace_back(path, value.get<double>());
   return all;
 }
 
 LoraConfig parse(const json& fields) {
   LoraConfig config;
   auto type = fields.find("peft_type");
-  if (type != fields.end() && type->is_string()) config.peft_type = type->get<std::string>();
+  if (type != fields.end() && !type->is_null()) config.peft_type = type->get<std::string>();
   check_peft_type(config.peft_type);
   bool lora = config.peft_type == "LORA";
   if (lora) check_variant(fields);
   config.lora_alpha = fields.value(lora ? "lora_alpha" : "alpha", 8.0);
   config.use_rslora = lora && fields.value("use_rslora", false);
-  config.r = fields.value("r", 8.0);
+  if (auto r = fields.find("r"); r != fields.end()) config.r = r->get<double>();
   config.alpha_pattern = patterns(fields, "alpha_pattern");
   config.rank_pattern = patterns(fields, "rank_pattern");
   if (auto modules = fields.find("feedforward_modules"); modules != fields.end() && modules->is_array())
@@ -63,28 +65,43 @@ LoraConfig parse(const json& fields) {
     config.feedforward_pattern = modules->get<std::string>();
   config.use_cayley_neumann = fields.value("use_cayley_neumann", true);
   config.num_cayley_neumann_terms = fields.value("num_cayley_neumann_terms", int64_t(5));
-  if (fields.value("coft", false)) config.coft_eps = fields.value("eps", 6e-5);
+  check(config.num_cayley_neumann_terms > 0, ErrorKind::bad_file,
+        "num_cayley_neumann_terms is {}; at least 1 is wanted", config.num_cayley_neumann_terms);
+  if (fields.value("coft", false)) {
+    config.coft_eps = fields.value("eps", 6e-5);
+    check(config.coft_eps > 0, ErrorKind::bad_file, "eps is {}; a number above 0 is wanted", config.coft_eps);
+  }
   return config;
 }
 
 }  // namespace
 
-std::optional<LoraConfig> config_for(const std::string& component, const std::map<std::string, std::string>& metadata,
-                                     const std::string& label) {
+std::string adapter_fields_for(const std::string& component, const std::map<std::string, std::string>& metadata) {
   auto entry = metadata.find(kAdapterMetadata);
-  if (entry == metadata.end()) return std::nullopt;
+  if (entry == metadata.end()) return "";
   auto all = json::parse(entry->second, nullptr, /*allow_exceptions=*/false);
-  check(all.is_object(), ErrorKind::bad_file, "{}: the metadata entry {} is not a JSON object", label,
-        kAdapterMetadata);
-  json fields = json::object();
-  for (const auto& [key, value] : all.items())
-    if (key.starts_with(component + ".")) fields[key.substr(component.size() + 1)] = value;
+  check(all.is_object(), ErrorKind::bad_file, "the metadata entry {} is not a JSON object", kAdapterMetadata);
+  json own = json::object(), of_all = json::object();
+  for (const auto& [key, value] : all.items()) {
+    if (key.starts_with(component + ".")) own[key.substr(component.size() + 1)] = value;
+    if (key.find('.') == key.npos) of_all[key] = value;
+  }
+  const auto& fields = own.empty() ? of_all : own;
+  return fields.empty() ? "" : fields.dump();
+}
+
+std::optional<LoraConfig> config_for(const std::string& component, const std::map<std::string, std::string>& metadata,
+                                     const std::string& name) {
+  auto fields = adapter_fields_for(component, metadata);
   if (fields.empty()) return std::nullopt;
   try {
-    return parse(fields);
+    auto config = parse(json::parse(fields));
+    config.name = name;
+    return config;
   } catch (const json::exception& error) {
-    fail(ErrorKind::bad_file, "{}: {} for {} has a field of the wrong type: {}", label, kAdapterMetadata, component,
-         error.what());
+    fail(ErrorKind::bad_file, "{} for {} has a field of the wrong type: {}", name, component, error.what());
+  } catch (const Error& error) {
+    fail(error.kind(), "{} for {}: {}", name, component, error.what());
   }
 }
 

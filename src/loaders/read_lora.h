@@ -1,5 +1,6 @@
 #pragma once
 // Reading a LoRA for a given pipeline.
+#include "loaders/metadata.h"
 #include "lora/lora_file.h"
 
 namespace lora {
@@ -8,12 +9,17 @@ namespace lora {
 // has.
 LoraFile read_lora(const LoraSource& source, const ReadLoraOptions& options, const std::string& denoiser);
 
+// Takes out the layers that have NaN or infinity, also as alpha or scale, with a note. Reads every tensor. Throws
+// Error{bad_file} if no layer is left.
+void drop_not_finite(LoraFile& file);
+
 // One component's tensors under canonical names, with or without the component's name, and their alphas, as
 // lora_state_dict() gives them. `prefix` is the name that the keys have. Throws Error{bad_key} where there are none.
 LoraFile lora_file_of(const StateDict& state_dict, const std::map<std::string, double>& network_alphas,
-                      const std::string& prefix, const std::string& component);
+                      const std::string& prefix, const std::string& component, PartialLora partial);
 
-// Gives the layers the strengths and settings that the metadata says, as far as they do not have their own.
-void apply_configs(LoraFile& file);
+// Gives the layers the strengths and settings that the metadata says, as far as they do not have their own. `name`:
+// where the metadata comes from, for messages.
+void apply_configs(LoraFile& file, const std::string& name = kAdapterMetadata);
 
 }  // namespace lora

@@ -1,9 +1,9 @@
 // LoadReport as text and as JSON.
-#include <fmt/format.h>
-
 #include <nlohmann/json.hpp>
 
+#include "core/escape.h"
 #include "core/text.h"
+#include "io/json_text.h"
 #include "lora/adapters.h"
 
 namespace lora {
@@ -15,13 +15,13 @@ size_t LoadReport::matched_layers() const {
 }
 
 std::string LoadReport::text() const {
-  auto text = fmt::format("{} ({}) as \"{}\"\n", source, dialect, adapter_name);
-  for (const auto& [name, layers] : components) text += fmt::format("  {}: {} layers\n", name, layers.size());
-  if (!embeddings.empty()) text += fmt::format("  words for prompts: {}\n", join(embeddings, ", "));
-  if (!unmatched.empty()) text += fmt::format("  not matched: {} keys\n", unmatched.size());
+  auto text = line("{} ({}) as \"{}\"", source, dialect, adapter_name);
+  for (const auto& [name, layers] : components) text += line("  {}: {}", name, counted(layers.size(), "layer"));
+  if (!embeddings.empty()) text += line("  words for prompts: {}", join(embeddings, ", "));
+  if (!unmatched.empty()) text += line("  not matched: {}", counted(unmatched.size(), "key"));
   for (size_t i = 0; i < unmatched.size() && i < 5; ++i)
-    text += fmt::format("    {}: {}\n", unmatched[i].key, unmatched[i].reason);
-  for (const auto& note : notes) text += fmt::format("  note: {}\n", note);
+    text += line("    {}: {}", unmatched[i].key, unmatched[i].reason);
+  for (const auto& note : notes) text += line("  note: {}", note);
   return text;
 }
 
@@ -38,8 +38,7 @@ std::string LoadReport::json() const {
   }
   all["unmatched"] = json::array();
   for (const auto& [key, reason] : unmatched) all["unmatched"].push_back({{"key", key}, {"reason", reason}});
-  // Keys are a file's, and need not be UTF-8.
-  return all.dump(2, ' ', /*ensure_ascii=*/false, json::error_handler_t::replace);
+  return json_text(all);
 }
 
 }  // namespace lora

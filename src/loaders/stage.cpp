@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/edge.h"
+#include "core/text.h"
 #include "dialects/base_model_of.h"
 #include "loaders/bundled_words.h"
 #include "names/base_model.h"
@@ -28,6 +30,8 @@ void check_base_model(const LoraFile& file, const std::string& component, const 
          ours);
   };
   if (auto* row = row_of(file.base_model)) {
+    if (row->is_foreign())
+      refuse(row->label, component == "transformer" ? to_string(base_model_of(denoiser)) : "a UNet");
     if (component != "transformer" && row->has_transformer()) refuse(row->label, "a UNet");
     auto ours = component == "transformer" ? base_model_of(denoiser) : file.base_model;
     if (ours != file.base_model) refuse(row->label, to_string(ours));
@@ -75,7 +79,9 @@ StagedLoad stage(const LoraFile& file, const AdapterRegistry& registry, const st
   const auto& denoiser = components.front();
   check_base_model(file, denoiser.name, *denoiser.parts);
   staged.parts.resize(components.size());
-  for (auto i : chosen) staged.parts[i] = stage_part(file, registry, components[i], staged.report);
+  named(file.source, [&] {
+    for (auto i : chosen) staged.parts[i] = stage_part(file, registry, components[i], staged.report);
+  });
 
   auto is_chosen = [&](const std::string& name) {
     return std::any_of(chosen.begin(), chosen.end(), [&](auto i) { return components[i].name == name; });
@@ -90,10 +96,14 @@ StagedLoad stage(const LoraFile& file, const AdapterRegistry& registry, const st
   }
   for (const auto& embedding : file.embeddings)
     if (!is_chosen(embedding.component)) unmatched.push_back({embedding.key, kNoComponent});
+  auto& skipped = staged.report.notes;
+  bool not_sound = skipped.size() > file.notes.size();
+  check(!staged.report.components.empty() || !not_sound, ErrorKind::bad_file,
+        "{}: no sound layer is left, so it would change nothing: {}", file.source, join(skipped, "; "));
   if (staged.report.components.empty())
     fail(ErrorKind::bad_key,
-         "{}: none of its {} tensors belongs to a layer of this model, so it would change nothing; the first: {} ({})",
-         file.source, tensors, unmatched.empty() ? "none" : unmatched.front().key,
+         "{}: none of its {} belongs to a layer of this model, so it would change nothing; the first: {} ({})",
+         file.source, counted(tensors, "tensor"), unmatched.empty() ? "none" : unmatched.front().key,
          unmatched.empty() ? "" : unmatched.front().reason);
   return staged;
 }

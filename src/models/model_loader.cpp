@@ -74,13 +74,18 @@ Tensor draw(uint64_t seed, const std::string& name, at::IntArrayRef shape) {
 
 namespace {
 
-// The layer of a tensor, with "#" in place of each number: "blocks.#.norm" for "blocks.3.norm.weight". "" outside
-// layers.
-std::string layer_without_numbers(const std::string& name) {
+// What a tensor belongs to: the block up to its first number, with "#" in place of the number, or else the layer.
+// "blocks.#" for "blocks.3.norm.weight"; "conv_in" for "conv_in.weight"; "" outside layers.
+std::string block_or_layer(const std::string& name) {
   auto parts = split(name, '.');
   parts.pop_back();
-  for (auto& part : parts)
-    if (std::ranges::all_of(part, [](unsigned char c) { return std::isdigit(c); })) part = "#";
+  auto number = std::ranges::find_if(parts, [](const std::string& part) {
+    return std::ranges::all_of(part, [](unsigned char c) { return std::isdigit(c); });
+  });
+  if (number != parts.end()) {
+    *number = "#";
+    parts.erase(number + 1, parts.end());
+  }
   return join(parts, ".");
 }
 
@@ -129,18 +134,18 @@ std::shared_ptr<Parts> ModelLoader::finish(const std::set<std::string>& ignorabl
   }
   if (!tensors_) return parts_;
 
-  std::set<std::string> layers;
-  std::vector<std::string> left, of_layers;
+  std::set<std::string> known;
+  std::vector<std::string> left, of_model;
   for (const auto& [name, t] : *tensors_)
-    if (taken_->contains(&t)) layers.insert(layer_without_numbers(name));
-  layers.erase("");
+    if (taken_->contains(&t)) known.insert(block_or_layer(name));
+  known.erase("");
   for (const auto& [name, t] : *tensors_) {
     if (taken_->contains(&t) || ignorable.contains(name)) continue;
-    (layers.contains(layer_without_numbers(name)) ? of_layers : left).push_back(name);
+    (known.contains(block_or_layer(name)) ? of_model : left).push_back(name);
   }
-  check(of_layers.empty(), ErrorKind::bad_key,
+  check(of_model.empty(), ErrorKind::bad_key,
         "{}: the model does not have layers for {}; the config describes another model than this file", source_->label,
-        listing(of_layers));
+        listing(of_model));
   if (!left.empty()) notes_.push_back(note_of_left_out(source_->label, left));
   return parts_;
 }

@@ -33,8 +33,8 @@ class ModelLoader {
 
   // Returns the parts. Call it after all layers are made. The StateDict may be destroyed afterwards. Throws
   // Error{bad_key, bad_shape} that lists all tensors that are missing or do not fit. Tensors that no layer took and
-  // `ignorable` does not name are a note. If one of them is of a layer that the model has, or of a layer that differs
-  // only in its numbers from such a layer, the config describes another model: Error{bad_key}.
+  // `ignorable` does not name are a note. If one of them is of a layer that the model has, or of a block like those of
+  // the model, the config describes another model: Error{bad_key}.
   std::shared_ptr<Parts> finish(const std::set<std::string>& ignorable = {});
   const std::vector<std::string>& notes() const { return notes_; }  // after finish()
 

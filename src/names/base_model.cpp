@@ -1,6 +1,11 @@
 #include "names/base_model.h"
 
 #include <algorithm>
+#include <cctype>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "names/flux_sizes.h"
 
 namespace lora {
 
@@ -102,49 +107,106 @@ constexpr ComponentRow kAmused[] = {
   {.name = "vqvae", .class_name = "VQModel"},
 };
 
+// ---- Evidence -------------------------------------------------------------------------------------------------------
+
+constexpr View kAmusedMarks[] = {"transformer_layers_#", "kv_mapper"};
+constexpr BlockList kAmusedBlocks[] = {{"transformer_layers", 22}};
+
+constexpr View kSd3Marks[] = {"^joint_blocks_#"};
+constexpr View kSd3Names[] = {"^transformer_blocks_#_attn_", "^x_embedder_proj", "^t_embedder_mlp", "^y_embedder_mlp",
+  "^final_layer_linear$", "^final_layer_adaLN_modulation_1$"};
+constexpr View kSd3Never[] = {"^transformer_blocks_#_attn1_"};
+constexpr View kSd3NamesAtWidth[] = {"^transformer_blocks_#_ff_"};
+constexpr int64_t kSd3Widths[] = {1536, 2432};
+constexpr LayerSize kSd3Sizes[] = {
+  {"^transformer_blocks_#_attn_", 1, 1}, {"^transformer_blocks_#_attn2_", 1, 1},
+  {"^transformer_blocks_#_ff_net_0_proj$", 4, 1}, {"^transformer_blocks_#_ff_net_2$", 1, 4},
+  {"^transformer_blocks_#_ff_context_net_0_proj$", 4, 1}, {"^transformer_blocks_#_ff_context_net_2$", 1, 4},
+  {"^joint_blocks_#_*_block_attn_qkv$", 3, 1}, {"^x_embedder_proj$", 1, 0}, {"^t_embedder_mlp_0$", 1, 0},
+  {"^t_embedder_mlp_2$", 1, 1}, {"^y_embedder_mlp_0$", 1, 0}, {"^y_embedder_mlp_2$", 1, 1},
+  {"^final_layer_linear$", 0, 1}, {"^final_layer_adaLN_modulation_1$", 2, 1}};
+constexpr BlockList kSd3Blocks[] = {{"joint_blocks", 38}, {"transformer_blocks", 38}};
+
+constexpr View kFluxMarks[] = {"^single_blocks_#_linear1_qkv"};  // XLabs'
+constexpr View kFluxNames[] = {"^double_blocks_#", "^single_blocks_#", "^single_transformer_blocks_#_attn_to_q$",
+  "^single_transformer_blocks_#_attn_to_k$", "^single_transformer_blocks_#_attn_to_v$",
+  "^single_transformer_blocks_#_proj_", "^single_transformer_blocks_#_norm_linear$", "^img_in$", "^txt_in$",
+  "^time_in_*_layer$", "^vector_in_*_layer$", "^guidance_in_*_layer$"};
+constexpr View kFluxNever[] = {"^transformer_blocks_#_attn1_", "^transformer_blocks_#_attn2_", "^time_embed_",
+  "^caption_projection_", "^single_transformer_blocks_#_ff_"};
+constexpr View kFluxNamesAtWidth[] = {"^transformer_blocks_#_attn_", "^transformer_blocks_#_ff_"};
+constexpr int64_t kFluxWidths[] = {3072};
+constexpr BlockList kFluxBlocks[] = {{"double_blocks", 19}, {"single_blocks", 38}, {"transformer_blocks", 19},
+  {"single_transformer_blocks", 38}};
+constexpr BaseModel kLikeFlux[] = {BaseModel::chroma, BaseModel::hunyuan_video};
+
+// Among UNets the depth of the transformers and the second text encoder are SDXL's alone.
+constexpr View kSdxlUNetMarks[] = {"transformer_blocks_2_", "add_embedding", "label_emb"};
+constexpr View kSdxlNever[] = {"^down_blocks_0_attentions", "^down_blocks_3_", "^up_blocks_2_attentions",
+  "^up_blocks_3_", "^input_blocks_1_1_", "^input_blocks_2_1_", "^input_blocks_9_", "^input_blocks_10_",
+  "^input_blocks_11_", "^output_blocks_9_", "^output_blocks_10_", "^output_blocks_11_"};
+constexpr View kSdNever[] = {"blocks_#_attentions_#_transformer_blocks_1_", "blocks_#_1_transformer_blocks_1_",
+  "middle_block_1_transformer_blocks_1_", "mid_block_attentions_0_transformer_blocks_1_", "add_embedding", "label_emb"};
+
+constexpr View kSd1Metadata[] = {"sdv1", "sd14", "sd15", "stablediffusionv1"};
+constexpr View kSd2Metadata[] = {"sdv2", "sd20", "sd21", "stablediffusionv2"};
+constexpr View kSdxlMetadata[] = {"sdxl", "stablediffusionxl"};
+constexpr View kRefinerMetadata[] = {"sdxlrefiner", "stablediffusionxlv1refiner"};
+constexpr View kSd3Metadata[] = {"sd3", "stablediffusion3"};
+constexpr View kFluxMetadata[] = {"flux$", "flux1", "fluxdev", "fluxschnell", "fluxkontext"};
+constexpr View kAmusedMetadata[] = {"amused"};
+
 // ---- Base models ----------------------------------------------------------------------------------------------------
 
-constexpr View kAmusedMarks[] = {"transformer_layers", "kv_mapper"};
-constexpr View kFluxMarks[] = {"double_blocks", "single_blocks", "single_transformer_blocks", "guidance_in"};
-constexpr View kSd3Marks[] = {"joint_blocks", "add_k_proj"};
-// Among UNets the depth of the transformers and the second text encoder are SDXL's alone.
-constexpr View kSdxlUNetMarks[] = {"transformer_blocks.2.", "add_embedding", "label_emb"};
-
 constexpr BaseModelRow kRows[] = {
-  {.model = BaseModel::amused, .label = "aMUSEd", .pipeline = "AmusedPipeline", .components = kAmused,
-   .native = NativeNames::none, .kohya_has_native_names = false, .marks = kAmusedMarks},
-  {.model = BaseModel::flux, .label = "Flux", .pipeline = "FluxPipeline", .components = kFlux,
-   .native = NativeNames::flux, .kohya_has_native_names = true, .marks = kFluxMarks, .attention = 3072,
-   .version_prefix = "flux", .spec_prefix = "flux-1", .network_module = "networks.lora_flux", .version = "flux1"},
-  {.model = BaseModel::sd3, .label = "SD 3", .pipeline = "StableDiffusion3Pipeline", .components = kSd3,
-   .native = NativeNames::sd3, .kohya_has_native_names = true, .marks = kSd3Marks, .attention = 0,
-   .version_prefix = "sd3", .spec_prefix = "stable-diffusion-3", .network_module = "networks.lora_sd3"},
-  {.model = BaseModel::sdxl, .label = "SDXL", .pipeline = "StableDiffusionXLPipeline", .components = kSdxl,
-   .native = NativeNames::unet, .kohya_has_native_names = true, .cross_attention = 2048,
-   .unet_marks = kSdxlUNetMarks, .version_prefix = "sdxl_", .spec_prefix = "stable-diffusion-xl-v1-base",
-   .network_module = "networks.lora", .version = "sdxl_base_v1-0"},
-  {.model = BaseModel::sdxl_refiner, .label = "SDXL refiner", .pipeline = "StableDiffusionXLPipeline",
-   .components = kRefiner, .native = NativeNames::unet, .kohya_has_native_names = true, .first_attention = 1,
-   .cross_attention = 1280, .spec_prefix = "stable-diffusion-xl-v1-refiner", .network_module = "networks.lora"},
-  {.model = BaseModel::sd2, .label = "SD 2.x", .pipeline = "StableDiffusionPipeline", .components = kSd2,
-   .native = NativeNames::unet, .kohya_has_native_names = false, .first_attention = 1, .cross_attention = 1024,
-   .version_prefix = "sd_v2", .spec_prefix = "stable-diffusion-v2", .network_module = "networks.lora",
-   .version = "sd_v2", .is_v2 = true},
-  {.model = BaseModel::sd1, .label = "SD 1.x", .pipeline = "StableDiffusionPipeline", .components = kSd1,
-   .native = NativeNames::unet, .kohya_has_native_names = false, .first_attention = 1, .cross_attention = 768,
-   .version_prefix = "sd_v1", .spec_prefix = "stable-diffusion-v1", .network_module = "networks.lora",
-   .version = "sd_v1"},
+  {.model = BaseModel::amused, .name = "amused", .label = "aMUSEd", .pipeline = "AmusedPipeline",
+   .components = kAmused, .evidence = {.marks = kAmusedMarks, .blocks = kAmusedBlocks}, .metadata = kAmusedMetadata},
+  {.model = BaseModel::flux, .name = "flux", .label = "Flux", .pipeline = "FluxPipeline", .components = kFlux,
+   .native = NativeNames::flux, .kohya_has_native_names = true,
+   .evidence = {.marks = kFluxMarks, .names = kFluxNames, .names_at_width = kFluxNamesAtWidth, .widths = kFluxWidths,
+                .sizes = kFluxSizes, .blocks = kFluxBlocks, .never = kFluxNever, .alike = kLikeFlux},
+   .metadata = kFluxMetadata, .network_module = "networks.lora_flux", .version = "flux1", .spec = "flux-1-dev"},
+  {.model = BaseModel::sd3, .name = "sd3", .label = "SD 3", .pipeline = "StableDiffusion3Pipeline",
+   .components = kSd3, .native = NativeNames::sd3, .kohya_has_native_names = true,
+   .evidence = {.marks = kSd3Marks, .names = kSd3Names, .names_at_width = kSd3NamesAtWidth, .widths = kSd3Widths,
+                .sizes = kSd3Sizes, .blocks = kSd3Blocks, .never = kSd3Never},
+   .metadata = kSd3Metadata, .network_module = "networks.lora_sd3", .spec = "stable-diffusion-3-medium"},
+  {.model = BaseModel::sdxl, .name = "sdxl", .label = "SDXL", .pipeline = "StableDiffusionXLPipeline",
+   .components = kSdxl, .native = NativeNames::unet, .kohya_has_native_names = true,
+   .evidence = {.never = kSdxlNever}, .cross_attention = 2048, .unet_marks = kSdxlUNetMarks,
+   .metadata = kSdxlMetadata, .network_module = "networks.lora", .version = "sdxl_base_v1-0",
+   .spec = "stable-diffusion-xl-v1-base"},
+  {.model = BaseModel::sdxl_refiner, .name = "sdxl-refiner", .label = "SDXL refiner",
+   .pipeline = "StableDiffusionXLPipeline", .components = kRefiner, .native = NativeNames::unet,
+   .kohya_has_native_names = true, .first_attention = 1, .cross_attention = 1280, .metadata = kRefinerMetadata,
+   .network_module = "networks.lora", .spec = "stable-diffusion-xl-v1-refiner"},
+  {.model = BaseModel::sd2, .name = "sd2", .label = "SD 2.x", .pipeline = "StableDiffusionPipeline",
+   .components = kSd2, .native = NativeNames::unet, .first_attention = 1, .evidence = {.never = kSdNever},
+   .cross_attention = 1024, .metadata = kSd2Metadata, .network_module = "networks.lora", .version = "sd_v2",
+   .spec = "stable-diffusion-v2-768-v", .is_v2 = true},
+  {.model = BaseModel::sd1, .name = "sd1", .label = "SD 1.x", .pipeline = "StableDiffusionPipeline",
+   .components = kSd1, .native = NativeNames::unet, .first_attention = 1, .evidence = {.never = kSdNever},
+   .cross_attention = 768, .metadata = kSd1Metadata, .network_module = "networks.lora", .version = "sd_v1",
+   .spec = "stable-diffusion-v1"},
 };
 // clang-format on
 
 const BaseModelRow* row_where(auto condition) {
-  auto row = std::find_if(std::begin(kRows), std::end(kRows), condition);
-  return row == std::end(kRows) ? nullptr : row;
+  auto rows = base_models();
+  auto row = std::find_if(rows.begin(), rows.end(), condition);
+  return row == rows.end() ? nullptr : &*row;
 }
 
 }  // namespace
 
-std::span<const BaseModelRow> base_models() { return kRows; }
+std::span<const BaseModelRow> base_models() {
+  static const auto all = [] {
+    std::vector<BaseModelRow> rows(std::begin(kRows), std::end(kRows));
+    rows.insert(rows.end(), foreign_models().begin(), foreign_models().end());
+    return rows;
+  }();
+  return all;
+}
 
 const BaseModelRow* row_of(BaseModel model) {
   return row_where([&](auto& row) { return row.model == model; });
@@ -159,14 +221,38 @@ BaseModel unet_with_cross_attention(int64_t width) {
   return row ? row->model : BaseModel::unknown;
 }
 
-const ComponentRow* BaseModelRow::component(std::string_view name) const {
-  auto row = std::find_if(components.begin(), components.end(), [&](auto& c) { return c.name == name; });
+bool starts_with_block_list(std::string_view path) {
+  auto dot = path.find('.');
+  auto first = path.substr(0, dot);
+  if (dot == path.npos || dot + 1 == path.size() || !std::isdigit(static_cast<unsigned char>(path[dot + 1])))
+    return false;
+  return row_where([&](auto& row) {
+    const auto& lists = row.evidence.blocks;
+    return std::any_of(lists.begin(), lists.end(), [&](auto& list) { return list.name == first; });
+  });
+}
+
+const ComponentRow* BaseModelRow::component(std::string_view wanted) const {
+  auto row = std::find_if(components.begin(), components.end(), [&](auto& c) { return c.name == wanted; });
   return row == components.end() ? nullptr : &*row;
 }
 
 std::string_view to_string(BaseModel model) {
   auto* row = row_of(model);
   return row ? row->label : "";
+}
+
+std::vector<std::string> base_model_names() {
+  std::vector<std::string> names;
+  for (const auto& row : base_models()) names.emplace_back(row.name);
+  return names;
+}
+
+BaseModel parse_base_model(const std::string& name) {
+  auto* row = row_where([&](auto& r) { return r.name == name; });
+  check(row, ErrorKind::usage, "\"{}\" is no base model that is known here; there are: {}", name,
+        join(base_model_names(), ", "));
+  return row->model;
 }
 
 }  // namespace lora

@@ -78,6 +78,10 @@ std::optional<std::string> unflatten(std::string_view flat) {
 }
 
 std::string modern_path(std::string path, bool text_encoder) {
+  // What is left of `transformer.transformer_blocks` where as much was cut off as `diffusion_model.` has.
+  for (auto [cut, whole] :
+       {std::pair("sformer_blocks.", "transformer_blocks."), {"le_transformer_blocks.", "single_transformer_blocks."}})
+    if (path.starts_with(cut)) path.replace(0, std::string_view(cut).size(), whole);
   path = replace_all(std::move(path), ".processor.", ".");
   if (path.ends_with(".processor")) path.resize(path.size() - std::string_view(".processor").size());
   if (path.ends_with(".to_out")) path += ".0";

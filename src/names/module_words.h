@@ -11,7 +11,7 @@ namespace lora {
 std::optional<std::string> unflatten(std::string_view flat);
 
 // A module path as diffusers has it today: `text_model.` before a text encoder's layers, `to_out.0` for `to_out`, no
-// `processor`.
+// `processor`, and whole names of transformers' lists of blocks.
 std::string modern_path(std::string path, bool text_encoder);
 
 }  // namespace lora

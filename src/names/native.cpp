@@ -63,7 +63,7 @@ std::optional<NativeLayer> omi_part(std::string_view path) {
   for (auto fused : {kFused, kFused2}) {
     auto at = path.find(fused);
     if (at == path.npos || path.size() != at + fused.size() + 1) continue;
-    auto all = native_layer(path.substr(0, path.size() - 2));
+    auto all = native_layer(path.substr(0, path.size() - 2), NativeNames::sd3);
     auto part = size_t(path.back() - '0');
     if (!all || part >= all->layers.size()) return std::nullopt;
     return NativeLayer{{{all->layers[part].path, {}}}};
@@ -77,6 +77,7 @@ Halves sd3_halves(std::string_view native) {
 }
 
 std::optional<NativeLayer> sd3_layer(std::string_view path) {
+  if (!starts_with_any(path, kSd3)) return std::nullopt;
   if (auto part = omi_part(path)) return part;
   auto name = layer_name(sd3_name_from_original(std::string(path) + "."));
   if (name.empty()) return std::nullopt;
@@ -95,13 +96,16 @@ bool is_native(std::string_view path) {
   return starts_with_any(path, kUNet) || starts_with_any(path, kSd3) || starts_with_any(path, kFlux);
 }
 
-std::optional<NativeLayer> native_layer(std::string_view path) {
-  if (starts_with_any(path, kUNet)) {
-    auto name = layer_name(unet_name_from_ldm(std::string(path) + ".", kLayersPerBlock));
-    return name.empty() ? std::nullopt : std::optional(NativeLayer{{{name, {}}}});
+std::optional<NativeLayer> native_layer(std::string_view path, NativeNames layout) {
+  switch (layout) {
+    case NativeNames::none: return std::nullopt;
+    case NativeNames::flux: return flux_layer(path);
+    case NativeNames::sd3: return sd3_layer(path);
+    case NativeNames::unet: break;
   }
-  if (starts_with_any(path, kSd3)) return sd3_layer(path);
-  return starts_with_any(path, kFlux) ? flux_layer(path) : std::nullopt;
+  if (!starts_with_any(path, kUNet)) return std::nullopt;
+  auto name = layer_name(unet_name_from_ldm(std::string(path) + ".", kLayersPerBlock));
+  return name.empty() ? std::nullopt : std::optional(NativeLayer{{{name, {}}}});
 }
 
 namespace {

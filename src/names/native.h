@@ -31,9 +31,9 @@ struct NativeLayer {
 };
 
 bool is_native(std::string_view path);
-bool is_flux_native(std::string_view path);  // the names that only Flux has
-// nullopt for a path that is no native one. UNets have two layers a block, as all published ones do.
-std::optional<NativeLayer> native_layer(std::string_view path);
+bool is_flux_native(std::string_view path);  // the names that Flux and its relatives have
+// nullopt for a path that is no native one of that layout. UNets have two layers a block, as all published ones do.
+std::optional<NativeLayer> native_layer(std::string_view path, NativeNames layout);
 
 // The reverse: which native layer holds a layer of diffusers', and which rows of it. nullopt where that base model's
 // native code does not have such a layer.

@@ -2,7 +2,8 @@
 
 #include <ATen/ATen.h>
 
-#include "nn/add_product.h"
+#include <algorithm>
+#include <cmath>
 
 namespace lora {
 
@@ -25,9 +26,46 @@ Tensor for_columns(const Tensor& input_gain, const Tensor& weight) {
 
 Tensor rows_of(const Tensor& matrix, int64_t begin, int64_t end) { return matrix.slice(0, begin, end); }
 
+// Measures the rounding of a sum. Returns whether all results are finite. It does not allocate memory on the CPU.
+bool measure(const Tensor& from, const Tensor& total, ChangeSums& sums) {
+  if (from.is_cpu() && from.is_contiguous() && from.scalar_type() == at::kDouble) {  // not rounded
+    const auto *was = from.const_data_ptr<double>(), *now = total.const_data_ptr<double>();
+    bool finite = true;
+    for (int64_t i = 0; i < from.numel(); ++i) {
+      sums.base += was[i] * was[i], sums.change += (now[i] - was[i]) * (now[i] - was[i]);
+      finite = finite && std::isfinite(now[i]);
+    }
+    return finite;
+  }
+  if (from.is_cpu() && from.is_contiguous() && has_add_product(from.scalar_type()))
+    return measure_rounding(from.scalar_type(), from.const_data_ptr(), total.const_data_ptr<float>(), total.size(0),
+                            total.size(1), sums);
+  auto squares = [](const Tensor& t) { return t.square().sum(at::kDouble).item<double>(); };
+  auto was = from.to(total.scalar_type()), rounded = total.to(from.scalar_type());
+  sums.base += squares(was), sums.change += squares(total - was);
+  auto finite = at::isfinite(rounded);
+  sums.lost += squares(at::where(finite, rounded.to(total.scalar_type()) - total, 0));
+  return finite.all().item<bool>();
+}
+
 bool alike(const Tensor& a, const Tensor& b) { return a.device() == b.device() && a.scalar_type() == b.scalar_type(); }
 
 }  // namespace
+
+int64_t count_not_finite(const Tensor& t) {
+  auto count = [&]<class T>(T) {
+    const auto* numbers = t.const_data_ptr<T>();
+    return std::count_if(numbers, numbers + t.numel(), [](T x) { return !std::isfinite(double(x)); });
+  };
+  if (t.is_cpu() && t.is_contiguous()) switch (t.scalar_type()) {
+      case at::kFloat: return count(float());
+      case at::kDouble: return count(double());
+      case at::kHalf: return count(c10::Half());
+      case at::kBFloat16: return count(c10::BFloat16());
+      default: break;
+    }
+  return t.numel() - at::isfinite(t).sum().item<int64_t>();
+}
 
 Tensor as_matrix(const Tensor& weight) { return weight.dim() == 1 ? weight.unsqueeze(1) : weight.flatten(1); }
 
@@ -64,7 +102,7 @@ bool needs_row_sums(const EffectSum& sum, const Tensor& to) {
 }
 
 void add_rows(const EffectSum& sum, const Tensor& from, const Tensor& base, const Tensor& to, int64_t begin,
-              int64_t end, const RowSums& rows) {
+              int64_t end, const RowSums& rows, ChangeSums* sums) {
   auto result = rows_of(to, begin, end), start = rows_of(from, begin, end), own = rows_of(base, begin, end);
   if (!alike(from, to) || !start.is_contiguous()) {  // converts the base to the dtype of the model, as a load does
     result.copy_(start);
@@ -77,8 +115,10 @@ void add_rows(const EffectSum& sum, const Tensor& from, const Tensor& base, cons
   }
   auto B = sum.B.defined() ? rows_of(sum.B, begin, end) : Tensor();
   if (!needs_row_sums(sum, to)) {
-    add_product(to.scalar_type(), result.mutable_data_ptr(), start.const_data_ptr(), B.const_data_ptr<float>(),
-                sum.A.const_data_ptr<float>(), end - begin, sum.A.size(1), sum.A.size(0));
+    bool finite =
+        add_product(to.scalar_type(), result.mutable_data_ptr(), start.const_data_ptr(), B.const_data_ptr<float>(),
+                    sum.A.const_data_ptr<float>(), end - begin, sum.A.size(1), sum.A.size(0), sums);
+    if (sums && !finite) sums->not_finite += count_not_finite(result);
     return;
   }
   auto view = [&](const Tensor& memory) { return memory.narrow(0, 0, result.numel()).view(result.sizes()); };
@@ -89,7 +129,9 @@ void add_rows(const EffectSum& sum, const Tensor& from, const Tensor& base, cons
   if (sum.input_gain.defined()) total.add_(at::mul_out(term, wide, sum.input_gain));
   if (sum.weight.defined()) total.add_(rows_of(sum.weight, begin, end));
   if (B.defined()) total.addmm_(B, sum.A);
+  bool finite = !sums || measure(start, total, *sums);
   result.copy_(total);
+  if (!finite) sums->not_finite += count_not_finite(result);
 }
 
 Tensor with_effects(const EffectSum& sum, const Tensor& from, const Tensor& base) {

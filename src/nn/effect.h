@@ -2,6 +2,7 @@
 // The effects of adapters on a weight, and their sum.
 #include <vector>
 
+#include "nn/add_product.h"
 #include "nn/site.h"
 
 namespace lora {
@@ -56,9 +57,13 @@ struct RowSums {
 // Computes rows begin … end of `to`: the rows of `from` plus the effect of the sum on the rows of `base`. The three
 // matrices have the same size. `to` and `from` may be the same memory. If `base` is `from`, it may have any dtype and
 // device; it is converted to those of `to` first. Otherwise all three have the same dtype and device. The result is
-// rounded once, to the dtype of `to`. `rows` may be empty unless needs_row_sums().
+// rounded once, to the dtype of `to`. `rows` may be empty unless needs_row_sums(). `sums`, if not nullptr, gets the
+// sums over the change from `from`, as add_product() measures them.
 void add_rows(const EffectSum& sum, const Tensor& from, const Tensor& base, const Tensor& to, int64_t begin,
-              int64_t end, const RowSums& rows);
+              int64_t end, const RowSums& rows, ChangeSums* sums = nullptr);
+
+// How many numbers are NaN or infinite. It does not allocate memory on the CPU.
+int64_t count_not_finite(const Tensor& t);
 
 // Whether add_rows() needs memory for sums.
 bool needs_row_sums(const EffectSum& sum, const Tensor& to);

@@ -86,9 +86,14 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
   // Text.
   const auto guidance_scale = o.guidance_scale.value_or(10);
   const bool guided = guidance_scale > 1;
+  if (!guided) note_unguided(o, guidance_scale);
   const auto text = batch.embeddings(guided, [&](bool negative, const TextEmbeddings&) {
     auto run = scope.on("text_encoder", 0, count);
-    return embed(batch.texts(negative, 0));
+    const auto texts = batch.texts(negative, 0);
+    note_unread(o, "text_encoder", negative, texts, tokenizer.model_max_length(), [&](const std::string& each) {
+      return tokenizer.with_words(text_encoder.added_words()).truncated_part(each);
+    });
+    return embed(texts);
   });
   check_sound(text.prompt_embeds, "the text embeddings", *this, o);
   check_sound(text.pooled, "the pooled text embeddings", *this, o);

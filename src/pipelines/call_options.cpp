@@ -2,11 +2,14 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
+#include <set>
 
 #include "core/check.h"
 #include "core/edge.h"
+#include "core/utf8.h"
 #include "io/public_call.h"
 #include "nn/random.h"
 
@@ -92,12 +95,42 @@ void check_taken(const CallOptions& o, const Taken& taken, const char* pipeline)
       {"micro_conditioning_crop_coord", o.micro_conditioning_crop_coord != none.micro_conditioning_crop_coord},
       {"temperature", o.temperature != none.temperature},
   };
-  static_assert(fields_of<CallOptions>() == 46, "a new argument: add it here, and to check_numbers if it is a number");
+  static_assert(fields_of<CallOptions>() == 47, "a new argument: add it here, and to check_numbers if it is a number");
   for (auto [name, is_given] : given)
     check(!is_given || taken.contains(name), ErrorKind::usage, "{} does not take {}. Leave it out", pipeline, name);
   check_numbers(o);
   check(o.num_images_per_prompt >= 1, ErrorKind::usage, "num_images_per_prompt is {}. It must be at least 1",
         o.num_images_per_prompt);
+}
+
+void note(const CallOptions& options, const std::string& text) {
+  if (options.callback_on_note) callers([&] { options.callback_on_note(text); });
+}
+
+void note_unread(const CallOptions& options, const char* component, bool negative,
+                 const std::vector<std::string>& texts, int64_t length,
+                 const std::function<std::string(const std::string&)>& cut_off) {
+  if (!options.callback_on_note) return;
+  const char* what = negative ? "negative prompt" : "prompt";
+  for (const auto& text : std::set(texts.begin(), texts.end())) {
+    if (!is_utf8(text))
+      note(options, fmt::format("the {} \"{}\" is not UTF-8. Its wrong bytes are read as U+FFFD", what, text));
+    if (auto end = cut_off(text); !end.empty())
+      note(options,
+           fmt::format("{} reads {} tokens of the {}. It does not read the end: \"{}\"", component, length, what, end));
+  }
+}
+
+void note_unguided(const CallOptions& options, double guidance_scale) {
+  auto has_text = [](const Prompts& texts) {
+    return std::any_of(texts.begin(), texts.end(), [](const auto& text) { return !text.empty(); });
+  };
+  if (has_text(options.negative_prompt) || has_text(options.negative_prompt_2) || has_text(options.negative_prompt_3) ||
+      options.negative_prompt_embeds.defined())
+    note(options, guidance_scale > 1
+                      ? "the negative prompt has no effect, because this model was distilled for use without guidance"
+                      : fmt::format("the negative prompt has no effect, because guidance_scale is {}. It acts above 1",
+                                    guidance_scale));
 }
 
 void check_scheduler(const DiffusionPipeline& pipe) {

@@ -16,6 +16,18 @@ using Taken = std::set<std::string_view>;
 // Throws Error{usage} naming an argument that is given but not `taken`, or a number that is NaN or infinite.
 void check_taken(const CallOptions& options, const Taken& taken, const char* pipeline);
 
+// Tells the caller something of the call.
+void note(const CallOptions& options, const std::string& text);
+
+// Notes what of some prompts, or negative prompts, a text encoder does not read. `cut_off` gives the end of a text that
+// is beyond the `length` tokens.
+void note_unread(const CallOptions& options, const char* component, bool negative,
+                 const std::vector<std::string>& texts, int64_t length,
+                 const std::function<std::string(const std::string&)>& cut_off);
+
+// Notes a negative prompt that has no effect, because the call is without guidance.
+void note_unguided(const CallOptions& options, double guidance_scale);
+
 // Throws Error{usage} where the pipeline does not have a scheduler.
 void check_scheduler(const DiffusionPipeline& pipe);
 

@@ -174,7 +174,11 @@ void LatentDiffusionPipeline::Call::set_timesteps() {
 // ---- Text -----------------------------------------------------------------------------------------------------------
 
 TextEmbeddings LatentDiffusionPipeline::Call::embed(CallScope& scope, bool negative) const {
-  Texts texts{.max_sequence_length = o_.max_sequence_length, .call = &scope, .steps = whole_end_ - whole_begin_};
+  Texts texts{.max_sequence_length = o_.max_sequence_length,
+              .negative = negative,
+              .options = &o_,
+              .call = &scope,
+              .steps = whole_end_ - whole_begin_};
   for (int i = 0; i < 3; ++i) texts.by_encoder[i] = batch_.texts(negative, i);
   if (!negative) texts.clip_skip = o_.clip_skip;
   return pipe_.embed(texts);
@@ -283,6 +287,7 @@ void LatentDiffusionPipeline::Call::check_step(const Tensor& latents, int i) con
 Tensor LatentDiffusionPipeline::Call::run() {
   guidance_scale_ = o_.guidance_scale.value_or(inpaints() ? traits_.inpaint_guidance_scale : traits_.guidance_scale);
   guided_ = guidance_scale_ > 1 && traits_.time_cond_proj_dim == 0;
+  if (!guided_) note_unguided(o_, guidance_scale_);
   set_timesteps();
   step_options_ = {.eta = o_.eta, .generators = generators(o_.seed, images_)};
   // One snapshot of all adapters for the whole run: what other threads set or load meanwhile does not matter.
@@ -341,7 +346,19 @@ std::optional<double> LatentDiffusionPipeline::mu(int64_t) const { return {}; }
 TextEmbeddings LatentDiffusionPipeline::Texts::clip(const char* component, const CLIPTextModel& model,
                                                     const CLIPTokenizer& tokenizer, int encoder) const {
   return run(component, model,
-             [&] { return penultimate(model, tokenize(tokenizer, model, by_encoder[encoder]), clip_skip); });
+             [&] { return penultimate(model, ids(component, model, tokenizer, encoder), clip_skip); });
+}
+
+Tensor LatentDiffusionPipeline::Texts::ids(const char* component, const CLIPTextModel& model,
+                                           const CLIPTokenizer& tokenizer, int encoder) const {
+  note_unread(component, encoder, tokenizer.model_max_length(),
+              [&](const std::string& text) { return tokenizer.with_words(model.added_words()).truncated_part(text); });
+  return tokenize(tokenizer, model, by_encoder[encoder]);
+}
+
+void LatentDiffusionPipeline::Texts::note_unread(const char* component, int encoder, int64_t length,
+                                                 const std::function<std::string(const std::string&)>& cut_off) const {
+  if (options) lora::note_unread(*options, component, negative, by_encoder[encoder], length, cut_off);
 }
 
 Tensor tokenize(const CLIPTokenizer& tokenizer, const CLIPTextModel& model, const std::vector<std::string>& texts) {

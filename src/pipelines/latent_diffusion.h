@@ -27,8 +27,10 @@ struct LatentDiffusionPipeline::Texts {
   std::vector<std::string> by_encoder[3];
   std::optional<int> clip_skip;
   int max_sequence_length = 256;
-  CallScope* call = nullptr;  // nullptr outside a pipeline's call
-  int steps = 1;              // of that call
+  bool negative = false;
+  const CallOptions* options = nullptr;  // these two: nullptr outside a pipeline's call
+  CallScope* call = nullptr;
+  int steps = 1;  // of that call
 
   // Returns f(), with the component's adapters applied: the call's, or outside a call the active ones.
   template <class F>
@@ -36,6 +38,11 @@ struct LatentDiffusionPipeline::Texts {
     auto scope = call ? call->on(component, 0, steps) : RunScope(parts_of(model));
     return f();
   }
+  // Notes to the caller what of one text encoder's texts is cut off.
+  void note_unread(const char* component, int encoder, int64_t length,
+                   const std::function<std::string(const std::string&)>& cut_off) const;
+  // tokenize() of one CLIP text encoder's texts, with note_unread().
+  Tensor ids(const char* component, const CLIPTextModel& model, const CLIPTokenizer& tokenizer, int encoder) const;
   // penultimate() of one CLIP text encoder's texts, in run(). `encoder` counts from 0.
   TextEmbeddings clip(const char* component, const CLIPTextModel& model, const CLIPTokenizer& tokenizer,
                       int encoder) const;

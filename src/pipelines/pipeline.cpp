@@ -1,4 +1,5 @@
 #include "core/check.h"
+#include "core/text.h"
 #include "io/public_call.h"
 #include "loaders/registry_of.h"
 #include "lora/pipelines.h"
@@ -8,6 +9,13 @@
 namespace lora {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+// The folder, in a saved model, of the layers that are not in the weights.
+constexpr const char* kUnfusedLoras = "unfused_loras";
+
+}  // namespace
 
 StableDiffusionPipeline StableDiffusionPipeline::from_pretrained(const fs::path& path, const PipelineOptions& options) {
   return public_call([&] { return open({path, options, "StableDiffusionPipeline"}); });
@@ -69,6 +77,9 @@ void DiffusionPipeline::save_pretrained(const fs::path& folder) const {
     out.add(autoencoder().name, *autoencoder().model);
     out.add(*scheduler);
     add_to(out);
+    const auto& registry = registry_of(*this);
+    for (const auto& [name, layers] : layers_beside_weights(registry, registry.of(scope).state))
+      save(out.path() / kUnfusedLoras, layers, {.weight_name = replace_all(name, "/", "_") + ".safetensors"});
     out.finish();
   });
 }

@@ -1,5 +1,7 @@
 #include "pipelines/pipeline_files.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 
 #include "checkpoints/single_file.h"
@@ -41,6 +43,19 @@ std::string runnable_models() {
   return join(labels, ", ");
 }
 
+// Before weights are read: libtorch refuses a device at the first tensor only.
+void check_device(const Device& device) {
+  check(!device.is_meta(), ErrorKind::usage, "device is meta. Tensors on it have no numbers: give another");
+  if (!device.is_cuda()) return;
+  const int devices = at::hasCUDA() ? int(at::getNumGPUs()) : 0;
+  check(devices > 0, ErrorKind::usage,
+        "device is {}, but libtorch finds no GPU: this machine has none, or this libtorch is built without CUDA. Give "
+        "cpu",
+        device.str());
+  check(!device.has_index() || device.index() < devices, ErrorKind::usage,
+        "device is {}, but this machine has cuda:0 to cuda:{}", device.str(), devices - 1);
+}
+
 // A scheduler's config, with Python's infinities as texts. Schedulers read those as well.
 json config_of(const Scheduler& scheduler) {
   return json::parse(replace_all(scheduler.config(), ": -Infinity", ": \"-Infinity\""));
@@ -65,7 +80,7 @@ PipelineFiles::PipelineFiles(fs::path path, const PipelineOptions& options, std:
   }
   check(fs::exists(path_), ErrorKind::not_found, "{}: there is no such model folder or checkpoint; {}", label_,
         why_only_a_path(path_));
-  check(!options.device.is_meta(), ErrorKind::usage, "device is meta. Tensors on it have no numbers: give another");
+  check_device(options.device);
   const auto class_name = read();
   row_ = row_that_runs(class_name);
   check(row_ != nullptr, ErrorKind::unsupported,

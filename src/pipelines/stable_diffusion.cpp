@@ -60,7 +60,7 @@ LatentDiffusionPipeline::Traits StableDiffusionPipeline::traits() const {
 
 TextEmbeddings StableDiffusionPipeline::embed(const Texts& texts) const {
   auto encode = [&] {
-    return text_encoder.encode(tokenize(tokenizer, text_encoder, texts.by_encoder[0]), texts.clip_skip);
+    return text_encoder.encode(texts.ids("text_encoder", text_encoder, tokenizer, 0), texts.clip_skip);
   };
   return {texts.run("text_encoder", text_encoder, encode), {}};
 }

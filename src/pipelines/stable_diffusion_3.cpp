@@ -125,6 +125,9 @@ TextEmbeddings StableDiffusion3Pipeline::embed(const Texts& texts) const {
   if (text_encoder_3) {
     auto encode = [&] {
       auto tokens = tokenizer_3->with_words(text_encoder_3->added_words());
+      texts.note_unread("text_encoder_3", 2, texts.max_sequence_length, [&](const std::string& text) {
+        return tokens.truncated_part(text, texts.max_sequence_length);
+      });
       std::vector<Tensor> ids;
       for (const auto& text : texts.by_encoder[2])
         ids.push_back(at::tensor(tokens.encode_padded(text, texts.max_sequence_length), at::kLong));

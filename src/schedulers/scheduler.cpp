@@ -47,14 +47,15 @@ static const std::vector<SchedulerClass>& scheduler_classes() {
   return classes;
 }
 
-static const SchedulerClass& find_class(std::string_view name) {
+// `kind` is that of the error if there is no such class.
+static const SchedulerClass& find_class(std::string_view name, ErrorKind kind) {
   const auto& classes = scheduler_classes();
   auto found = std::find_if(classes.begin(), classes.end(), [&](const auto& c) { return c.name == name; });
   if (found != classes.end()) return *found;
   std::vector<std::string> known;
   for (const auto& c : classes) known.push_back(c.name);
-  fail(ErrorKind::unsupported, "scheduler \"{}\" is not supported; supported classes: {}; short names: {}", name,
-       join(known, ", "), join(Scheduler::names(), ", "));
+  fail(kind, "scheduler \"{}\" is not supported; supported classes: {}; short names: {}", name, join(known, ", "),
+       join(Scheduler::names(), ", "));
 }
 
 std::optional<Predicts> predicted_for(const std::string& name) {
@@ -110,7 +111,7 @@ std::unique_ptr<Scheduler> Scheduler::from_config(const std::string& json, const
     name = short_name.class_name;
     config.update(short_name.fields);
   }
-  const auto& found = find_class(name);
+  const auto& found = find_class(name, class_name.empty() ? ErrorKind::unsupported : ErrorKind::usage);
   return found.create({found.name, found.fields, config});
 }
 

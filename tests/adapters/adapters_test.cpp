@@ -331,7 +331,7 @@ TEST(Adapters, NonFiniteResultsAreFoundBeforeAnythingIsWritten) {
   auto fuse = [](AdapterState& state) { state.fuse({"bad"}, 0, 1.0); };
   auto refused =
       error_of(ErrorKind::unsupported, [&] { adapters.registry.change(fuse, AdapterRegistry::Results::finite); });
-  EXPECT_NE(refused.find("1 layers: model.c;"), std::string::npos) << refused;
+  EXPECT_NE(refused.find("1 layer: model.c;"), std::string::npos) << refused;
   EXPECT_TRUE(adapters.fused().empty());
   EXPECT_TRUE(same(model.weights(), base));
 }

@@ -88,7 +88,7 @@ TEST(Registry, FusesInAllComponentsOrInNone) {
   EXPECT_TRUE(unet.has(unet_was));
   EXPECT_TRUE(text.has(text_was));
   EXPECT_EQ(registry.current(), before);
-  EXPECT_FALSE(registry.current()->state.fused_scale("a"));
+  EXPECT_FALSE(registry.current()->state.fused_as("a"));
 
   fuse_all(registry, "a", 1);
   EXPECT_FALSE(unet.has(unet_was));
@@ -97,7 +97,7 @@ TEST(Registry, FusesInAllComponentsOrInNone) {
   EXPECT_THROW(fuse_all(registry, "a", 2), std::bad_alloc) << "fused again";
   EXPECT_TRUE(unet.has(unet_was));
   EXPECT_TRUE(text.has(text_was));
-  EXPECT_EQ(registry.current()->state.fused_scale("a"), 1.0);
+  EXPECT_EQ(registry.current()->state.fused_as("a")->lora_scale, 1.0);
 }
 
 TEST(Registry, SetsWeightsInAllComponentsOrInNone) {

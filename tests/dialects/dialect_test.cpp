@@ -166,8 +166,10 @@ TEST(Dialects, UnknownKeysAreListedAndOthersKept) {
       file({"lora_unet_mid_block_resnets_0_conv1.lora_down.weight", "lora_unet_no_such_thing.lora_down.weight"}),
       "unet", "t");
   EXPECT_EQ(tensors_of(canonical).size(), 1u);
+  ASSERT_EQ(canonical.left_out.size(), 1u);
   ASSERT_EQ(canonical.unmatched.size(), 1u);
-  EXPECT_EQ(canonical.unmatched[0].key, "lora_unet_no_such_thing.lora_down.weight");
+  EXPECT_EQ(canonical.unmatched[0].key, canonical.left_out[0].key);
+  EXPECT_EQ(canonical.left_out[0].key, "lora_unet_no_such_thing.lora_down.weight");
 }
 
 TEST(Dialects, TwoSpellingsOfOneTensorAreNotAdded) {
@@ -211,10 +213,10 @@ TEST(Dialects, AWholeWeightIsNoIA3) {
 // Never the down of one spelling with the up of another.
 TEST(Dialects, ALayerInTwoSpellingsIsTheFirstOnes) {
   auto ours = "unet.mid_block.attentions.0.proj_in.";
-  StateDict tensors{{"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", at::full({2, 2}, 1)},
-                    {"lora_unet_middle_block_1_proj_in.lora_down.weight", at::full({2, 2}, 2)},
-                    {"lora_unet_middle_block_1_proj_in.lora_up.weight", at::full({2, 2}, 2)},
-                    {"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", at::full({2, 2}, 1)}};
+  StateDict tensors{{"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", at::full({2, 2}, 1.0)},
+                    {"lora_unet_middle_block_1_proj_in.lora_down.weight", at::full({2, 2}, 2.0)},
+                    {"lora_unet_middle_block_1_proj_in.lora_up.weight", at::full({2, 2}, 2.0)},
+                    {"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", at::full({2, 2}, 1.0)}};
   auto canonical = to_lora_file(tensors, "unet", "t");
   EXPECT_EQ(tensors_of(canonical).size(), 2u);
   for (const char* suffix : {"lora_A.weight", "lora_B.weight"})
@@ -281,7 +283,7 @@ TEST(BaseModels, AreToldByNamesAndSizes) {
   };
   EXPECT_EQ(family("transformer.transformer_blocks.0.attn.add_k_proj.lora_A.weight"), BaseModel::sd3);
   EXPECT_EQ(family("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", 1536), BaseModel::sd3);
-  EXPECT_EQ(family("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", 3072), BaseModel::flux);
+  EXPECT_EQ(family("transformer.single_transformer_blocks.0.proj_mlp.lora_A.weight", 3072), BaseModel::flux);
   EXPECT_EQ(family("lora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight", 1536), BaseModel::sd3);
   EXPECT_EQ(family("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight"), BaseModel::sd3);
   EXPECT_EQ(family("double_blocks.0.processor.qkv_lora1.down.weight"), BaseModel::flux);

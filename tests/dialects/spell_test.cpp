@@ -150,6 +150,53 @@ TEST(Spell, FormsThatDifferAreConverted) {
     EXPECT_TRUE(at::equal(back.at(path + suffix), peft.at(path + suffix))) << suffix;
 }
 
+// Each row has its own magnitude, so that q, k and v with factors of their own stand in one layer without a loss.
+TEST(Spell, MagnitudesOfPartsStandOneAfterTheOther) {
+  at::manual_seed(6);
+  StateDict canonical;
+  std::vector<Tensor> changes, magnitudes;
+  for (const char* leaf : {"to_q", "to_k", "to_v"}) {
+    auto path = std::string("transformer.transformer_blocks.0.attn.") + leaf;
+    double alpha = changes.empty() ? 2 : 0.5;
+    add_lora(canonical, path, 6, 4, alpha);
+    canonical.set(path + ".lora_magnitude_vector", at::rand({6}));
+    changes.push_back(at::mm(canonical.at(path + ".lora_B.weight").to(at::kDouble),
+                             canonical.at(path + ".lora_A.weight").to(at::kDouble)) *
+                      (alpha / 2));
+    magnitudes.push_back(canonical.at(path + ".lora_magnitude_vector"));
+  }
+  for (auto [target, prefix] : {std::pair("kohya", "lora_unet_joint_blocks_0_x_block_attn_qkv"),
+                                {"comfy", "diffusion_model.joint_blocks.0.x_block.attn.qkv"}}) {
+    auto file = written(canonical, target, BaseModel::sd3);
+    auto layer = std::string(prefix);
+    EXPECT_TRUE(at::equal(file.at(layer + ".dora_scale"), at::cat(magnitudes).unsqueeze(1)));
+    auto down = file.at(layer + ".lora_down.weight").to(at::kDouble);
+    auto scale = file.at(layer + ".alpha").item<double>() / double(down.size(0));
+    expect_close(at::mm(file.at(layer + ".lora_up.weight").to(at::kDouble), down) * scale, at::cat(changes), 1e-6);
+    // Parts without a magnitude beside parts with one cannot.
+    auto some = canonical;
+    StateDict without;
+    for (const auto& [key, tensor] : canonical)
+      if (key.find("to_v") == key.npos || !key.ends_with("lora_magnitude_vector")) without.set(key, tensor);
+    error_of(ErrorKind::unsupported, [&] { written(without, target, BaseModel::sd3); });
+  }
+}
+
+TEST(Spell, AnEmbeddingsFactorsMakeItsWeightInKohyasFiles) {
+  at::manual_seed(7);
+  std::string peft = "text_encoder.text_model.embeddings.token_embedding";
+  StateDict canonical{{peft + ".lora_A.weight", at::randn({2, 9})}, {peft + ".lora_B.weight", at::randn({5, 2})}};
+  for (const char* target : {"kohya", "comfy"}) {
+    auto file = written(canonical, target, BaseModel::sd1);
+    for (const auto& [key, tensor] : file)
+      if (!key.ends_with(".alpha")) {
+        EXPECT_EQ(tensor.size(key.ends_with("lora_up.weight") ? 0 : 1), key.ends_with("lora_up.weight") ? 9 : 5) << key;
+      }
+    auto back = tensors_of(to_lora_file(file, "unet", "test"));
+    for (const auto& [key, tensor] : canonical) EXPECT_TRUE(at::equal(back.at(key), tensor)) << key;
+  }
+}
+
 TEST(Spell, NormsHaveKohyasNames) {
   StateDict canonical{{"unet.mid_block.resnets.0.norm1.diff", at::ones({4})},
                       {"unet.mid_block.resnets.0.norm1.diff_b", at::ones({4})},

@@ -89,6 +89,18 @@ TEST(Compare, ListsWhatOnlyOneHas) {
   EXPECT_THAT(comparison.summary(), HasSubstr("no layer in common"));
 }
 
+TEST(Compare, NotesKeysThatItDoesNotUnderstand) {
+  StateDict a{{"unet.conv_in.lora_A.weight", at::ones({2, 4, 3, 3})},
+              {"unet.conv_in.lora_B.weight", at::ones({4, 2, 1, 1})}};
+  auto b = a;
+  b.set("some.thing", at::ones(3));
+  EXPECT_TRUE(compare_loras(a, a).notes.empty());
+  auto comparison = compare_loras(a, b);
+  ASSERT_EQ(comparison.notes.size(), 1u);
+  EXPECT_EQ(comparison.notes[0], "state dict: 1 key not understood, the first: some.thing");
+  EXPECT_NE(comparison.text().find("note: state dict"), std::string::npos);
+}
+
 TEST(Compare, LayersThatChangeNothing) {
   auto zero = file([] {
     return StateDict{{"lora_A.weight", at::randn({2, 12})}, {"lora_B.weight", at::zeros({10, 2})}};
@@ -114,6 +126,35 @@ TEST(Compare, WhatNeedsTheBaseIsComparedByItsTensors) {
   comparison = compared(oft(1), file([] { return factors(2); }));
   EXPECT_TRUE(std::isnan(comparison.rows[0].cosine));
   EXPECT_THAT(comparison.text(), HasSubstr("OFT and LoRA, which depend on the base model"));
+}
+
+TEST(Compare, LayersThatCannotActAreTold) {
+  auto sound = kohya_sd15(), broken = sound;
+  auto layer = std::string("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_");
+  broken.set(layer + "k.alpha", at::scalar_tensor(std::nan("")));
+  broken.set(layer + "q.lora_down.weight", at::ones({0, 640}));
+  broken.set(layer + "q.lora_up.weight", at::ones({640, 0}));
+  auto compared = compare_loras(sound, broken);
+  EXPECT_EQ(compared.only_in_a.size(), 1u);
+  EXPECT_NEAR(compared.cosine, 1, 1e-6);
+  size_t without_numbers = 0;
+  for (const auto& row : compared.rows) without_numbers += row.note == "NaN or infinity";
+  EXPECT_EQ(without_numbers, 1u);
+  ASSERT_EQ(compared.notes.size(), 1u);
+  EXPECT_NE(compared.notes[0].find("rank 0"), std::string::npos);
+}
+
+TEST(Compare, SaysWhatTheNumbersDoNot) {
+  auto dora = file([] {
+    auto layer = factors(2);
+    layer.set("dora_scale", at::rand({10, 1}) + 1);
+    return layer;
+  });
+  auto other = dora;
+  other.set(kOne + ".alpha", at::scalar_tensor(8.0));
+  auto comparison = compared(dora, other);
+  EXPECT_THAT(comparison.rows[0].note, HasSubstr("the strengths differ: alpha 2 and 8"));
+  EXPECT_THAT(comparison.rows[1].note, testing::Not(HasSubstr("differ")));
 }
 
 TEST(Compare, OtherSizesAreTold) {

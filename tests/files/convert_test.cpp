@@ -63,12 +63,14 @@ void expect_same_effect(const LoraFile& got, const LoraFile& wanted, const std::
 
 // The files whose layers are the same tensors in every format that can say them: not those of PEFT's folders, whose
 // configs lie beside them, of biases and differences of them, and of Tucker cores; those have tests of their own. And
-// not kinds that aMUSEd's only formats cannot say.
+// not kinds that aMUSEd's only formats cannot say, or that no format can say of q and k alone.
 std::vector<std::filesystem::path> plain_files() {
   auto files = readable_files();
   std::erase_if(files, [](const std::filesystem::path& file) {
-    const std::set<std::string> others = {"bias",         "peft_bias",   "everything", "full",
-                                          "locon_tucker", "lokr_groups", "oft_groups", "diff"};
+    const std::set<std::string> others = {"bias",           "peft_bias",       "everything",      "full",
+                                          "locon_tucker",   "lokr_groups",     "oft_groups",      "diff",
+                                          "model_bias_all", "model_lora_only", "bias_compatible", "model_loha",
+                                          "model_lokr",     "model_lokr_whole"};
     return others.contains(file.stem()) || std::filesystem::exists(file.parent_path() / "adapter_config.json");
   });
   return files;
@@ -93,7 +95,7 @@ class ConvertFiles : public testing::TestWithParam<std::filesystem::path> {};
 
 // To each format that can say it, and from there to each other: the same bits at the same strengths.
 TEST_P(ConvertFiles, KeepsTheEffect) {
-  TemporaryFolder folder;
+  TemporaryFolder folder(TemporaryFolder::in_memory());
   auto file = GetParam();
   auto source = read_lora(file);
   if (source.base_model ==
@@ -193,6 +195,34 @@ TEST(Convert, KohyasFilesSayWhatItsReadersLookFor) {
   EXPECT_EQ(hashes.claims.at("sshs_model_hash"), "matches");
 }
 
+// A base model that the metadata names wrongly is not passed on.
+TEST(Convert, TheMetadatasBaseModelIsCorrected) {
+  TemporaryFolder folder;
+  StateDict sdxl;
+  std::string layer = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.";
+  sdxl.set(layer + "lora_down.weight", at::ones({1, 2048}));
+  sdxl.set(layer + "lora_up.weight", at::ones({640, 1}));
+  sdxl.metadata = {{"ss_base_model_version", "sd_v1-5"},
+                   {"ss_v2", "True"},
+                   {"modelspec.architecture", "stable-diffusion-v1/lora"},
+                   {"ss_tag_frequency", "{}"}};
+  save_safetensors(sdxl, folder / "a.safetensors");
+  for (const char* target : {"kohya", "comfy", "diffusers"}) {
+    auto done = convert_lora(folder / "a.safetensors", folder / "b.safetensors", {.to = target});
+    auto metadata = metadata_of(folder / "b.safetensors");
+    EXPECT_EQ(metadata["ss_base_model_version"], "sdxl_base_v1-0") << target;
+    EXPECT_EQ(metadata["modelspec.architecture"], "stable-diffusion-xl-v1-base/lora") << target;
+    EXPECT_EQ(metadata["ss_v2"], "False") << target;
+    EXPECT_EQ(metadata["ss_tag_frequency"], "{}") << target;
+    EXPECT_THAT(done.notes, testing::Contains(HasSubstr("ss_base_model_version was sd_v1-5"))) << target;
+  }
+  // One that names the same base model in other words stays.
+  sdxl.metadata = {{"ss_base_model_version", "sdxl_1.0"}};
+  save_safetensors(sdxl, folder / "a.safetensors");
+  EXPECT_THAT(convert_lora(folder / "a.safetensors", folder / "b.safetensors", {.to = "kohya"}).notes, IsEmpty());
+  EXPECT_EQ(metadata_of(folder / "b.safetensors")["ss_base_model_version"], "sdxl_1.0");
+}
+
 TEST(Convert, TheSourceMayBeTheTarget) {
   TemporaryFolder folder;
   auto source = kohya_sd15();
@@ -220,6 +250,7 @@ TEST(Convert, AnotherDtype) {
   for (const auto& [key, tensor] : load_state_dict(folder / "b.safetensors"))
     EXPECT_TRUE(key.ends_with(".alpha") || same_bits(tensor, source.at(key).to(at::kBFloat16))) << key;
   scale(source, "lora_unet_mid_block_attentions_0_proj_in.lora_up.weight", 1e6);
+  scale(source, "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", 1e6);
   save_safetensors(source, folder / "c.safetensors");
   auto message = error_of(ErrorKind::unsupported, [&] {
     convert_lora(folder / "c.safetensors", folder / "d.safetensors", {.to = "kohya", .dtype = at::kHalf});
@@ -278,10 +309,9 @@ TEST(Convert, WhatTheTargetCannotSayIsNamedWithTheWaysOut) {
     EXPECT_FALSE(std::filesystem::exists(folder / "b.safetensors"));
     return message;
   };
-  EXPECT_THAT(
-      refused(difference(at::randn({1280, 768})), {.to = "diffusers"}),
-      AllOf(HasSubstr("full difference (1 layers: unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k)"),
-            HasSubstr("kohya or comfy"), HasSubstr("--approximate --rank N")));
+  EXPECT_THAT(refused(difference(at::randn({1280, 768})), {.to = "diffusers"}),
+              AllOf(HasSubstr("full difference (1 layer: unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k)"),
+                    HasSubstr("kohya or comfy"), HasSubstr("--approximate --rank N")));
   StateDict norm{{"lora_unet_mid_block_attentions_0_norm.w_norm", at::randn({1280})}};
   EXPECT_THAT(refused(norm, {.to = "diffusers", .approximate = 4}), HasSubstr("not matrices"));
   auto oft = sd15_layer({{"oft_blocks", at::randn({2, 5, 5})}, {"alpha", at::scalar_tensor(0.0)}});
@@ -300,7 +330,7 @@ TEST(Convert, ApproximatesAsTheSingularValuesAllow) {
   EXPECT_GE(done.largest_error, best * (1 - 1e-5));
   EXPECT_LE(done.largest_error, best * 1.001);
   EXPECT_EQ(done.mean_error, done.largest_error);
-  EXPECT_THAT(done.text(), HasSubstr("1 of 1 layers approximated"));
+  EXPECT_THAT(done.text(), HasSubstr("1 of 1 layer approximated"));
   auto layer = read_lora(folder / "b.safetensors").layers.at(0);
   auto wanted = load_state_dict(folder / "a.safetensors").begin()->second;
   EXPECT_NEAR(((dense(change_of(layer)) - wanted).norm() / wanted.norm()).item<double>(), done.largest_error, 1e-5);
@@ -310,6 +340,36 @@ TEST(Convert, ApproximatesAsTheSingularValuesAllow) {
   save_safetensors(difference(low), folder / "c.safetensors");
   done = convert_lora(folder / "c.safetensors", folder / "d", {.to = "peft", .approximate = 8});
   EXPECT_LE(done.largest_error, 1e-5);
+}
+
+TEST(Convert, PassesOverLayersThatCannotActWithANote) {
+  TemporaryFolder folder;
+  auto file = kohya_sd15([](auto& path) { return path.starts_with("mid_block"); });
+  std::string layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_";
+  file.set(layer + "k.alpha", at::scalar_tensor(double(INFINITY)));
+  file.set(layer + "q.lora_down.weight", at::ones({0, 1280}));
+  file.set(layer + "q.lora_up.weight", at::ones({1280, 0}));
+  auto done = convert_lora(file, folder / "a.safetensors", {.to = "diffusers"});
+  EXPECT_THAT(done.notes, testing::UnorderedElementsAre(HasSubstr("rank 0"), HasSubstr("NaN or infinity")));
+  EXPECT_EQ(read_lora(folder / "a.safetensors").layers.size() + 2, read_lora(file).layers.size() + 1);
+
+  StateDict nothing;
+  for (const auto& [key, tensor] : file)
+    nothing.set(key, key.ends_with("lora_up.weight") ? tensor * std::nan("") : tensor);
+  EXPECT_THAT(error_of(ErrorKind::bad_file, [&] { convert_lora(nothing, folder / "b.safetensors", {.to = "kohya"}); }),
+              HasSubstr("state dict: all of its layers"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "b.safetensors"));
+}
+
+TEST(Convert, APartOfAnEffectIsAnErrorOrLeftOut) {
+  TemporaryFolder folder;
+  auto file = kohya_sd15([](auto& path) { return path.starts_with("mid_block"); });
+  file.set("lora_unet_mid_block_attentions_0_proj_in.mystery", at::ones({1}));
+  ConvertOptions options{.to = "kohya"};
+  EXPECT_THAT(error_of(ErrorKind::bad_key, [&] { convert_lora(file, folder / "a.safetensors", options); }),
+              HasSubstr("proj_in.mystery"));
+  options.read.partial = PartialLora::allow;
+  EXPECT_THAT(convert_lora(file, folder / "a.safetensors", options).notes, testing::Contains(HasSubstr("not whole")));
 }
 
 TEST(Convert, OptionsThatGoWithNothing) {

@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <fstream>
 
 #include "io/digest.h"
@@ -65,10 +67,57 @@ TEST(FindLora, LooksInFoldersBelow) {
   TemporaryFolder folder;
   std::filesystem::create_directories(folder / "a/b");
   save_safetensors(abc(), folder / "a/b/ink.safetensors");
-  EXPECT_EQ(find_lora(folder.path(), "ink"), folder / "a/b/ink.safetensors");
+  EXPECT_EQ(find_lora(folder.path(), "ink").file, folder / "a/b/ink.safetensors");
   EXPECT_NE(error_of(ErrorKind::not_found, [&] { find_lora(folder.path(), "inc"); }).find("did you mean \"ink\"?"),
             std::string::npos);
   error_of(ErrorKind::not_found, [&] { find_lora(folder / "none", "ink"); });
+}
+
+TEST(FindLora, FindsByFolderEndingAndLink) {
+  TemporaryFolder folder, elsewhere;
+  std::filesystem::create_directories(folder / "char");
+  std::filesystem::create_directories(folder / "pose");
+  auto add = [](const std::filesystem::path& file) { std::ofstream(file) << "x"; };
+  for (auto file : {"char/sample.safetensors", "pose/sample.safetensors", "sample.ckpt", "old.PT", "two.safetensors",
+                    "two.bin", "a.b.safetensors", "notes.txt"})
+    add(folder / file);
+  add(elsewhere / "far.safetensors");
+  std::filesystem::create_directory_symlink(elsewhere.path(), folder / "disk2");
+  std::filesystem::create_directory_symlink(folder.path(), folder / "pose/round");  // a circle
+  std::filesystem::create_symlink(folder / "two.bin", folder / "again.bin");
+  std::filesystem::create_directory_symlink(folder / "pose", folder / "alias");
+  const std::pair<const char*, const char*> found[] = {{"char/sample", "char/sample.safetensors"},
+                                                       {"pose/sample.safetensors", "pose/sample.safetensors"},
+                                                       {"./sample", "sample.ckpt"},
+                                                       {"sample.ckpt", "sample.ckpt"},
+                                                       {"old", "old.PT"},
+                                                       {"far", "disk2/far.safetensors"},
+                                                       {"disk2/far", "disk2/far.safetensors"},
+                                                       {"two.safetensors", "two.safetensors"},
+                                                       {"a.b", "a.b.safetensors"},
+                                                       {"again", "again.bin"}};
+  for (auto [name, file] : found) EXPECT_EQ(find_lora(folder.path(), name).file, folder / file) << name;
+  for (auto name : {"notes", "notes.txt", "", "har/sample", "../far", "b", "./far"})
+    error_of(ErrorKind::not_found, [&] { find_lora(folder.path(), name); });
+  auto said = error_of(ErrorKind::usage, [&] { find_lora(folder.path(), "sample"); });
+  for (auto file : {"char/sample.safetensors", "pose/sample.safetensors", "sample.ckpt"})
+    EXPECT_NE(said.find(file), std::string::npos) << said;
+  error_of(ErrorKind::usage, [&] { find_lora(folder.path(), "two"); });
+}
+
+TEST(FindLora, GoesOnBehindAFolderThatCannotBeRead) {
+  TemporaryFolder folder;
+  std::filesystem::create_directories(folder / "closed");
+  std::ofstream(folder / "z.safetensors") << "x";
+  std::filesystem::permissions(folder / "closed", std::filesystem::perms::none);
+  auto found = find_lora(folder.path(), "z");
+  EXPECT_EQ(found.file, folder / "z.safetensors");
+  // The superuser can read every folder.
+  if (::geteuid() != 0) {
+    ASSERT_EQ(found.notes.size(), 1u);
+    EXPECT_NE(found.notes[0].find("closed"), std::string::npos);
+  }
+  std::filesystem::permissions(folder / "closed", std::filesystem::perms::owner_all);
 }
 
 TEST(Hashes, OfAPickleAreOfTheFileAlone) {
@@ -83,12 +132,12 @@ TEST(Hashes, ClaimsOfTheMetadataAreChecked) {
   std::string other(64, '0');
   EXPECT_EQ(claim("sshs_model_hash", kAbc), "matches");
   EXPECT_EQ(claim("sshs_model_hash", "BA" + std::string(kAbc).substr(2)), "matches");
-  EXPECT_EQ(claim("sshs_model_hash", other), "differs: the tensors were changed after training");
+  EXPECT_EQ(claim("sshs_model_hash", other), "differs: the tensors are not those that were hashed");
   EXPECT_EQ(claim("sshs_model_hash", std::string("0x") + kAbc), "matches");
   EXPECT_NE(claim("sshs_model_hash", "0x" + other).find("cannot be checked"), std::string::npos);
   EXPECT_NE(claim("sshs_legacy_hash", "01234567").find("cannot be checked"), std::string::npos);
   EXPECT_EQ(claim("modelspec.hash_sha256", std::string("0x") + kAbc), "matches");
-  EXPECT_EQ(claim("modelspec.hash_sha256", "0x" + other), "differs: the tensors were changed after training");
+  EXPECT_EQ(claim("modelspec.hash_sha256", "0x" + other), "differs: the tensors are not those that were hashed");
 }
 
 // float16 data lies after float32 data whatever the names: OneTrainer's hash is by name.

@@ -86,6 +86,31 @@ TEST(Inspect, ASoundFileIsFine) {
   EXPECT_EQ(json["metadata"]["ss_tag_frequency"].get<std::string>().size(), 5000u);
 }
 
+TEST(Inspect, TellsMetadataThatContradictsTheLayers) {
+  auto file = kohya_sd15();
+  file.metadata = {{"ss_base_model_version", "sdxl_base_v1-0"}};
+  auto finding = only_finding(file);
+  EXPECT_TRUE(finding.problem);
+  EXPECT_EQ(finding.what,
+            "the layers contradict the metadata, which says SDXL (ss_base_model_version: sdxl_base_v1-0)");
+  EXPECT_THAT(inspected(file).verdict(), AllOf(HasSubstr("LoRA for SD 1.x"), HasSubstr("1 problem")));
+}
+
+// Without a published model to compare with, nothing is called fine.
+TEST(Inspect, OtherModelsAreNamedAndNotCalledFine) {
+  StateDict wan, unheard;
+  for (auto [file, key] :
+       {std::pair(&wan, "diffusion_model.blocks.0.self_attn.q"), {&unheard, "diffusion_model.blocks.0.mixer.gate"}}) {
+    file->set(std::string(key) + ".lora_A.weight", at::ones({1, 1536}));
+    file->set(std::string(key) + ".lora_B.weight", at::ones({1536, 1}));
+  }
+  EXPECT_EQ(inspected(wan).verdict(),
+            "LoRA for Wan, comfy: 1 layer of transformer: no problem in itself, but no model's layers are known here "
+            "to compare it with");
+  EXPECT_EQ(inspected(wan).known_by, "the names of its layers");
+  EXPECT_THAT(inspected(unheard).verdict(), HasSubstr("LoRA for an unknown base model"));
+}
+
 TEST(Inspect, NormsAreThoseOfTheProduct) {
   auto file = kohya_sd15();
   file.set(kLayer + ".alpha", at::scalar_tensor(0.5));
@@ -104,7 +129,7 @@ TEST(Inspect, FindsNaNAndInfinity) {
     file.set(kLayer + ".lora_up.weight", up);
     auto finding = only_finding(file);
     EXPECT_TRUE(finding.problem);
-    EXPECT_EQ(finding.what, "1 layers have NaN or infinite numbers");
+    EXPECT_EQ(finding.what, "1 layer has NaN or infinite numbers");
     EXPECT_THAT(finding.layers, Contains(kPath));
   }
 }
@@ -150,6 +175,65 @@ TEST(Inspect, FindsAlphaZero) {
   EXPECT_THAT(finding.what, HasSubstr("alpha 0"));
 }
 
+TEST(Inspect, ANegativeAlphaIsARemark) {
+  auto file = kohya_sd15();
+  file.set(kLayer + ".alpha", at::scalar_tensor(-1.0));
+  auto finding = only_finding(file);
+  EXPECT_FALSE(finding.problem);
+  EXPECT_THAT(finding.what, HasSubstr("negative alpha"));
+}
+
+TEST(Inspect, AnAlphaThatIsNotFiniteIsAProblemIfItCounts) {
+  for (double bad : {std::nan(""), double(INFINITY), 1e300}) {
+    auto file = kohya_sd15();
+    file.set(kLayer + ".alpha", at::scalar_tensor(bad, at::kDouble));
+    EXPECT_EQ(only_finding(file).what, "1 layer has NaN or infinite numbers");
+    // The alpha of a Kronecker product of two whole factors does not count.
+    file = without(file, kLayer);
+    file.set(kLayer + ".lokr_w1", at::randn({2, 2}) * 0.1);
+    file.set(kLayer + ".lokr_w2", at::randn({320, 320}) * 0.1);
+    file.set(kLayer + ".alpha", at::scalar_tensor(bad, at::kDouble));
+    EXPECT_THAT(inspected(file).findings, IsEmpty()) << inspected(file).text();
+  }
+}
+
+// For every kind, whatever the tensor.
+TEST(Inspect, ALayerOfRankZeroIsPassedOverWithANote) {
+  auto sound = kohya_sd15();
+  for (const auto& tensors : std::vector<StateDict>{
+           {{".lora_down.weight", at::ones({0, 640})}, {".lora_up.weight", at::ones({640, 0})}},
+           {{".lora_down.weight", at::ones({0, 640})},
+            {".lora_up.weight", at::ones({640, 0})},
+            {".alpha", at::ones({})}},
+           {{".hada_w1_a", at::ones({640, 0})},
+            {".hada_w1_b", at::ones({0, 640})},
+            {".hada_w2_a", at::ones({640, 0})},
+            {".hada_w2_b", at::ones({0, 640})}},
+           {{".lokr_w1", at::ones({2, 2})}, {".lokr_w2_a", at::ones({320, 0})}, {".lokr_w2_b", at::ones({0, 320})}},
+           {{".oft_blocks", at::ones({0, 0, 0})}},
+           {{".diff", at::ones({0})}}}) {
+    auto file = without(sound, kLayer);
+    for (const auto& [end, tensor] : tensors) file.set(kLayer + end, tensor);
+    auto inspection = inspected(file);
+    EXPECT_EQ(inspection.layers.size(), 191u);
+    EXPECT_THAT(inspection.notes, Contains(AllOf(HasSubstr("rank 0"), HasSubstr(kPath.substr(5)))));
+    EXPECT_THAT(inspection.text(), HasSubstr("rank 0"));
+  }
+  StateDict nothing{{kLayer + ".lora_down.weight", at::ones({0, 640})},
+                    {kLayer + ".lora_up.weight", at::ones({640, 0})}};
+  EXPECT_THAT(error_of(ErrorKind::bad_file, [&] { inspected(nothing); }), HasSubstr("a.safetensors"));
+}
+
+TEST(Inspect, TensorsThatDoNotGoTogetherAreAProblemOfTheirLayer) {
+  auto file = without(kohya_sd15(), kLayer);
+  file.set(kLayer + ".lokr_w1", at::ones({2}));
+  file.set(kLayer + ".lokr_w2", at::ones({320}));
+  auto finding = only_finding(file);
+  EXPECT_TRUE(finding.problem);
+  EXPECT_THAT(finding.layers, Contains(kPath));
+  EXPECT_THAT(finding.what, testing::Not(HasSubstr("Exception raised")));
+}
+
 TEST(Inspect, FindsOtherSizesAndLayersThatTheModelHasNot) {
   auto file = kohya_sd15();
   file.set(kLayer + ".lora_down.weight", at::randn({1, 641}));
@@ -157,7 +241,7 @@ TEST(Inspect, FindsOtherSizesAndLayersThatTheModelHasNot) {
   file = kohya_sd15();
   for (auto part : {".lora_down.weight", ".lora_up.weight", ".alpha"})
     file.set(std::string("lora_unet_down_blocks_7_attentions_0_proj_in") + part, file.at(kLayer + part));
-  EXPECT_THAT(only_finding(file).what, HasSubstr("do not exist in SD 1.5's UNet"));
+  EXPECT_THAT(only_finding(file).what, HasSubstr("1 layer does not exist in SD 1.5's UNet"));
 }
 
 TEST(Inspect, FindsHalvesOfPairsAndKeysThatAreNone) {

@@ -88,7 +88,7 @@ std::vector<ModelLayers> layers_of_model(BaseModel model) {
     case BaseModel::amused:
       all = {{"transformer", {{"transformer_layers.3.attn1.to_q", 8, 8, {}}}, {}, {}}, clip("text_encoder")};
       break;
-    case BaseModel::unknown: break;
+    default: break;  // known by name only
   }
   return all;
 }
@@ -97,7 +97,7 @@ LoraFile made_file(const KindCase& kind, BaseModel model) {
   const auto& row = *row_of(model);
   LoraFile file{.base_model = model, .source = "made"};
   file.metadata["ss_base_model_version"] = row.version;
-  file.metadata["modelspec.architecture"] = row.spec_prefix;
+  file.metadata["modelspec.architecture"] = row.spec;
   for (const auto& [component, alone, joined, swapped] : layers_of_model(model)) {
     for (const auto& weight : alone) file.layers.push_back(layer_for(kind, component, weight));
     if (!kind.can_be_cut) continue;
@@ -159,7 +159,7 @@ TEST_P(EveryKind, IsReadAsItWasWritten) {
   const auto& kind = kind_cases().at(std::get<0>(GetParam()));
   const auto model = std::get<1>(GetParam());
   auto file = made_file(kind, model);
-  TemporaryFolder folder;
+  TemporaryFolder folder(TemporaryFolder::in_memory());
   size_t written = 0;
   for (const std::string target : {"kohya", "comfy", "diffusers", "peft"}) {
     SCOPED_TRACE(target);

@@ -26,6 +26,19 @@ TEST(LoadStateDict, SaysWhatAStrangeFileIs) {
                          "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"));
   EXPECT_TRUE(load_fails(ErrorKind::bad_file, "is a web page", "<!DOCTYPE html><html></html>"));
   EXPECT_TRUE(load_fails(ErrorKind::bad_file, "is a web page", "\n\n <HTML lang=\"en\">"));
+  EXPECT_TRUE(load_fails(ErrorKind::bad_file, "is a web page, which says \"Log in – Civitai\"; the download gave it",
+                         "<!DOCTYPE html><html><head><Title>Log in – Civitai</title></head><body>x</body></html>"));
+  EXPECT_TRUE(load_fails(ErrorKind::bad_file, "is a web page, which says \"502 Bad Gateway\"",
+                         "<html>\n<body><h1>502 Bad Gateway</h1></body></html>"));
+  EXPECT_TRUE(load_fails(ErrorKind::bad_file, "is an XML answer of a server, which says \"AccessDenied\"",
+                         "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>"));
+  EXPECT_TRUE(load_fails(
+      ErrorKind::bad_file,
+      R"(is JSON without a weight_map, not a tensor file or the index of a sharded checkpoint; it says {"error":"Unauthorized"})",
+      R"({"error":"Unauthorized"})"));
+  EXPECT_TRUE(load_fails(ErrorKind::bad_file,
+                         "is neither safetensors nor a torch file, but a text: \"Invalid username or password.\"",
+                         "Invalid username or password.\n"));
   EXPECT_TRUE(load_fails(ErrorKind::unsupported, "is a GGUF file", std::string("GGUF\3\0\0\0", 8)));
   EXPECT_TRUE(
       load_fails(ErrorKind::unsupported, "is a tar archive", std::string(257, 'x') + "ustar" + std::string(300, '\0')));

@@ -1,5 +1,6 @@
 #include "io/torch_file.h"
 
+#include "io/pickles.h"
 #include "io/support.h"
 
 namespace lora {
@@ -50,6 +51,25 @@ TEST(TorchFile, TextBecomesMetadata) {
   EXPECT_EQ(load_state_dict(data("nested.pt")).metadata, (std::map<std::string, std::string>{{"info.name", "pixel"}}));
   EXPECT_EQ(load_state_dict(data("lightning.pt")).metadata,
             (std::map<std::string, std::string>{{"pytorch-lightning_version", "1.4.2"}}));
+}
+
+// A trainer's own names around the tensors, and its numbers beside them.
+TEST(TorchFile, TheOneDictWithTensorsIsTheFile) {
+  TemporaryFolder dir;
+  auto inner = dict(text("w") + small_tensor());
+  auto load = [&](const std::string& items) { return load_state_dict(dir.write("f.pt", legacy(pickle(dict(items))))); };
+  auto keys = [](const StateDict& file) {
+    std::vector<std::string> names;
+    for (const auto& [key, tensor] : file) names.push_back(key);
+    return names;
+  };
+  using Names = std::vector<std::string>;
+  auto beside = load(text("lora_weights") + inner + text("step") + integer(7) + text("name") + text("ink"));
+  EXPECT_EQ(keys(beside), (Names{"lora_weights.w"}));
+  EXPECT_EQ(beside.metadata, (std::map<std::string, std::string>{{"name", "ink"}}));
+  EXPECT_EQ(keys(load(text("a") + inner + text("b") + inner + text("step") + integer(7))),
+            (Names{"a.w", "b.w", "step"}));
+  EXPECT_EQ(keys(load(text("w") + small_tensor() + text("alpha") + integer(7))), (Names{"w", "alpha"}));
 }
 
 TEST(TorchFile, AFileWithoutTensorsIsAnError) {

@@ -102,6 +102,10 @@ TEST(Zip, DamagedCompressionIsRefused) {
 TEST(Zip, RefusesWhatIsNoCheckpoint) {
   EXPECT_TRUE(file_fails(ErrorKind::bad_file, "has no end; the file is cut off", "PK\3\4" + std::string(100, 'x')));
   EXPECT_TRUE(file_fails(ErrorKind::bad_file, "without a data.pkl", zip_of({plain("readme.txt", "hello")})));
+  EXPECT_TRUE(file_fails(ErrorKind::bad_file, "it holds readme.txt", zip_of({plain("readme.txt", "hello")})));
+  EXPECT_TRUE(
+      file_fails(ErrorKind::bad_file, "it holds style/ink.safetensors: unpack it",
+                 zip_of({plain("style/", ""), plain("preview.png", "x"), plain("style/ink.safetensors", "y")})));
   EXPECT_TRUE(file_fails(ErrorKind::bad_file, "without a data.pkl", zip_of({})));
   auto records = checkpoint(plain_copy);
   records.push_back(plain("archive/constants.pkl", ""));

@@ -171,6 +171,27 @@ TEST(MakeDelta, BrokenLayersAreRefusedWhenTheyAreLoaded) {
   EXPECT_GT(refused, 350);
 }
 
+// A row of zeros has no direction that a magnitude could lengthen.
+TEST(MakeDelta, ARowOfZerosStaysOneUnderDora) {
+  at::manual_seed(4);
+  Model model;
+  model.linear.site->weight[3].zero_();
+  auto B = random({20, 2});
+  B[3].zero_();
+  for (const auto& magnitude :
+       {std::pair{"lora_magnitude_vector", at::ones({20})}, {"dora_scale", at::ones({20, 1})}}) {
+    Layer layer{"linear", {{"lora_A.weight", random({2, 12})}, {"lora_B.weight", B}}};
+    layer.tensors.set(magnitude.first, magnitude.second);
+    auto prepared = load(model, layer);
+    expect_usable(prepared);
+    const auto& W = model.linear.site->weight;
+    auto effect = prepared.adapter.entries[0].delta->effect(1, W);
+    auto changed = W * effect.gain.unsqueeze(1) + effect.scale * at::mm(effect.B, effect.A);
+    EXPECT_EQ(changed[3].abs().max().item<double>(), 0);
+    EXPECT_NEAR(changed[4].norm().item<double>(), 1, 1e-4);
+  }
+}
+
 TEST(MakeDelta, ALayerIsOfOneKind) {
   Model model;
   Layer both{"linear",
@@ -203,6 +224,27 @@ TEST(MakeDelta, Ia3KeepsItsSideWithoutItsConfig) {
     auto b = again.adapter.entries[0].delta->effect(1, square.site->weight);
     EXPECT_EQ(a.input_gain.defined(), feedforward);
     EXPECT_TRUE(at::equal(feedforward ? a.input_gain : a.gain, feedforward ? b.input_gain : b.gain));
+  }
+}
+
+// Of a convolution in groups each output has the inputs of its group: factors of that size make its weight.
+TEST(MakeDelta, ConvolutionsInGroupsTakeFactorsOfTheirOwnSize) {
+  at::manual_seed(4);
+  for (int64_t group : {1, 2}) {  // inputs of an output: 1 for a depthwise convolution
+    Site site{.path = "depthwise", .kind = SiteKind::conv2d, .weight = at::randn({8, group, 3, 3})};
+    site.geometry.groups = 8 / group;
+    auto A = at::randn({2, group, 3, 3}), B = at::randn({8, 2, 1, 1});
+    auto wanted = at::mm(B.flatten(1).to(at::kDouble), A.flatten(1).to(at::kDouble)).view_as(site.weight) * 0.25;
+    for (const auto& down : {A, A.flatten(1)})
+      for (const auto& up : {B, B.flatten(1)}) {
+        auto delta = delta_of(site, {{"lora_A.weight", down}, {"lora_B.weight", up}}, Strength{0.5, 0.25});
+        auto weight = with_effect(delta->effect(1, site.weight), site.kind, site.weight);
+        expect_close((weight - site.weight).to(at::kDouble), wanted, 1e-5);
+      }
+    // Factors that join the groups make no weight of this shape.
+    error_of(ErrorKind::unsupported, [&] {
+      delta_of(site, {{"lora_A.weight", at::randn({2, 8, 3, 3})}, {"lora_B.weight", B}});
+    });
   }
 }
 

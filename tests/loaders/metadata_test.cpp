@@ -53,7 +53,14 @@ TEST(AdapterMetadata, WhatTheFactorsDoNotTellIsRefused) {
 }
 
 TEST(AdapterMetadata, AFieldOfTheWrongTypeIsABadFile) {
-  error_of(ErrorKind::bad_file, [] { read({{"r", "four"}}); });
+  for (const char* field : {"r", "lora_alpha"})
+    for (const json& bad : {json("four"), json(nullptr), json(true), json::array({4})})
+      EXPECT_TRUE(contains(error_of(ErrorKind::bad_file, [&] { read({{field, bad}}); }), "unet"));
+  for (const char* field : {"alpha_pattern", "rank_pattern"})
+    for (const json& bad : {json::array({4}), json("to_q"), json(4), json{{"to_q", "4"}}, json{{"to_q", nullptr}}})
+      error_of(ErrorKind::bad_file, [&] { read({{field, bad}}); });
+  error_of(ErrorKind::bad_file, [] { read({{"peft_type", "OFT"}, {"num_cayley_neumann_terms", 0}}); });
+  error_of(ErrorKind::bad_file, [] { read({{"peft_type", "OFT"}, {"coft", true}, {"eps", 0}}); });
   error_of(ErrorKind::bad_file, [] { config_for("unet", {{kAdapterMetadata, "[1]"}}, "x.safetensors"); });
   EXPECT_FALSE(config_for("text_encoder", {{kAdapterMetadata, R"({"unet.r": 4})"}}, "x.safetensors"));
 }
@@ -72,6 +79,23 @@ TEST(LoraConfig, PatternsMatchWholeNames) {
   EXPECT_EQ(config.alpha("a_b"), 5) << "a dot is any character";
   LoraConfig broken{.alpha_pattern = {{"to_(", 4}}};
   error_of(ErrorKind::bad_file, [&] { broken.alpha("to_k"); });
+}
+
+// PEFT trains models under the names of their own code, and its patterns have those.
+TEST(LoraConfig, PatternsMayHaveTheNamesOfTheFile) {
+  LoraConfig config{.lora_alpha = 8,
+                    .r = 4,
+                    .alpha_pattern = {{"img_attn.qkv", 2}},
+                    .rank_pattern = {{"^double_blocks.0.img_attn.qkv", 2}}};
+  LoraLayer layer{.path = "transformer_blocks.0.attn.to_q",
+                  .tensors = {{"lora_A.weight", at::ones({2, 4})}, {"lora_B.weight", at::ones({4, 2})}},
+                  .keys = {{"lora_A.weight", "base_model.model.double_blocks.0.img_attn.qkv.lora_A.weight"}}};
+  config.apply(layer);
+  EXPECT_EQ(layer.alpha, 2);
+  layer.keys["lora_A.weight"] = "base_model.model.double_blocks.1.img_attn.qkv.lora_A.weight";
+  auto message = error_of(ErrorKind::bad_file, [&] { config.apply(layer); });
+  EXPECT_TRUE(contains(message, "r = 4")) << message;
+  EXPECT_TRUE(contains(message, "rank 2")) << message;
 }
 
 TEST(LoraConfig, FeedforwardModulesAreEndsOfNamesOrAnExpression) {

@@ -67,7 +67,7 @@ TEST_P(NameTables, NativeNamesAreComplete) {
     EXPECT_TRUE(taken.emplace(place->path, place->rows.begin).second) << path << " is not alone in " << place->path;
     EXPECT_TRUE(is_native(place->path) || place->path == path) << place->path;
     EXPECT_EQ(unflatten(flat(place->path)), place->path);
-    auto back = native_layer(place->path);
+    auto back = native_layer(place->path, row_of(base_model)->native);
     if (place->path == path) continue;  // both call it the same
     ASSERT_TRUE(back) << place->path;
     EXPECT_EQ(back->halves, place->halves);
@@ -136,7 +136,7 @@ TEST(Names, SamplersStandBehindAttentionsWhereThereAreSome) {
   EXPECT_EQ(native_place("up_blocks.1.upsamplers.0.conv", *row_of(BaseModel::sd1))->path, "output_blocks.5.2.conv");
   EXPECT_EQ(native_place("up_blocks.0.upsamplers.0.conv", *row_of(BaseModel::sdxl))->path, "output_blocks.2.2.conv");
   EXPECT_EQ(native_place("down_blocks.1.downsamplers.0.conv", *row_of(BaseModel::sdxl))->path, "input_blocks.6.0.op");
-  EXPECT_EQ(native_layer("input_blocks.10.0.emb_layers.1")->layers.front().path,
+  EXPECT_EQ(native_layer("input_blocks.10.0.emb_layers.1", NativeNames::unet)->layers.front().path,
             "down_blocks.3.resnets.0.time_emb_proj");
 }
 

@@ -1,5 +1,10 @@
 #include "nn/add_product.h"
 
+#include <fmt/format.h>
+
+#include <cmath>
+#include <limits>
+
 #include "support/compare.h"
 
 namespace lora {
@@ -27,6 +32,60 @@ TEST(AddProduct, IsTheSumInDoubleForEverySize) {
       expect_close(product(from, B, A), from.to(at::kDouble) + at::mm(B.to(at::kDouble), A.to(at::kDouble)), tolerance);
     }
   }
+}
+
+TEST(AddProduct, MeasuresTheChangeAndWhatTheRoundingLoses) {
+  at::manual_seed(4);
+  // Small matrices as a whole; the last one by a sample of its tiles.
+  for (auto [rows, columns, rank, tolerance] : {std::tuple{1, 1, 1, 1e-5},
+                                                {8, 32, 16, 1e-5},
+                                                {19, 53, 5, 1e-5},
+                                                {7, 320, 4, 1e-5},
+                                                {300, 700, 4, 0.1},
+                                                {1280, 72, 3, 1e-5}})
+    for (auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+      SCOPED_TRACE(fmt::format("{} {} {}", rows, columns, to_string(dtype)));
+      auto B = at::randn({rows, rank}) * 0.01, A = at::randn({rank, columns}),
+           from = at::randn({rows, columns}).to(dtype);
+      auto to = at::empty_like(from);
+      ChangeSums sums, of_sum;
+      EXPECT_TRUE(add_product(dtype, to.mutable_data_ptr(), from.const_data_ptr(), B.const_data_ptr<float>(),
+                              A.const_data_ptr<float>(), rows, columns, rank, &sums));
+      EXPECT_TRUE(same_bits(to, product(from, B, A)));
+      auto W = from.to(at::kDouble), delta = at::mm(B.to(at::kDouble), A.to(at::kDouble));
+      auto squares = [](const Tensor& t) { return t.square().sum().item<double>(); };
+      auto lost = dtype == at::kFloat ? 0 : squares(to.to(at::kDouble) - (W + delta));
+      auto sum = (W + delta).to(at::kFloat);
+      EXPECT_TRUE(measure_rounding(dtype, from.const_data_ptr(), sum.const_data_ptr<float>(), rows, columns, of_sum));
+      for (const auto& measured : {sums, of_sum}) {
+        EXPECT_NEAR(measured.base, squares(W), tolerance * squares(W));
+        EXPECT_NEAR(measured.change, squares(delta), (tolerance + 1e-4) * squares(delta));
+        EXPECT_NEAR(measured.lost, lost, (tolerance + 1e-3) * lost);
+        EXPECT_NEAR(std::sqrt(measured.lost / measured.change), std::sqrt(lost / squares(delta)),
+                    (tolerance / 3 + 1e-3) * std::sqrt(lost / squares(delta)));
+        EXPECT_EQ(measured.not_finite, 0);
+      }
+    }
+}
+
+TEST(AddProduct, SaysWhetherAResultIsNotFinite) {
+  for (auto [rows, columns] : {std::pair{5, 7}, {16, 48}, {300, 700}})
+    for (auto [dtype, largest] : {std::pair{at::kHalf, 65519.f}, {at::kBFloat16, 3.38e38f}, {at::kFloat, 3.4e38f}})
+      for (auto number : {largest, largest * 1.1f, std::numeric_limits<float>::quiet_NaN()}) {
+        auto B = at::zeros({rows, 1}), A = at::ones({1, columns}), from = at::zeros({rows, columns}, dtype);
+        auto to = at::empty_like(from);
+        B[rows - 1] = number;
+        bool finite = number == largest;
+        ChangeSums sums;
+        EXPECT_EQ(add_product(dtype, to.mutable_data_ptr(), from.const_data_ptr(), B.const_data_ptr<float>(),
+                              A.const_data_ptr<float>(), rows, columns, 1, &sums),
+                  finite)
+            << to_string(dtype) << " " << number;
+        EXPECT_EQ(at::isfinite(to).all().item<bool>(), finite);
+        auto sum = at::mm(B, A);
+        EXPECT_EQ(measure_rounding(dtype, from.const_data_ptr(), sum.const_data_ptr<float>(), rows, columns, sums),
+                  finite);
+      }
 }
 
 TEST(AddProduct, WritesInPlace) {

@@ -450,6 +450,7 @@ TEST_F(Faults, AdaptersAreFusedOrNot) {
   std::vector<Trial> trials{
       {"both", load_two, [](auto& pipe) { pipe.fuse_lora(); }},
       {"at a scale", load_two, [](auto& pipe) { pipe.fuse_lora({.lora_scale = 0.7}); }},
+      {"with a limit of the loss", load_two, [](auto& pipe) { pipe.fuse_lora({.max_loss = 0.5}); }},
       {"again at another", fuse_one, [](auto& pipe) { pipe.fuse_lora({.lora_scale = 0.9, .adapter_names = {"one"}}); }},
       {"on top of another", fuse_one, [](auto& pipe) { pipe.fuse_lora({.adapter_names = {"two"}}); }},
       {"safely", load_two, [](auto& pipe) { pipe.fuse_lora({.safe_fusing = true}); }},

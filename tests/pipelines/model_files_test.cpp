@@ -69,7 +69,9 @@ TEST_F(ModelFiles, APredictionTypeReplacesTheFiles) {
   auto drawn = [&](const char* type, const char* scheduler = "") {
     auto pipe = DiffusionPipeline::from_pretrained(
         root, {.dtype = at::kFloat, .scheduler = scheduler, .prediction_type = type});
-    if (*type) EXPECT_EQ(prediction_type(*pipe), type);
+    if (*type) {
+      EXPECT_EQ(prediction_type(*pipe), type);
+    }
     return draw(*pipe);
   };
   auto file = root / "scheduler" / "scheduler_config.json";

@@ -59,4 +59,49 @@ TEST(RandomKinds, FusedIsActiveAndUndoneIsAsBefore) {
   }
 }
 
+// In float16, most layers lose a part of their change when they are fused.
+TEST(RandomKinds, LossyLayersActAsActiveOnes) {
+  auto pipe =
+      StableDiffusionPipeline::from_pretrained(std::string(LORA_SOURCE_DIR) + "/models/tiny", {.dtype = at::kHalf});
+  const auto base = latents(pipe);
+  for (unsigned seed = 0; seed < 4; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    at::manual_seed(seed);
+    pipe.load_lora_weights(random_file(pipe, random), {.adapter_name = "a"});
+    pipe.load_lora_weights(random_file(pipe, random), {.adapter_name = "b"});
+    pipe.set_adapters({"a", "b"}, {0.3, 0.2});
+    const auto active = latents(pipe);
+    size_t in_weights = 1000;
+    for (double max_loss : {0.0, 0.02, 1.0}) {
+      auto measured = pipe.measure_fuse({.max_loss = max_loss});
+      auto report = pipe.fuse_lora({.max_loss = max_loss});
+      EXPECT_EQ(report.layers.size(), measured.layers.size());
+      EXPECT_EQ(report.stays_active(), measured.stays_active());
+      for (const auto& layer : report.layers) EXPECT_EQ(layer.stays_active, layer.lost > max_loss) << layer.path;
+      if (max_loss == 0) {
+        EXPECT_TRUE(at::equal(latents(pipe), active)) << "all that could lose something is active";
+      }
+      if (max_loss == 1) {
+        EXPECT_EQ(report.stays_active(), 0u);
+      }
+      EXPECT_NE(report.fused(), in_weights) << "each limit divides the layers in another way";
+      in_weights = report.fused();
+      expect_close(latents(pipe), active, 0.05);
+      // Adapters of a call replace active ones, and leave what is fused.
+      auto with_none = pipe.generate_latents(
+          "rocket",
+          {.num_inference_steps = 1, .guidance_scale = 1, .seed = {3}, .adapters = std::vector<CallAdapter>{}});
+      EXPECT_TRUE(at::equal(with_none, latents(pipe)));
+      pipe.unfuse_lora();
+      EXPECT_TRUE(at::equal(latents(pipe), active));
+    }
+    pipe.fuse_lora({.max_loss = 0.02});
+    pipe.unload_lora_weights();
+    EXPECT_FALSE(at::equal(latents(pipe), base));
+    pipe.unfuse_lora();
+    EXPECT_TRUE(at::equal(latents(pipe), base));
+  }
+}
+
 }  // namespace lora

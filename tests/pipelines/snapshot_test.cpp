@@ -156,7 +156,12 @@ void fuse_while_drawing(DiffusionPipeline& pipe, int draws) {
   pipe.fuse_lora();
   auto fused = draw(pipe);
   pipe.unfuse_lora();
-  expect_whole(draw_while(pipe, draws, on, fused, [&](int k) { k % 2 ? pipe.unfuse_lora() : pipe.fuse_lora(); }));
+  expect_whole(draw_while(pipe, draws, on, fused, [&](int k) {
+    if (k % 2)
+      pipe.unfuse_lora();
+    else
+      pipe.fuse_lora();
+  }));
 }
 
 // Hotswaps the adapter between two files.

@@ -87,7 +87,7 @@ TEST(SchedulerConfig, RefusesOtherClasses) {
   expect_error(config("UniPCMultistepScheduler"), ErrorKind::unsupported,
                AllOf(HasSubstr("UniPCMultistepScheduler"), HasSubstr("DDIMScheduler"), HasSubstr("LCMScheduler"),
                      HasSubstr("dpmpp_2m_karras")));
-  expect_error("{}", ErrorKind::unsupported, HasSubstr("heun"), "heun");
+  expect_error("{}", ErrorKind::usage, HasSubstr("heun"), "heun");
   expect_error("{}", ErrorKind::bad_file, HasSubstr("_class_name"));
   expect_error(R"({"_class_name": 3})", ErrorKind::bad_file, HasSubstr("_class_name"));
 }

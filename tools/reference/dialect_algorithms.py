@@ -42,6 +42,8 @@ class Layer:
         t = {k: v.double() for k, v in self.tensors.items()}
         W = weight.detach().double()
         db = t.get("diff_b", t.get("b_norm"))
+        if "base_layer.bias" in t:  # the trained bias itself
+            db = t["base_layer.bias"] - bias.detach().double()
         if "diff" in t or "w_norm" in t:
             return t.get("diff", t.get("w_norm")).reshape(W.shape), db
         if "oft_blocks" in t:
@@ -346,12 +348,16 @@ def peft(config, name, model, paths):
             p.mul_(1 + 0.2 * noise)
         else:
             p.copy_(noise * (0.1 if "oft_R" in key else 0.5))
+    if getattr(config, "bias", "none") != "none":
+        for key, p in wrapped.named_parameters():
+            if key.endswith("bias"):
+                p.add_(random(f"{name}.{key}", p.shape, 0.2))
     state = get_peft_model_state_dict(wrapped)
     layers, loaded = {}, dict(wrapped.base_model.model.named_modules())
     for path in paths:
         at = loaded[path]
-        base = at.get_base_layer()
-        weight, bias = base.weight.clone(), None if base.bias is None else base.bias.clone()
+        base, original = at.get_base_layer(), model.get_submodule(path)
+        weight, bias = original.weight.clone(), None if original.bias is None else original.bias.clone()
         start = f"base_model.model.{path}."
         t = {k.removeprefix(start): v.clone() for k, v in state.items() if k.startswith(start)}
         layer = Layer({PEFT_SUFFIX.get(k, k): v for k, v in t.items()}, peft_algorithm(t))

@@ -103,8 +103,9 @@ def compatible(rows):
     out = {}
     for row in rows:
         inner = "lora" if row.component == "unet" else "lora_linear_layer"
-        for suffix, end in (("lora_down.weight", "down.weight"), ("lora_up.weight", "up.weight")):
-            out[f"{row.component}.{row.name}.{inner}.{end}"] = row.layer.tensors[suffix]
+        ends = {"lora_down.weight": "down.weight", "lora_up.weight": "up.weight", "lora_B.bias": "up.bias"}
+        for suffix, tensor in row.layer.tensors.items():
+            out[f"{row.component}.{row.name}.{inner}.{ends[suffix]}"] = tensor
     return out
 
 

@@ -201,7 +201,7 @@ def write_kohya_sd3(w):
 
     texts = [("text_encoder", TEXT), ("text_encoder_2", TEXT[:2] + ["text_projection"]), ("text_encoder_3", T5)]
     sd3("kohya_sd3/lora", MMDIT + MMDIT_SWAPPED, texts=texts)
-    sd3("kohya_sd3/embedders", MMDIT_EMBEDDERS, architecture="")
+    sd3("kohya_sd3/embedders", MMDIT_EMBEDDERS)
     sd3("kohya_sd3/split_qkv", MMDIT[:3], split_qkv)
     for kind in ("loha", "lokr", "diff"):
         options = dict(lora_dim=2, alpha=1)
@@ -457,19 +457,60 @@ def write_diffusers(w):
         w.add(file, model, rows, spell, dialect, architecture)
 
     # PEFT's lora_bias is multiplied by the scale as the product is.
-    file = "diffusers/bias.safetensors"
-    rows = on("sd", "unet", [SD_QKVO[3], SD_CONVOLUTIONS[0]], none, file)
-    for row in rows:
-        row.layer.tensors["lora_B.bias"] = random(
-            row.name + ".bias", module("sd", "unet", row.name).weight.shape[:1], 0.2
-        )
-    w.add(file, "sd", rows, diffusers, "diffusers")
+    for file, text, spell, dialect in (
+        ("diffusers/bias.safetensors", [], diffusers, "diffusers"),
+        ("diffusers/bias_compatible.safetensors", TEXT[:2], compatible, "diffusers-2023"),
+    ):
+        rows = on("sd", "unet", [SD_QKVO[3], SD_CONVOLUTIONS[0]], none, file) + on("sd", "text_encoder", text, none, file)
+        for row in rows:
+            row.layer.tensors["lora_B.bias"] = random(
+                row.name + ".bias", module("sd", row.component, row.name).weight.shape[:1], 0.2
+            )
+        w.add(file, "sd", rows, spell, dialect)
+
+    write_models(w)
 
     # An embedding's factors stand the other way round.
     file = "diffusers/embedding.safetensors"
     paths = ["text_model.embeddings.token_embedding"]
     rows = on("sd", "unet", SD_QKVO[:1], none, file) + on("sd", "text_encoder", paths, embedding, file)
     w.add(file, "sd", rows, diffusers, "diffusers")
+
+
+def write_models(w):
+    """Files of one model, as diffusers' save_lora_adapter() writes them: neither keys nor metadata have the component."""
+    import peft as P
+
+    sd = [f"down_blocks.2.attentions.0.{BLOCK}.attn1.to_q", f"down_blocks.2.attentions.0.{BLOCK}.attn1.to_out.0"]
+    convolution = ["down_blocks.2.resnets.0.conv1"]
+    sd3 = [f"{BLOCK}.attn.to_q", f"{BLOCK}.attn.to_k"]
+    lora = dict(r=4, lora_alpha=2)
+    for name, model, component, paths, config, architecture in (
+        (
+            "lora",
+            "sd",
+            "unet",
+            sd + convolution,
+            P.LoraConfig(**lora, rank_pattern={"conv1": 2}, alpha_pattern={"to_q": 3}, target_modules=sd + convolution),
+            "",
+        ),
+        ("lokr", "sd3", "transformer", sd3, P.LoKrConfig(r=2, alpha=3, decompose_factor=2, target_modules=sd3), "SD 3"),
+        ("lokr_whole", "sd3", "transformer", sd3, P.LoKrConfig(r=64, alpha=16, target_modules=sd3), "SD 3"),
+        ("loha", "sd3", "transformer", sd3, P.LoHaConfig(r=2, alpha=3, target_modules=sd3), "SD 3"),
+        ("lora_only", "sd", "unet", sd + convolution, P.LoraConfig(**lora, bias="lora_only", target_modules=sd + convolution), ""),
+        ("bias_all", "sd", "unet", sd, P.LoraConfig(**lora, bias="all", target_modules=sd), ""),
+    ):
+        file = f"diffusers/model_{name}.safetensors"
+        layers, state, fields = peft(config, file, make_model(model, component), paths)
+        tensors = {k.removeprefix("base_model.model."): v for k, v in state.items()}
+        if name == "bias_all":  # of the many biases, those of a convolution and of a norm
+            others = ["conv_in", "down_blocks.0.resnets.0.norm1"]
+            tensors = {k: v for k, v in tensors.items() if "lora" in k or "base_layer" in k or k[:-5] in others}
+            for path in others:
+                layers[path] = Layer({"base_layer.bias": tensors[f"{path}.bias"]}, "diff")
+        metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(fields, indent=2, sort_keys=True)}
+        rows = [Row(component, p, l) for p, l in layers.items()]
+        w.add(file, model, rows, None, "bare", architecture, metadata=metadata, tensors=tensors)
 
 
 def embedding(name, at, i):

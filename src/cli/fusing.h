@@ -1,0 +1,24 @@
+#pragma once
+// Fusing on the command line.
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+
+#include "lora/pipeline.h"
+
+namespace lora::cli {
+
+struct FuseArguments {
+  std::string keep_active_above;
+
+  // Declares --keep-active-above.
+  void declare(CLI::App& command);
+  // As FuseLoraOptions::max_loss. Throws Error{usage} for a text that is not a share.
+  std::optional<double> max_loss() const;
+};
+
+// Fuses the LoRAs of a pipeline, and prints what the rounding loses to stderr, with what helps. Throws
+// Error{unsupported} if a weight has NaN or infinity then.
+FuseReport fuse(DiffusionPipeline& pipe, const FuseLoraOptions& options);
+
+}  // namespace lora::cli
