@@ -61,11 +61,13 @@ const BaseModelRow* by_unet_marks(const Denoiser& denoiser) {
   return row == rows.end() ? nullptr : &*row;
 }
 
+// The width of the narrowest layers of a published UNet.
+constexpr int64_t kNarrowest = 320;
+
 // Names of a UNet's levels tell something for UNets of a published size only.
 bool is_published_unet(const Denoiser& denoiser) {
-  constexpr int64_t kNarrowest = 320;
   return std::any_of(denoiser.layers.begin(), denoiser.layers.end(),
-                     [](auto& layer) { return std::max(layer.columns, layer.rows) >= kNarrowest; });
+                     [](const LayerTrace& layer) { return std::max(layer.columns, layer.rows) >= kNarrowest; });
 }
 
 // Whether the layers leave room for a model that something else names.

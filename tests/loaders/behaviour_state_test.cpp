@@ -438,7 +438,7 @@ TEST(Behaviour, MemoryComesBackAfterUnloading) {
   load_all();
   pipe.unload_lora_weights();
   auto before = mapped();
-  auto all_before = resident("VmRSS");
+  [[maybe_unused]] auto all_before = resident("VmRSS");
   load_all();
   EXPECT_GT(mapped(), before + 6 * double(std::filesystem::file_size(file)));
   pipe.unload_lora_weights();
