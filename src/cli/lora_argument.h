@@ -16,11 +16,13 @@ inline constexpr const char* kLoraForms =
 
 inline constexpr const char* kAllowPartial =
     "Uses a LoRA of which only a part is understood, without the rest. Default: such a file is an error.";
-// Throws Error{usage} where a text is a web address. Says how the command names the same thing.
-void check_is_no_url(const std::string& text);
+
 inline constexpr const char* kBaseHelp =
     "The base model that the file is for, where the file does not tell it: sd1, sd2, sdxl, sdxl-refiner, sd3, flux, "
     "amused, …";
+
+// Throws Error{usage} where a text is a web address. Says how the command names the same thing.
+void check_is_no_url(const std::string& text);
 
 // Where a LoRA is that the command line names. "owner/name/folder/file.safetensors" is that file of the repository,
 // unless a file here has the name. Throws Error{usage} for a web address and for no text.

@@ -35,19 +35,27 @@ Tensor latents(const StableDiffusionPipeline& pipe) {
   return pipe.generate_latents("rocket", {.num_inference_steps = 1, .guidance_scale = 1, .seed = {3}});
 }
 
+StableDiffusionPipeline tiny_model(Dtype dtype) {
+  return StableDiffusionPipeline::from_pretrained(std::string(LORA_SOURCE_DIR) + "/models/tiny", {.dtype = dtype});
+}
+
+// Two adapters of kinds that follow from the seed, both active.
+void load_two(StableDiffusionPipeline& pipe, unsigned seed) {
+  std::mt19937 random(seed);
+  at::manual_seed(seed);
+  pipe.load_lora_weights(random_file(pipe, random), {.adapter_name = "a"});
+  pipe.load_lora_weights(random_file(pipe, random), {.adapter_name = "b"});
+  pipe.set_adapters({"a", "b"}, {0.3, 0.2});
+}
+
 }  // namespace
 
 TEST(RandomKinds, FusedIsActiveAndUndoneIsAsBefore) {
-  auto pipe =
-      StableDiffusionPipeline::from_pretrained(std::string(LORA_SOURCE_DIR) + "/models/tiny", {.dtype = at::kFloat});
+  auto pipe = tiny_model(at::kFloat);
   const auto base = latents(pipe);
   for (unsigned seed = 0; seed < 8; ++seed) {
     SCOPED_TRACE(seed);
-    std::mt19937 random(seed);
-    at::manual_seed(seed);
-    pipe.load_lora_weights(random_file(pipe, random), {.adapter_name = "a"});
-    pipe.load_lora_weights(random_file(pipe, random), {.adapter_name = "b"});
-    pipe.set_adapters({"a", "b"}, {0.3, 0.2});
+    load_two(pipe, seed);
     const auto active = latents(pipe);
     EXPECT_FALSE(at::equal(active, base));
     pipe.fuse_lora();
@@ -61,16 +69,11 @@ TEST(RandomKinds, FusedIsActiveAndUndoneIsAsBefore) {
 
 // In float16, most layers lose a part of their change when they are fused.
 TEST(RandomKinds, LossyLayersActAsActiveOnes) {
-  auto pipe =
-      StableDiffusionPipeline::from_pretrained(std::string(LORA_SOURCE_DIR) + "/models/tiny", {.dtype = at::kHalf});
+  auto pipe = tiny_model(at::kHalf);
   const auto base = latents(pipe);
   for (unsigned seed = 0; seed < 4; ++seed) {
     SCOPED_TRACE(seed);
-    std::mt19937 random(seed);
-    at::manual_seed(seed);
-    pipe.load_lora_weights(random_file(pipe, random), {.adapter_name = "a"});
-    pipe.load_lora_weights(random_file(pipe, random), {.adapter_name = "b"});
-    pipe.set_adapters({"a", "b"}, {0.3, 0.2});
+    load_two(pipe, seed);
     const auto active = latents(pipe);
     size_t in_weights = 1000;
     for (double max_loss : {0.0, 0.02, 1.0}) {
