@@ -55,7 +55,7 @@ void declare_convert(CLI::App& app) {
   command->add_option("--base", a->base, kBaseHelp);
   command->add_flag("--approximate", a->approximate,
                     "Replaces layers that the format cannot store by factors of --rank, and prints their error");
-  command->add_option("--rank", a->rank, "The rank of those factors")->check(CLI::PositiveNumber);
+  command->add_option("--rank", a->rank, "The rank of those factors")->check(CLI::Range(int64_t(1), int64_t(1) << 20));
   a->threads.declare(*command);
   command->callback([a] { run(*a); });
 }

@@ -96,7 +96,11 @@ LoraArgument with_weight(const std::string& file, const std::string& text) {
   } else {
     check_components(json, file);
   }
-  if (!json.is_object() || !json.empty()) lora.weight = LoraScale::parse(json.dump());
+  if (!json.is_object() || !json.empty()) try {
+      lora.weight = LoraScale::parse(json.dump());
+    } catch (const Error& error) {
+      throw Error(error.kind(), fmt::format("--lora {}: {}", lora.file, error.what()));
+    }
   return lora;
 }
 

@@ -136,6 +136,14 @@ bool is_in_block_list(const std::string& path) {
   return is_any_models_list(block_of(flat).first);
 }
 
+bool are_alike(BaseModel a, BaseModel b) {
+  auto lists = [](BaseModel of, BaseModel other) {
+    auto* row = row_of(of);
+    return row && std::find(row->evidence.alike.begin(), row->evidence.alike.end(), other) != row->evidence.alike.end();
+  };
+  return lists(a, b) || lists(b, a);
+}
+
 bool contradicts(const NamedTraces& layers, const BaseModelRow& row) {
   const auto& evidence = row.evidence;
   return std::any_of(layers.begin(), layers.end(), [&](auto& layer) {

@@ -21,6 +21,9 @@ bool is_in_block_list(const std::string& path);
 // Whether something of the layers speaks against a model.
 bool contradicts(const NamedTraces& layers, const BaseModelRow& row);
 
+// Whether layers alone do not always tell two models apart (Evidence::alike).
+bool are_alike(BaseModel a, BaseModel b);
+
 struct Candidates {
   std::vector<BaseModel> models;  // of several, the one that such a file is taken for comes first
   bool by_marks = false;          // by names that no other model has

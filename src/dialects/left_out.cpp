@@ -11,7 +11,7 @@ namespace {
 // Parts of the names of adapters' tensors, between dots and underscores: "to_q.hada_w1_a". Names with "lora" have many
 // forms: "lora_A", "to_q_lora", "qkv_lora1".
 constexpr std::string_view kWords[] = {"locon", "lycoris", "loha", "hada", "lokr", "glora", "ia3",
-                                       "oft",   "boft",    "dora", "vera", "diff", "krona"};
+                                       "oft",   "boft",    "dora", "vera", "diff", "krona", "trainable"};
 
 bool has_adapters_name(std::string_view key) {
   std::string spaced(key);

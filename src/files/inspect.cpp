@@ -13,6 +13,7 @@
 #include "core/edge.h"
 #include "core/text.h"
 #include "dialects/base_model_of.h"
+#include "dialects/evidence.h"
 #include "files/change.h"
 #include "files/inspect_checks.h"
 #include "files/progress.h"
@@ -209,7 +210,7 @@ Inspection inspect(const LoraSource& source, const LoraFile& file, const ToolPro
         summary(layer.component, inspection.layers, model == published.end() ? nullptr : &model->second));
   }
   inspection.findings = check_layers(inspection.layers, published);
-  if (auto said = model_said_by(file.metadata); said.model != BaseModel::unknown && said.model != file.base_model)
+  if (auto said = model_said_by(file.metadata); said.model != BaseModel::unknown && said.model != file.base_model && !are_alike(said.model, file.base_model))
     inspection.findings.insert(inspection.findings.begin(),
                                {true,
                                 fmt::format("the layers contradict the metadata, which says {} ({}: {})",

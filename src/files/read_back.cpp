@@ -11,6 +11,7 @@
 #include "files/change.h"
 #include "kinds/builtin.h"
 #include "kinds/kinds.h"
+#include "kinds/lora.h"
 
 namespace lora {
 
@@ -128,6 +129,19 @@ std::string difference(const LoraLayer& got, const LoraLayer& wanted, double tol
   return apart <= tolerance ? "" : fmt::format("it changes its weight otherwise, by {:.3g} of the change", apart);
 }
 
+// The layer as it is read from a file of the target. kohya's family has an embedding's factors the other way round, and
+// readers turn them.
+LoraLayer as_read(const LoraLayer& layer, Target target) {
+  if (is_dotted(target)) return as_peft(layer);
+  auto read = as_kohya(layer);
+  auto A = get(read.tensors, kDown), B = get(read.tensors, kUp);
+  if (is_embedding_path(read.path) && A.defined() && B.defined() && A.dim() == 2 && B.dim() == 2) {
+    read.tensors[std::string(kDown)] = B.t();
+    read.tensors[std::string(kUp)] = A.t();
+  }
+  return read;
+}
+
 bool adds_nothing(const LoraLayer& layer) {
   auto change = change_of(layer);
   auto bias = bias_change_of(layer);
@@ -160,7 +174,7 @@ void check_read_back(const LoraFile& written, const LoraFile& source, const Read
       wrong.push_back(name + " (it is missing)");
       continue;
     }
-    auto wanted = is_dotted(options.target) ? as_peft(layer) : as_kohya(layer);
+    auto wanted = as_read(layer, options.target);
     auto why = difference(*found->second, wanted, kRounding + options.tolerance(name));
     if (!why.empty()) wrong.push_back(fmt::format("{} ({})", name, why));
     by_name.erase(found);

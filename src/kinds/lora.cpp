@@ -123,6 +123,7 @@ constexpr TensorName kNames[] = {
     {kUp, ".lora_linear_layer.up.weight", ""},
     {kCore, ".lora_mid.weight", ""},
     {kUpBias, "", ".lora_B.bias", true, "lora_bias"},
+    {kUpBias, ".lora_up.bias", ""},
     {kUpBias, ".lora.up.bias", ""},
     {kUpBias, ".lora_linear_layer.up.bias", ""},
 };

@@ -60,7 +60,8 @@ constexpr BlockList kChromaBlocks[] = {{"double_blocks", 19}, {"single_blocks", 
 constexpr View kChromaMetadata[] = {"chroma"};
 
 // HunyuanVideo and HunyuanImage: `img_attn_qkv` where Flux has `img_attn.qkv`.
-constexpr View kHunyuanNever[] = {"^transformer_blocks_#_attn1_", "^transformer_blocks_#_attn2_",
+constexpr View kHunyuanNever[] = {"^transformer_blocks_#_attn1_", "^transformer_blocks_#_attn2_", "^time_embed_",
+  "^caption_projection_",
   "^single_transformer_blocks_#_ff_"};
 constexpr View kHunyuanMarks[] = {"individual_token_refiner", "token_refiner_refiner_blocks", "^double_blocks_#_*_mlp_fc",
   "^double_blocks_#_*_mod_linear", "^single_blocks_#_modulation_linear", ".img_attn_qkv", ".txt_attn_qkv",
