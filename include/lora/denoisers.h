@@ -44,6 +44,7 @@ class SD3Transformer2DModel : public PretrainedModel<SD3Transformer2DModel> {
   int64_t in_channels() const;
   int64_t sample_size() const;
   int64_t patch_size() const;
+  int64_t pos_embed_max_size() const;
   int64_t num_layers() const;
   int64_t joint_attention_dim() const;
   int64_t pooled_projection_dim() const;
@@ -63,6 +64,7 @@ class UVit2DModel : public PretrainedModel<UVit2DModel> {
                     const Tensor& micro_conds) const;
 
   int64_t sample_size() const;
+  bool downsample() const;
   int64_t vocab_size() const;
   int64_t codebook_size() const;
   int64_t encoder_hidden_size() const;

@@ -1,15 +1,14 @@
 #include "adapters/adapter.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 
 #include "adapters/finite.h"
-#include "adapters/narrowing.h"
 #include "core/check.h"
 #include "core/text.h"
 #include "io/public_call.h"
 #include "kinds/kinds.h"
+#include "kinds/narrowing.h"
+#include "nn/parallel.h"
 
 namespace lora {
 
@@ -46,15 +45,6 @@ void check_numbers(const std::vector<const LoraLayer*>& layers) {
     }
 }
 
-void check_narrowed(const std::vector<NarrowingLoss>& narrowed) {
-  std::vector<std::string> fatal;
-  for (const auto& loss : narrowed)
-    if (!loss.fatal.empty()) fatal.push_back(loss.fatal);
-  check(fatal.empty(), ErrorKind::unsupported,
-        "the dtype of the model cannot hold {}: {}; open the model in float32 or bfloat16; nothing was loaded",
-        counted(fatal.size(), "layer"), listing(fatal, 3));
-}
-
 std::shared_ptr<const Delta> make(const LoraLayer& layer, const Site& site, const PrepareOptions& options) {
   MakeOptions how{.base = [&](const Site& s) { return options.base ? options.base(s) : s.weight; },
                   .base_bias = [&](const Site& s) { return options.base_bias ? options.base_bias(s) : s.bias; },
@@ -67,15 +57,33 @@ std::shared_ptr<const Delta> make(const LoraLayer& layer, const Site& site, cons
   return make_delta(copy, site, how);
 }
 
+struct Made {
+  std::shared_ptr<const Delta> delta;
+  DtypeLoss loss;
+};
+
+// The delta of a layer. Its factors are rescaled first if the dtype of the site cannot hold them.
+Made make_fitted(const LoraLayer& layer, const Site& site, const PrepareOptions& options) {
+  auto delta = make(layer, site, options);
+  const auto dtype = site.weight.scalar_type();
+  const auto stored = delta->tensors();
+  auto is_cast = [&](std::string_view suffix) {
+    auto tensor = get(stored, suffix);
+    return tensor.defined() && tensor.scalar_type() == dtype;
+  };
+  // The delta has a core folded in float32.
+  auto plain = narrows(at::kFloat, dtype) ? kind_of(layer.tensors)->folded(layer) : layer;
+  auto [tensors, loss] = fitted(std::move(plain.tensors), dtype, is_cast);
+  if (!loss.rescaled) return {delta, loss};
+  plain.tensors = std::move(tensors);
+  return {make(plain, site, options), loss};
+}
+
+std::string wider_model(const std::string& dtypes) { return "open the model in " + dtypes; }
+
 // What was passed over, and what will do nothing.
 struct Passed {
-  std::vector<std::string> not_finite, zero, negative, flushed;
-  int64_t flushed_numbers = 0, nonzero_numbers = 0;
-
-  void add_flushed(const std::string& path, const NarrowingLoss& loss) {
-    flushed.push_back(path);
-    flushed_numbers += loss.flushed, nonzero_numbers += loss.nonzero;
-  }
+  std::vector<std::string> not_finite, zero, negative;
 
   std::vector<std::string> notes(const std::string& component) const {
     std::vector<std::string> all;
@@ -89,11 +97,6 @@ struct Passed {
     tell(zero, "has an alpha or a scale of 0 and does nothing", "have an alpha or a scale of 0 and do nothing");
     tell(negative, "has a negative alpha or scale, and acts in the opposite direction",
          "have a negative alpha or scale, and act in the opposite direction");
-    if (!flushed.empty())
-      all.push_back(fmt::format(
-          "{}: {} of {} numbers in {} are so small that float16 makes them 0: {}; open the model in float32 or "
-          "bfloat16 to keep them",
-          component, flushed_numbers, nonzero_numbers, counted(flushed.size(), "layer"), listing(flushed, 4)));
     return all;
   }
 };
@@ -135,17 +138,15 @@ Prepared prepare(const Parts& parts, const std::vector<const LoraLayer*>& layers
   entries.resize(found.size());
   std::vector<std::exception_ptr> errors(found.size());
   std::vector<char> not_finite(found.size());
-  std::vector<NarrowingLoss> narrowed(found.size());
-  at::parallel_for(0, int64_t(found.size()), 16, [&](int64_t begin, int64_t end) {
+  std::vector<DtypeLoss> losses(found.size());
+  parallel_ranges(int64_t(found.size()), 16, [&](int64_t begin, int64_t end) {
     c10::NoGradGuard no_grad;
     for (auto i = begin; i < end; ++i) try {
         not_finite[i] = !all_finite(*found[i].second);
         if (not_finite[i]) continue;
-        const auto dtype = found[i].first->weight.scalar_type();
-        const auto shifted = shifted_into_range(*found[i].second, dtype);
-        const auto& layer = shifted ? *shifted : *found[i].second;
-        entries[i] = {found[i].first, make(layer, *found[i].first, options)};
-        narrowed[i] = narrowing_loss(layer, *entries[i].delta, dtype);
+        auto made = make_fitted(*found[i].second, *found[i].first, options);
+        entries[i] = {found[i].first, std::move(made.delta)};
+        losses[i] = std::move(made.loss);
       } catch (...) {
         errors[i] = std::current_exception();
       }
@@ -162,10 +163,10 @@ Prepared prepare(const Parts& parts, const std::vector<const LoraLayer*>& layers
   }
   check(misfits.empty(), ErrorKind::bad_shape, "{} of {} not fit the model, so nothing was loaded: {}", misfits.size(),
         counted(layers.size(), "layer") + (misfits.size() == 1 ? " does" : " do"), listing(misfits, 3));
-  check_narrowed(narrowed);
+  std::map<std::string, DtypeLoss> losses_by_path;
   for (size_t i = 0; i < found.size(); ++i) {
     const auto& layer = *found[i].second;
-    if (narrowed[i].flushed > 0) passed.add_flushed(layer.path, narrowed[i]);
+    losses_by_path[layer.path] = std::move(losses[i]);
     if (not_finite[i]) passed.not_finite.push_back(layer.path);
     if (not_finite[i] || !kind_of(layer.tensors)->has_strength()) continue;
     auto strength = counted_strength(layer);
@@ -174,6 +175,8 @@ Prepared prepare(const Parts& parts, const std::vector<const LoraLayer*>& layers
   }
   std::erase_if(entries, [](auto& entry) { return !entry.delta; });
   result.notes = passed.notes(options.component);
+  for (const auto& note : tell_losses(losses_by_path, options.component, wider_model))
+    result.notes.push_back(fmt::format("{}: {}", options.component, note));
   for (const auto& [site, delta] : entries)
     result.report.layers.push_back({.path = site->path,
                                     .algorithm = delta->algorithm(),

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 #include <iterator>
 #include <numeric>
 #include <set>
@@ -62,11 +61,6 @@ Tensor base_under(const std::vector<FusedAdapter>& fused, const Site& site, cons
   return {};
 }
 
-double loss_of(const ChangeSums& sums) {
-  if (sums.not_finite > 0) return 1;
-  return sums.change > 0 ? std::min(1.0, std::sqrt(sums.lost / sums.change)) : 0;
-}
-
 bool must_be_divided(const FusedAdapter& fused) { return !fused.is_divided; }
 
 bool must_be_divided(const AdapterState& state) {
@@ -103,7 +97,7 @@ bool divide(AdapterState& state, std::vector<SiteChange>& changes) {
   if (!state.enabled) return any;
   for (auto& change : changes)
     for (auto& fused : state.components[change.site->owner->component].fused)
-      if (must_be_divided(fused) && loss_of(change.sums) > *fused.max_loss && keep_as_factors(fused, *change.site))
+      if (must_be_divided(fused) && change.sums.loss() > *fused.max_loss && keep_as_factors(fused, *change.site))
         any = change.stays_active = true;
   for (auto& c : state.components)
     for (auto& fused : c.fused) fused.is_divided = true;

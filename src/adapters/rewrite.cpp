@@ -1,7 +1,6 @@
 #include "adapters/rewrite.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <functional>
 
 #include "io/mapped_file.h"
+#include "nn/parallel.h"
 
 namespace lora {
 
@@ -73,6 +73,7 @@ struct Target {
   EffectSum sum;
   Tensor bias;  // the new bias, in the dtype of the site's bias; undefined if it does not change
   int64_t bias_not_finite = 0;
+  bool bias_changes = false;
   Tensor own_bias;
   bool is_first_write = false;
 
@@ -146,7 +147,7 @@ void RewriteBatch::each(const Work& work) {
     return;
   }
   std::atomic<size_t> next = 0;
-  at::parallel_for(0, int64_t(rows.size()), 1, [&](int64_t first, int64_t last) {
+  parallel_ranges(int64_t(rows.size()), 1, [&](int64_t first, int64_t last) {
     c10::NoGradGuard no_grad;
     for (auto thread = first; thread < last; ++thread)
       for (size_t i; (i = next++) < tasks.size();) work(tasks[i], rows[size_t(thread)]);
@@ -168,7 +169,10 @@ void RewriteBatch::measure() {
 
 void RewriteBatch::add_up() {
   for (const auto& task : tasks) sums[size_t(task.target - targets.data())] += task.sums;
-  for (size_t i = 0; i < targets.size(); ++i) sums[i].not_finite += targets[i].bias_not_finite;
+  for (size_t i = 0; i < targets.size(); ++i) {
+    sums[i].not_finite += targets[i].bias_not_finite;
+    sums[i].changed |= targets[i].bias_changes;
+  }
 }
 
 namespace {
@@ -185,6 +189,7 @@ Target target(const Site& site, const Tensor& base, const Recipe& recipe, const 
   auto own = stored_bias(site, known).to(device, site.bias.scalar_type());
   t.bias = t.sum.bias.defined() ? (own.to(t.sum.bias.scalar_type()) + t.sum.bias).to(own.scalar_type()) : own;
   t.bias_not_finite = count_not_finite(t.bias);
+  t.bias_changes = !at::equal(t.bias, own);
   return t;
 }
 
@@ -197,7 +202,7 @@ std::unique_ptr<RewriteBatch> batch(const std::vector<Rebuild>& work, size_t beg
                                     const BaseWeights& known) {
   auto batch = std::make_unique<RewriteBatch>();
   batch->targets.resize(end - begin);
-  at::parallel_for(0, int64_t(end - begin), 8, [&](int64_t first, int64_t last) {
+  parallel_ranges(int64_t(end - begin), 8, [&](int64_t first, int64_t last) {
     c10::NoGradGuard no_grad;
     for (auto i = size_t(first); i < size_t(last); ++i) {
       const auto& [site, was, wanted, is_base] = work[begin + i];

@@ -46,7 +46,7 @@ struct BaseWeights {
 // How the weight of a site changes, and what the rounding loses.
 struct SiteChange {
   const Site* site;
-  ChangeSums sums;            // over the weight; not_finite also counts numbers of the bias
+  ChangeSums sums;            // over the weight; not_finite and changed are also about the bias
   bool stays_active = false;  // the site keeps its weight, and run-time factors apply (FusedAdapter::as_factors)
 };
 

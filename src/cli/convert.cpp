@@ -1,9 +1,12 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <optional>
+#include <utility>
 
 #include "check.h"
 #include "lora/files.h"
+#include "lora/text.h"
 #include "lora_argument.h"
 #include "output.h"
 #include "output_path.h"
@@ -19,12 +22,12 @@ struct Arguments {
   Threads threads;
   std::string file, out, to, dtype, base;
   bool approximate = false, allow_partial = false;
-  int64_t rank = 0;
+  std::optional<int64_t> rank;
 };
 
 void run(const Arguments& a) {
-  check(!a.approximate || a.rank > 0, ErrorKind::usage, "--approximate needs --rank N, the rank of the new factors");
-  check(a.approximate || a.rank == 0, ErrorKind::usage,
+  check(!a.approximate || a.rank, ErrorKind::usage, "--approximate needs --rank N, the rank of the new factors");
+  check(a.approximate || !a.rank, ErrorKind::usage,
         "--rank needs --approximate. Without it, factors keep their ranks.");
   LoraPlace place(a.file);
   if (a.to == "peft")
@@ -36,7 +39,9 @@ void run(const Arguments& a) {
   if (!a.dtype.empty()) options.dtype = parse_dtype(a.dtype);
   if (a.approximate) options.approximate = a.rank;
   if (!a.base.empty()) options.read.base_model = parse_base_model(a.base);
-  print(convert_lora(place.source(), a.out, options).text());
+  auto done = convert_lora(place.source(), a.out, options);
+  for (const auto& text : std::exchange(done.notes, {})) note(printable(text));
+  print(done.text());
 }
 
 }  // namespace
@@ -55,7 +60,7 @@ void declare_convert(CLI::App& app) {
   command->add_option("--base", a->base, kBaseHelp);
   command->add_flag("--approximate", a->approximate,
                     "Replaces layers that the format cannot store by factors of --rank, and prints their error");
-  command->add_option("--rank", a->rank, "The rank of those factors")->check(CLI::Range(int64_t(1), int64_t(1) << 20));
+  command->add_option("--rank", a->rank, "The rank of those factors");
   a->threads.declare(*command);
   command->callback([a] { run(*a); });
 }

@@ -117,12 +117,14 @@ StateDict forwarded(const Model& model, const StateDict& inputs, const std::stri
 }
 
 void run(const Arguments& a) {
+  const auto loras = a.model.lora_arguments();
+  check_has_loras(a.fuse, loras);
   check_can_write_file(a.output);
   c10::InferenceMode inference;
   auto in = load_state_dict(a.inputs);
   auto pipe = open_pipeline(a.model.model, a.model.pipeline_options());
   a.model.threads.fit(*pipe);
-  load_loras(*pipe, a.model.lora_arguments(), a.model.partial());
+  load_loras(*pipe, loras, a.model.partial());
   if (a.fuse) fuse(*pipe, {});
   auto components = pipe->models();
   components.push_back(pipe->autoencoder());

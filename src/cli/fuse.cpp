@@ -1,5 +1,6 @@
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 
@@ -49,6 +50,16 @@ void tell_unfused(const fs::path& output, const std::vector<LoraArgument>& loras
   tell("The layers that are not fused are in the folder. To draw with them, add" + options);
 }
 
+// Why no weight changes.
+std::string why_unchanged(const FuseReport& fused, const std::string& limit, const std::string& dtype) {
+  if (fused.stays_active() > 0)
+    return fmt::format("each layer would lose more than {} of its change in {}. {}", limit, dtype, remedy(fused));
+  const bool changes =
+      std::any_of(fused.layers.begin(), fused.layers.end(), [](auto& layer) { return layer.change > 0; });
+  if (changes) return fmt::format("each layer loses its whole change to the rounding in {}. {}", dtype, remedy(fused));
+  return "the change of each layer is 0. Either the factors are 0, or the LoRAs cancel each other.";
+}
+
 void run(const Arguments& a) {
   check(!a.model.loras.empty(), ErrorKind::usage, "nothing to fuse. Give at least one --lora FILE[:WEIGHT].");
   check_apart(a.model.model, a.output);
@@ -64,10 +75,8 @@ void run(const Arguments& a) {
   check(!fused.layers.empty(), ErrorKind::usage,
         "nothing to fuse: no LoRA has a weight other than 0 for a layer of {}. Nothing was written.",
         a.components.empty() ? "the model" : fmt::format("{}", fmt::join(a.components, ", ")));
-  check(fused.fused() > 0, ErrorKind::unsupported,
-        "nothing to fuse: each layer would lose more than {} of its change in {}. Use --dtype float32. Nothing was "
-        "written.",
-        a.fuse.keep_active_above, to_string(pipe->dtype()));
+  check(fused.fused() > fused.unchanged(), ErrorKind::unsupported, "nothing to fuse: {} Nothing was written.",
+        why_unchanged(fused, a.fuse.keep_active_above, to_string(pipe->dtype())));
   pipe->save_pretrained(a.output);
   print_path(a.output);
   if (fused.stays_active() > 0) tell_unfused(a.output, loras, reports);

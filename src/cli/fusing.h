@@ -3,8 +3,10 @@
 #include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "lora/pipeline.h"
+#include "lora_argument.h"
 
 namespace lora::cli {
 
@@ -20,5 +22,11 @@ struct FuseArguments {
 // Fuses the LoRAs of a pipeline, and prints what the rounding loses to stderr, with what helps. Throws
 // Error{unsupported} if a weight has NaN or infinity then.
 FuseReport fuse(DiffusionPipeline& pipe, const FuseLoraOptions& options);
+
+// What keeps a change that rounding loses: a larger dtype, or a stronger LoRA.
+std::string remedy(const FuseReport& report);
+
+// Throws Error{usage} where --fuse is given and no LoRA.
+void check_has_loras(bool fuse, const std::vector<LoraArgument>& loras);
 
 }  // namespace lora::cli

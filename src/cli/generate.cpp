@@ -113,6 +113,7 @@ void run(const Arguments& a) {
   auto [prompt, tagged] = take_lora_tags(a.prompt, a.lora_dir);
   auto loras = a.model.lora_arguments();
   loras.insert(loras.end(), tagged.begin(), tagged.end());
+  check_has_loras(a.fuse, loras);
   auto call = call_options(a);
 
   auto options = a.model.pipeline_options();
@@ -122,7 +123,7 @@ void run(const Arguments& a) {
   for (int i = 0; i < a.count; ++i) call.seed.push_back(seed + uint64_t(i));
   a.model.threads.fit(*pipe);
   auto reports = load_loras(*pipe, loras, a.model.partial(), /*for_a_call=*/!a.fuse);
-  if (a.fuse && !loras.empty()) fuse(*pipe, {.max_loss = max_loss});
+  if (a.fuse) fuse(*pipe, {.max_loss = max_loss});
   set_call_adapters(*pipe, loras, reports, a.count, call);
   std::optional<Refiner> refiner;
   if (!a.refiner.empty()) {

@@ -9,6 +9,7 @@
 #include "lora/pipeline.h"
 #include "lora/text.h"
 #include "model_arguments.h"
+#include "option_names.h"
 #include "output.h"
 #include "progress.h"
 #include "threads.h"
@@ -31,6 +32,11 @@ struct Arguments {
   }
 };
 
+// What the library noted, in the words of the command.
+void translate(std::vector<std::string>& notes) {
+  for (auto& text : notes) text = in_option_names(text);
+}
+
 struct Match {
   LoadReport report;
   std::optional<FuseReport> fused;
@@ -43,7 +49,7 @@ void measure(Match& match, const DiffusionPipeline& pipe) {
     match.fused = pipe.measure_fuse();
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::unsupported) throw;
-    match.not_fusable = error.what();
+    match.not_fusable = in_option_names(error.what());
   }
 }
 
@@ -68,6 +74,7 @@ Match match(const Arguments& a, const LoraPlace& place) {
         pipe->load_lora_weights(place.source(), {.weight_name = place.weight_name(), .partial = a.read(place).partial});
   };
   if (attempt(result.not_opened, open) && attempt(result.refused, load)) measure(result, *pipe);
+  translate(result.report.notes);
   return result;
 }
 
@@ -77,7 +84,7 @@ void print_inspection_json(const Inspection& inspection, const std::optional<Mat
   auto all = json::parse(inspection.json());
   if (match) {
     const auto& failure = match->not_opened ? match->not_opened : match->refused;
-    all["match"] = failure ? json{{"error", failure->what()}} : json::parse(match->report.json());
+    all["match"] = failure ? json{{"error", in_option_names(failure->what())}} : json::parse(match->report.json());
     if (match->fused) all["fuse"] = json::parse(match->fused->json());
   }
   print_json(all);
@@ -101,6 +108,7 @@ void compare(const Arguments& a) {
   auto comparison =
       compare_loras(first.source(), second.source(),
                     {.read_a = a.read(first), .read_b = a.read(second), .progress = progress_after_a_second()});
+  translate(comparison.notes);
   if (a.json)
     print_json(nlohmann::ordered_json::parse(comparison.json()));
   else
@@ -112,10 +120,12 @@ void run(const Arguments& a) {
   check_is_no_url(a.model);
   LoraPlace place(a.file);
   auto inspection = inspect_lora(place.source(), {.read = a.read(place), .progress = progress_after_a_second()});
+  translate(inspection.notes);
   std::optional<Match> matched;
   if (!a.model.empty()) matched = match(a, place);
   if (matched && matched->refused)
-    inspection.findings.push_back({true, fmt::format("on {}: {}", a.model, matched->refused->what()), {}});
+    inspection.findings.push_back(
+        {true, fmt::format("on {}: {}", a.model, in_option_names(matched->refused->what())), {}});
   a.json ? print_inspection_json(inspection, matched) : print_inspection(a, inspection, matched);
   if (!matched) return;
   if (matched->not_opened) throw *matched->not_opened;

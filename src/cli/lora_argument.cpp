@@ -7,8 +7,10 @@
 #include <charconv>
 #include <cmath>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <sstream>
 
 #include "check.h"
@@ -60,7 +62,8 @@ void take_call_part(nlohmann::json& weight, LoraArgument& lora) {
     check(fraction && *fraction >= 0 && *fraction <= 1 && factor.is_number(), ErrorKind::usage,
           "{}: the schedule has \"{}\": {}. It maps a fraction of the run, from 0 to 1, to a number.", lora.file, at,
           factor.dump());
-    lora.schedule[*fraction] = factor;
+    check(lora.schedule.emplace(*fraction, factor).second, ErrorKind::usage, "{}: the schedule has {} twice", lora.file,
+          *fraction);
   }
   if (auto mask = take("mask", &nlohmann::json::is_string, "the name of a PNG file"); !mask.is_null()) lora.mask = mask;
   for (const auto& image : take("images", &nlohmann::json::is_array, "a list of numbers")) {
@@ -80,14 +83,36 @@ void check_components(const nlohmann::json& weight, const std::string& file) {
           file, name, fmt::join(known, ", "));
 }
 
+// The JSON of a weight. The parser alone would take the last of two values of one name.
+nlohmann::json parsed(const std::string& file, const std::string& text) {
+  using Event = nlohmann::json::parse_event_t;
+  std::map<int, std::set<std::string>> names;
+  auto look = [&](int depth, Event event, nlohmann::json& value) {
+    if (event == Event::object_start) names[depth + 1].clear();
+    check(event != Event::key || names[depth].insert(value.get<std::string>()).second, ErrorKind::usage,
+          "{}: the weight names {} twice", file, value.dump());
+    return true;
+  };
+  auto json = nlohmann::json::parse(text, look, /*allow_exceptions=*/false);
+  check(json.is_object(), ErrorKind::usage, "{}: the weight `{}` is neither a number nor valid JSON", file, text);
+  return json;
+}
+
+LoraScale scale_of(const nlohmann::json& weight, const std::string& file) {
+  try {
+    return LoraScale::parse(weight.dump());
+  } catch (const Error& error) {
+    throw Error(error.kind(), fmt::format("{}: {}", file, error.what()));
+  }
+}
+
 LoraArgument with_weight(const std::string& file, const std::string& text) {
   LoraArgument lora{.file = file, .text = text};
   if (!text.starts_with('{')) {
     lora.weight = weight_number(file, text);
     return lora;
   }
-  auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  check(json.is_object(), ErrorKind::usage, "{}: the weight `{}` is neither a number nor valid JSON", file, text);
+  auto json = parsed(file, text);
   take_call_part(json, lora);
   if (json.contains("weight")) {
     check(json.size() == 1, ErrorKind::usage,
@@ -96,11 +121,7 @@ LoraArgument with_weight(const std::string& file, const std::string& text) {
   } else {
     check_components(json, file);
   }
-  if (!json.is_object() || !json.empty()) try {
-      lora.weight = LoraScale::parse(json.dump());
-    } catch (const Error& error) {
-      throw Error(error.kind(), fmt::format("--lora {}: {}", lora.file, error.what()));
-    }
+  if (!json.is_object() || !json.empty()) lora.weight = scale_of(json, file);
   return lora;
 }
 

@@ -24,6 +24,12 @@ std::string letters_and_digits(const std::string& text) {
   return plain;
 }
 
+// The name of an architecture, without what stands behind it: "Flux.1-dev/lora" as "flux1dev".
+std::string plain_name(const std::string& value) { return letters_and_digits(value.substr(0, value.find('/'))); }
+
+// How the names of kohya's network modules begin; the rest names the model.
+constexpr std::string_view kNetworks = "networks.lora_";
+
 struct Denoiser {
   NamedTraces layers;
   bool unet = false;            // some layer is a UNet's
@@ -73,10 +79,12 @@ bool is_published_unet(const Denoiser& denoiser) {
 // Whether the layers leave room for a model that something else names.
 bool is_possible(const Denoiser& denoiser, const BaseModelRow& row, int64_t cross_attention) {
   if (denoiser.layers.empty()) return true;
-  if (!row.has_transformer() && !row.is_foreign()) {
+  if (row.cross_attention != 0) {
     bool other_width =
         unet_with_cross_attention(cross_attention) != BaseModel::unknown && row.cross_attention != cross_attention;
-    return !denoiser.block_lists && !other_width && !(is_published_unet(denoiser) && contradicts(denoiser.layers, row));
+    bool other_encoder = denoiser.second_encoder && !row.component("text_encoder_2");
+    return !denoiser.block_lists && !other_width && !other_encoder &&
+           !(is_published_unet(denoiser) && contradicts(denoiser.layers, row));
   }
   return (row.has_transformer() ? !denoiser.unet : !denoiser.block_lists) && !contradicts(denoiser.layers, row);
 }
@@ -87,18 +95,19 @@ std::string listed(const std::vector<BaseModel>& models) {
   return join(labels, ", ");
 }
 
+constexpr const char* kChosenByMetadata = "its metadata, among those that its layers can be for";
+
 ToldModel by_layers(const Denoiser& denoiser, BaseModel said) {
   auto [models, by_marks] = candidates_among(denoiser.layers);
   if (models.empty()) return {};
   bool is_said = std::find(models.begin(), models.end(), said) != models.end();
   if (models.size() == 1 || is_said)
     return {.model = is_said ? said : models.front(),
-            .known_by = is_said && models.size() > 1 ? "its metadata, among those that its layers can be for"
+            .known_by = is_said && models.size() > 1 ? kChosenByMetadata
                         : by_marks                   ? "the names of its layers"
                                                      : "the names and sizes of its layers"};
-  auto alike = row_of(models.front())->evidence.alike;
   bool taken = std::all_of(models.begin() + 1, models.end(),
-                           [&](auto other) { return std::find(alike.begin(), alike.end(), other) != alike.end(); });
+                           [&](auto other) { return can_be_taken_for(other, models.front()); });
   std::vector<BaseModel> others(models.begin() + 1, models.end());
   if (taken)
     return {.model = models.front(),
@@ -106,26 +115,36 @@ ToldModel by_layers(const Denoiser& denoiser, BaseModel said) {
   return {.known_by = fmt::format("its layers have names and sizes that these have: {}", listed(models))};
 }
 
-// `said`: what something else than the layers names.
-ToldModel by_all(const std::vector<LayerTrace>& layers, BaseModel said) {
-  auto denoiser = denoiser_of(layers);
-  auto told = by_layers(denoiser, said);
-  if (told.model != BaseModel::unknown) return told;
+// What the layers of a UNet tell. What is already told stays where they tell nothing.
+void add_unet(const Denoiser& denoiser, ToldModel& told) {
   told.cross_attention = cross_attention_of(denoiser);
   told.model = unet_with_cross_attention(told.cross_attention);
   if (told.model != BaseModel::unknown) {
     told.known_by = fmt::format("its cross-attention takes text of width {}", told.cross_attention);
-    return told;
-  }
-  // Names win over the metadata, but for what they do not tell apart: two base models of one pipeline.
-  auto *row = row_of(said), *named = told.cross_attention == 0 ? by_unet_marks(denoiser) : nullptr;
-  if (named && !(row && row->pipeline == named->pipeline)) {
+  } else if (auto* named = told.cross_attention == 0 ? by_unet_marks(denoiser) : nullptr) {
     told.model = named->model;
     told.known_by = "the names of its layers";
-  } else if (row && is_possible(denoiser, *row, told.cross_attention)) {
-    told.model = said;
-    told.known_by = "its metadata says so";
   }
+}
+
+// Whether the layers of a UNet that is told to be of one model may be of the other: they look alike, or it is the other
+// base model of one pipeline.
+bool may_be(BaseModel told, BaseModel other) {
+  return can_be_taken_for(other, told) || row_of(told)->pipeline == row_of(other)->pipeline;
+}
+
+// `said`: what something else than the layers names. It chooses among what the layers leave.
+ToldModel by_all(const std::vector<LayerTrace>& layers, BaseModel said) {
+  auto denoiser = denoiser_of(layers);
+  auto told = by_layers(denoiser, said);
+  if (told.model != BaseModel::unknown) return told;
+  add_unet(denoiser, told);
+  auto* row = row_of(said);
+  if (!row || said == told.model || !is_possible(denoiser, *row, told.cross_attention)) return told;
+  bool open = told.model == BaseModel::unknown;
+  if (!open && !may_be(told.model, said)) return told;
+  told.known_by = open ? "its metadata says so" : kChosenByMetadata;
+  told.model = said;
   return told;
 }
 
@@ -138,7 +157,7 @@ bool is_unet_path(std::string_view path) {
 }
 
 BaseModel model_named_by(const std::string& value) {
-  auto plain = letters_and_digits(value.substr(0, value.find('/')));
+  auto plain = plain_name(value);
   BaseModel model = BaseModel::unknown;
   size_t longest = 0;
   for (const auto& row : base_models())
@@ -153,7 +172,6 @@ BaseModel model_named_by(const std::string& value) {
 }
 
 SaidModel model_said_by(const LoraMetadata& metadata) {
-  constexpr std::string_view kNetworks = "networks.lora_";
   auto value = [&](const char* key) {
     auto it = metadata.find(key);
     return it == metadata.end() ? std::string() : it->second;
@@ -166,6 +184,14 @@ SaidModel model_said_by(const LoraMetadata& metadata) {
     if (auto model = model_named_by(module.substr(kNetworks.size())); model != BaseModel::unknown)
       return {model, "ss_network_module", module};
   return {};
+}
+
+bool names_another(const SaidModel& said, BaseModel model) {
+  if (said.model == BaseModel::unknown || said.model == model) return false;
+  if (!can_be_taken_for(model, said.model)) return true;
+  auto name = plain_name(said.value.starts_with(kNetworks) ? said.value.substr(kNetworks.size()) : said.value);
+  auto names = row_of(model)->metadata;
+  return std::none_of(names.begin(), names.end(), [&](auto own) { return own.starts_with(name); });
 }
 
 ToldModel base_model_of(const std::vector<LayerTrace>& layers, const LoraMetadata& metadata, BaseModel given) {

@@ -33,6 +33,8 @@ struct SaidModel {
   std::string key, value;
 };
 SaidModel model_said_by(const LoraMetadata& metadata);
+// Whether that is another model than the file's. The name of a family is not: "flux_2" in a file for FLUX.2 klein.
+bool names_another(const SaidModel& said, BaseModel model);
 // The model that one entry's value names; unknown for none.
 BaseModel model_named_by(const std::string& value);
 

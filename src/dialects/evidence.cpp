@@ -111,14 +111,11 @@ bool lacks_partners(const NamedTraces& layers, const Evidence& evidence) {
 
 // The one that a file which looks like several is taken for; unknown for none.
 BaseModel taken_for(const std::vector<BaseModel>& models) {
-  for (auto model : models) {
-    auto alike = row_of(model)->evidence.alike;
-    if (std::all_of(models.begin(), models.end(), [&](auto other) {
-          return other == model || std::find(alike.begin(), alike.end(), other) != alike.end();
-        }))
-      return model;
-  }
-  return BaseModel::unknown;
+  auto one = std::find_if(models.begin(), models.end(), [&](auto model) {
+    return std::all_of(models.begin(), models.end(),
+                       [&](auto other) { return other == model || can_be_taken_for(other, model); });
+  });
+  return one == models.end() ? BaseModel::unknown : *one;
 }
 
 }  // namespace
@@ -136,12 +133,10 @@ bool is_in_block_list(const std::string& path) {
   return is_any_models_list(block_of(flat).first);
 }
 
-bool are_alike(BaseModel a, BaseModel b) {
-  auto lists = [](BaseModel of, BaseModel other) {
-    auto* row = row_of(of);
-    return row && std::find(row->evidence.alike.begin(), row->evidence.alike.end(), other) != row->evidence.alike.end();
-  };
-  return lists(a, b) || lists(b, a);
+bool can_be_taken_for(BaseModel model, BaseModel other) {
+  auto* row = row_of(other);
+  auto alike = row ? row->evidence.alike : std::span<const BaseModel>();
+  return std::find(alike.begin(), alike.end(), model) != alike.end();
 }
 
 bool contradicts(const NamedTraces& layers, const BaseModelRow& row) {

@@ -20,9 +20,8 @@ bool has_any_piece(const NamedTrace& layer, std::span<const std::string_view> pi
 bool is_in_block_list(const std::string& path);
 // Whether something of the layers speaks against a model.
 bool contradicts(const NamedTraces& layers, const BaseModelRow& row);
-
-// Whether layers alone do not always tell two models apart (Evidence::alike).
-bool are_alike(BaseModel a, BaseModel b);
+// Whether a file for a model can look like one for `other`, and is then taken for that (Evidence::alike).
+bool can_be_taken_for(BaseModel model, BaseModel other);
 
 struct Candidates {
   std::vector<BaseModel> models;  // of several, the one that such a file is taken for comes first

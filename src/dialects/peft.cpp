@@ -1,11 +1,20 @@
 // PEFT's own files: `base_model.model.` before the path, or below a component's name, now and then an adapter's name
 // inside the factor's.
-#include <algorithm>
-
 #include "dialects/tables.h"
 #include "names/module_words.h"
 
 namespace lora {
+
+namespace {
+
+// The text encoder that a path is of by its name; "" for another model's.
+std::string_view text_encoder_of(std::string_view path) {
+  if (path.starts_with("text_model.") || path == "text_projection" || is_bare_clip_path(path)) return "text_encoder";
+  bool t5 = path.starts_with("encoder.block.") || path.starts_with("encoder.final_layer_norm") || path == "shared";
+  return t5 ? "text_encoder_3" : "";
+}
+
+}  // namespace
 
 std::optional<LayerKey> read_peft(std::string_view key) {
   static constexpr Row kComponents[] = {
@@ -23,10 +32,7 @@ std::optional<LayerKey> read_peft(std::string_view key) {
   auto suffix = take_known_end(key);
   if (suffix.empty()) suffix = take_whole_bias(key);
   if (suffix.empty()) return std::nullopt;
-  static constexpr std::string_view kClip[] = {"text_model.", "encoder.layers.", "embeddings.", "final_layer_norm"};
-  bool clip = std::any_of(std::begin(kClip), std::end(kClip), [&](auto start) { return key.starts_with(start); });
-  if (component->empty() && clip) component = "text_encoder";
-  if (component->empty() && key.starts_with("encoder.block.")) component = "text_encoder_3";
+  if (component->empty()) component = text_encoder_of(key);
   return LayerKey{std::string(*component), modern_path(std::string(key), component->starts_with("text_encoder")),
                   suffix};
 }

@@ -75,21 +75,32 @@ std::optional<LayerKey> read_key(const std::string& key, std::vector<size_t>& hi
   return std::nullopt;
 }
 
-// PEFT has an embedding's factors the other way round than kohya's family, which makes the weight as it stands.
-void turn_embedding(LayerKey& key, const std::string& spelling, Tensor& tensor) {
-  bool factor = key.suffix == kDown || key.suffix == kUp;
-  bool peft = spelling.find("lora_A") != spelling.npos || spelling.find("lora_B") != spelling.npos ||
-              spelling.find("lora_embedding_") != spelling.npos;
-  if (!factor || peft || !is_embedding_path(key.path) || tensor.dim() != 2) return;
-  key.suffix = key.suffix == kDown ? kUp : kDown;
-  tensor = tensor.t();
+// Whether an embedding's factors have the names of kohya's family, which has them the other way round than PEFT.
+bool has_kohyas_factors(const LoraLayer& layer) {
+  return std::any_of(layer.keys.begin(), layer.keys.end(), [](auto& entry) {
+    auto has = [&](const char* part) { return entry.second.find(part) != std::string::npos; };
+    return (entry.first == kDown || entry.first == kUp) && !has("lora_A") && !has("lora_B") && !has("lora_embedding_");
+  });
+}
+
+bool are_equal(const Tensor& a, const Tensor& b) {
+  return a.defined() && b.defined() && a.sizes() == b.sizes() && at::equal(a.to(at::kDouble), b.to(at::kDouble));
+}
+
+constexpr const char* kDiffers = "it differs from {}, which names the same {}; a file must hold one adapter only";
+
+// Whether the layer has these very numbers under the suffix.
+bool holds(const LoraLayer& layer, std::string_view suffix, const std::string& key, const Tensor& tensor,
+           Strengths& strengths) {
+  if (suffix == kAlpha) return layer.alpha == strengths.read(key, tensor);
+  if (suffix == kScale) return layer.scale == strengths.read(key, tensor);
+  return are_equal(layer.tensors.find(suffix)->second, tensor);
 }
 
 Reading read_keys(const StateDict& file, Strengths& strengths) {
   Reading reading{.hits = std::vector<size_t>(dialects().size())};
   std::unordered_map<std::string, size_t> where;
-  for (const auto& [key, given] : file) {
-    auto tensor = given;
+  for (const auto& [key, tensor] : file) {
     if (auto bundled = read_bundled_key(key)) {
       if (bundled->problem.empty())
         reading.embeddings.push_back({bundled->word, bundled->component, key, tensor});
@@ -110,7 +121,6 @@ Reading read_keys(const StateDict& file, Strengths& strengths) {
       reading.unmatched.push_back({key, "a copy that no program reads, beside the tensor that counts"});
       continue;
     }
-    turn_embedding(*read, key, tensor);
     if (read->suffix == kScale && tensor.defined() && tensor.numel() != 1) {
       reading.not_understood.push_back(
           {key, fmt::format("a scale of {} numbers, which is not a strength", tensor.numel())});
@@ -120,8 +130,10 @@ Reading read_keys(const StateDict& file, Strengths& strengths) {
     if (fresh) reading.layers.push_back({.component = read->component, .path = read->path});
     auto& layer = reading.layers[it->second];
     auto [known, is_new] = layer.keys.emplace(read->suffix, key);
-    if (!is_new)
-      reading.unmatched.push_back({key, "another key of the file names the same tensor, " + known->second});
+    if (!is_new && holds(layer, read->suffix, key, tensor, strengths))
+      reading.unmatched.push_back({key, "the same numbers as " + known->second});
+    else if (!is_new)
+      reading.not_understood.push_back({key, fmt::format(kDiffers, known->second, "tensor")});
     else if (read->suffix == kAlpha)
       layer.alpha = strengths.read(key, tensor);
     else if (read->suffix == kScale)
@@ -129,6 +141,8 @@ Reading read_keys(const StateDict& file, Strengths& strengths) {
     else
       layer.tensors.emplace(read->suffix, tensor);
   }
+  for (auto& layer : reading.layers)
+    if (has_kohyas_factors(layer)) turn_embedding(layer);
   return reading;
 }
 
@@ -162,9 +176,9 @@ std::vector<LoadReport::Unmatched> take_lone_tensors(std::vector<LoraLayer>& lay
 }
 
 // Sorts what was not understood into what is a part of an adapter, and what is not.
-std::vector<LoadReport::Unmatched> take_left_out(Reading& reading) {
+std::vector<LoadReport::Unmatched> take_left_out(Reading& reading, const StateDict& file) {
   auto whole = take_lone_tensors(reading.layers);
-  auto left_out = parts_of_adapters(reading.not_understood, reading.layers);
+  auto left_out = parts_of_adapters(reading.not_understood, file, reading.layers);
   // A whole weight replaces the model's, so that it has an effect.
   left_out.insert(left_out.end(), whole.begin(), whole.end());
   for (auto* some : {&reading.not_understood, &whole})
@@ -282,15 +296,23 @@ class Namer {
     auto& there = result_.layers[it->second];
     bool twice =
         std::any_of(layer.keys.begin(), layer.keys.end(), [&](auto& k) { return there.keys.contains(k.first); });
-    if (twice) {
-      for (const auto& [name, key] : layer.keys)
-        result_.unmatched.push_back({key, "another key of the file names the same layer, " + layer.name()});
-      return;
-    }
+    if (twice) return put_again(there, layer);
     there.tensors.merge(layer.tensors);
     there.keys.merge(layer.keys);
     if (layer.alpha) there.alpha = layer.alpha;
     if (layer.scale) there.scale = layer.scale;
+  }
+
+  void put_again(const LoraLayer& there, const LoraLayer& again) {
+    bool same = (!again.alpha || again.alpha == there.alpha) && (!again.scale || again.scale == there.scale) &&
+                std::all_of(again.tensors.begin(), again.tensors.end(),
+                            [&](auto& entry) { return are_equal(get(there.tensors, entry.first), entry.second); });
+    for (const auto& [suffix, key] : again.keys) {
+      auto first = there.keys.find(suffix);
+      const auto& other = first == there.keys.end() ? there.name() : first->second;
+      result_.unmatched.push_back({key, same ? "the same numbers as " + other : fmt::format(kDiffers, other, "layer")});
+      if (!same) result_.left_out.push_back(result_.unmatched.back());
+    }
   }
 };
 
@@ -390,13 +412,14 @@ LoraFile to_lora_file(const StateDict& file, const std::string& denoiser, const 
   check_no_unknown_method(file, label);
   auto named = name_positions(file, label);
   Strengths strengths(mapped);
-  auto reading = read_keys(named ? *named : file, strengths);
+  const auto& tensors = named ? *named : file;
+  auto reading = read_keys(tensors, strengths);
   if (reading.layers.empty() && reading.embeddings.empty())
     if (auto part = part_with_lora(file, strengths, 1)) {
       reading = std::move(part->second);
       name_part(file, part->first, reading);
     }
-  auto left_out = take_left_out(reading);
+  auto left_out = take_left_out(reading, tensors);
   check_floating_point(reading.layers, reading.unmatched);
 
   auto told = told_model(reading, file, base_model, label);

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "dialects/base_model_of.h"
-#include "dialects/evidence.h"
 #include "kinds/builtin.h"
 #include "kinds/kinds.h"
 #include "loaders/adapter_fields.h"
@@ -43,8 +42,7 @@ void correct_base_model(Metadata& metadata, const BaseModelRow& row, std::vector
   for (const char* key : {"ss_base_model_version", "modelspec.architecture"}) {
     auto entry = metadata.find(key);
     if (entry == metadata.end()) continue;
-    auto named = model_named_by(entry->second);
-    if (named == BaseModel::unknown || named == row.model || are_alike(named, row.model)) continue;
+    if (!names_another({model_named_by(entry->second), key, entry->second}, row.model)) continue;
     auto right = told_by(row, key, entry->second);
     notes.push_back(fmt::format("the metadata's {} was {}, which contradicts the layers of {}; it {}", key,
                                 entry->second, row.label, right.empty() ? "is left out" : "is now " + right));

@@ -102,15 +102,18 @@ LoraLayer Writer::layer_of(const Spelled& spelled) {
 }
 
 void Writer::narrow(LoraLayer& layer, Dtype dtype) {
-  DtypeLoss loss;
-  layer = narrowed(std::move(layer), dtype, loss);
-  losses_[layer.name()] = loss;
+  auto [tensors, loss] = fitted(std::move(layer.tensors), dtype, [](auto) { return true; });
+  layer.tensors = std::move(tensors);
+  for (auto& [suffix, tensor] : layer.tensors)
+    if (tensor.is_floating_point()) tensor = tensor.to(dtype);
+  losses_[layer.name()] = std::move(loss);
 }
 
 void Writer::check_written(const fs::path& written) {
   made_ = {};
   made_number_.reset();
-  tell_losses(losses_, file_.source, notes_);
+  auto wider_file = [](const std::string& dtypes) { return dtypes + " can hold them"; };
+  notes_ = tell_losses(losses_, file_.source, wider_file);
   double narrowing = 0;
   for (const auto& [name, loss] : losses_) narrowing = std::max(narrowing, loss.error);
   constexpr double kFactors = 6;  // the most that one change is a product of

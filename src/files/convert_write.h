@@ -3,10 +3,10 @@
 // their names.
 #include "dialects/spell.h"
 #include "files/convert_plan.h"
-#include "files/narrow.h"
 #include "io/atomic_folder.h"
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
+#include "kinds/narrowing.h"
 
 namespace lora {
 

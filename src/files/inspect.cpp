@@ -1,5 +1,4 @@
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <atomic>
@@ -13,13 +12,13 @@
 #include "core/edge.h"
 #include "core/text.h"
 #include "dialects/base_model_of.h"
-#include "dialects/evidence.h"
 #include "files/change.h"
 #include "files/inspect_checks.h"
 #include "files/progress.h"
 #include "io/public_call.h"
 #include "loaders/adapter_fields.h"
 #include "names/base_model.h"
+#include "nn/parallel.h"
 
 namespace lora {
 
@@ -58,7 +57,7 @@ std::vector<Facts> examine(const std::vector<LoraLayer>& given, const ToolProgre
   std::vector<Facts> layers(given.size());
   std::atomic<int> done = 0;
   std::mutex telling;
-  at::parallel_for(0, int64_t(given.size()), 1, [&](int64_t begin, int64_t end) {
+  parallel_ranges(int64_t(given.size()), 1, [&](int64_t begin, int64_t end) {
     for (auto i = begin; i < end; ++i) {
       layers[i] = examined(given[i]);
       auto now = ++done;
@@ -210,7 +209,7 @@ Inspection inspect(const LoraSource& source, const LoraFile& file, const ToolPro
         summary(layer.component, inspection.layers, model == published.end() ? nullptr : &model->second));
   }
   inspection.findings = check_layers(inspection.layers, published);
-  if (auto said = model_said_by(file.metadata); said.model != BaseModel::unknown && said.model != file.base_model && !are_alike(said.model, file.base_model))
+  if (auto said = model_said_by(file.metadata); names_another(said, file.base_model))
     inspection.findings.insert(inspection.findings.begin(),
                                {true,
                                 fmt::format("the layers contradict the metadata, which says {} ({}: {})",

@@ -129,16 +129,11 @@ std::string difference(const LoraLayer& got, const LoraLayer& wanted, double tol
   return apart <= tolerance ? "" : fmt::format("it changes its weight otherwise, by {:.3g} of the change", apart);
 }
 
-// The layer as it is read from a file of the target. kohya's family has an embedding's factors the other way round, and
-// readers turn them.
+// The layer as it is read from a file of the target.
 LoraLayer as_read(const LoraLayer& layer, Target target) {
   if (is_dotted(target)) return as_peft(layer);
   auto read = as_kohya(layer);
-  auto A = get(read.tensors, kDown), B = get(read.tensors, kUp);
-  if (is_embedding_path(read.path) && A.defined() && B.defined() && A.dim() == 2 && B.dim() == 2) {
-    read.tensors[std::string(kDown)] = B.t();
-    read.tensors[std::string(kUp)] = A.t();
-  }
+  turn_embedding(read);
   return read;
 }
 

@@ -105,6 +105,33 @@ std::shared_ptr<const Delta> LoraDelta::to(Device device, Dtype dtype) const {
   return std::make_shared<LoraDelta>(factors_.to(device, dtype));
 }
 
+// ---- Embeddings -----------------------------------------------------------------------------------------------------
+
+namespace {
+
+// Exchanges two entries. Either may be missing.
+template <class Entries>
+void exchange(Entries& entries, std::string_view one, std::string_view other) {
+  auto a = entries.extract(std::string(one)), b = entries.extract(std::string(other));
+  for (auto [entry, name] : {std::pair(&a, other), std::pair(&b, one)}) {
+    if (entry->empty()) continue;
+    entry->key() = name;
+    entries.insert(std::move(*entry));
+  }
+}
+
+}  // namespace
+
+void turn_embedding(LoraLayer& layer) {
+  auto A = get(layer.tensors, kDown), B = get(layer.tensors, kUp);
+  auto can_turn = [](const Tensor& t) { return !t.defined() || t.dim() == 2; };
+  if (!is_embedding_path(layer.path) || !can_turn(A) || !can_turn(B)) return;
+  if (A.defined()) layer.tensors[std::string(kDown)] = A.t();
+  if (B.defined()) layer.tensors[std::string(kUp)] = B.t();
+  exchange(layer.tensors, kDown, kUp);
+  exchange(layer.keys, kDown, kUp);
+}
+
 // ---- The kind -------------------------------------------------------------------------------------------------------
 
 namespace {
@@ -190,11 +217,7 @@ class Lora final : public Kind {
   // factors the other way round.
   void to_kohya(LoraLayer& layer) const override {
     auto r = rank(layer.tensors);
-    if (auto A = get(layer.tensors, kDown), B = get(layer.tensors, kUp);
-        is_embedding_path(layer.path) && A.dim() == 2 && B.dim() == 2) {
-      layer.tensors[std::string(kDown)] = B.t();
-      layer.tensors[std::string(kUp)] = A.t();
-    }
+    turn_embedding(layer);
     auto scale = strength_of(layer, r).scale;
     if (auto bias = get(layer.tensors, kUpBias); bias.defined()) {
       layer.tensors.erase(std::string(kUpBias));

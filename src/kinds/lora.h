@@ -28,6 +28,10 @@ struct LoraFactors {
 // A convolution's down factor [r, in, 1, 1] with its tucker core [r, r, kh, kw] in it: [r, in, kh, kw], float32.
 Tensor with_tucker_core(const Tensor& A, const Tensor& core, const std::string& label);
 
+// PEFT's factors make the transpose of an embedding's weight, kohya's family's the weight as it stands: one row for
+// each word. Turns an embedding's factors from one form to the other. Other layers stay as they are.
+void turn_embedding(LoraLayer& layer);
+
 // What all algorithms on a pair of factors have in common.
 class FactorDelta : public Delta {
  public:

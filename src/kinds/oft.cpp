@@ -50,7 +50,8 @@ class OftDelta : public Delta {
   // A strength s turns by I + s (R − I), and rescales by 1 + s (rescale − 1).
   Effect effect(double strength, const Tensor& base) const override;
   // Throws Error{unsupported} where the tensors alone do not tell how R is made of them.
-  LayerTensors tensors() const override;
+  LayerTensors tensors() const override { return form_.tensors; }
+  std::string beyond_tensors() const override { return form_.beyond_tensors; }
   std::shared_ptr<const Delta> to(Device device, Dtype dtype) const override;
 
  private:
@@ -166,12 +167,6 @@ Effect OftDelta::effect(double strength, const Tensor& base) const {
   }
   if (form_.rescale.defined()) turned = turned * (strength * (form_.rescale - 1) + 1).unsqueeze(1);
   return {.weight = (turned - W).view(base.sizes())};
-}
-
-LayerTensors OftDelta::tensors() const {
-  check(form_.beyond_tensors.empty(), ErrorKind::unsupported,
-        "OFT whose tensors do not say {}; keep the file that it came from", form_.beyond_tensors);
-  return form_.tensors;
 }
 
 std::shared_ptr<const Delta> OftDelta::to(Device device, Dtype) const {

@@ -16,6 +16,7 @@ class WrappedDelta : public Delta {
   double scale() const override { return inner_->scale(); }
   Device device() const override { return inner_->device(); }
   bool is_dense() const override { return inner_->is_dense(); }
+  std::string beyond_tensors() const override { return inner_->beyond_tensors(); }
 
  protected:
   std::shared_ptr<const Delta> inner_;

@@ -53,7 +53,7 @@ CallAdapters::CallAdapters(const AdapterRegistry& registry, const AdapterSnapsho
 void CallAdapters::add(const CallAdapter& adapter, const std::vector<bool>& images) {
   const auto& component = registry_.components()[component_];
   const auto mask = adapter.mask.defined() ? checked_mask(adapter) : Tensor();
-  auto weights = resolve(adapter.weight, component.name, *component.parts);
+  auto weights = resolve(adapter.weight, component.name, *component.parts, adapter.name);
   auto* loaded = snapshot_.state.find(adapter.name);
   if (!loaded || !loaded->parts[component_].adapter || snapshot_.state.is_fused(*loaded, component_)) return;
   const auto& part = loaded->parts[component_].adapter;

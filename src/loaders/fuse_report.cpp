@@ -16,7 +16,11 @@ namespace {
 
 constexpr size_t kListed = 4;
 
-std::string percent(double share) { return fmt::format("{:.2g} %", 100 * share); }
+// "3.5 %", "42 %". What float32 loses of a usual change is told as 0 %.
+std::string percent(double share) {
+  if (share < 0.0005) return "0 %";
+  return share < 0.0995 ? fmt::format("{:.2g} %", 100 * share) : fmt::format("{:.0f} %", 100 * share);
+}
 
 std::string layers(size_t count) { return fmt::format("{} {}", count, count == 1 ? "layer" : "layers"); }
 
@@ -33,10 +37,26 @@ std::vector<std::string> worst(const FuseReport& report, const Is& is) {
   return names;
 }
 
+bool is_finite(const FuseReport::Layer& layer) { return !layer.stays_active && layer.not_finite == 0; }
+
+// What the fuse does to the layers whose numbers are finite.
+std::string measured(const FuseReport& report) {
+  const auto finite = size_t(std::count_if(report.layers.begin(), report.layers.end(), is_finite));
+  if (finite == 0) return "the result has NaN or infinity";
+  const auto where = finite < report.fused() ? fmt::format(" in the {} without NaN or infinity", layers(finite)) : "";
+  if (report.change == 0) return "the change of the weights is 0" + where;
+  return fmt::format("the rounding loses {} of the change{} (rms change / weight {:.2g})", percent(report.lost), where,
+                     report.change);
+}
+
 }  // namespace
 
 size_t FuseReport::stays_active() const {
   return size_t(std::count_if(layers.begin(), layers.end(), [](auto& layer) { return layer.stays_active; }));
+}
+
+size_t FuseReport::unchanged() const {
+  return size_t(std::count_if(layers.begin(), layers.end(), [](auto& layer) { return layer.unchanged; }));
 }
 
 size_t FuseReport::fused() const { return layers.size() - stays_active(); }
@@ -45,10 +65,10 @@ std::string FuseReport::text() const {
   std::set<std::string> dtypes;
   for (const auto& layer : layers)
     if (!layer.stays_active) dtypes.insert(to_string(layer.dtype));
-  auto text = fmt::format("{} of {}: the rounding loses {} of the change (rms change / weight {:.2g})\n",
-                          lora::layers(fused()), join({dtypes.begin(), dtypes.end()}, " and "), percent(lost), change);
+  auto text = fmt::format("{} of {}: {}\n", lora::layers(fused()), join({dtypes.begin(), dtypes.end()}, " and "),
+                          measured(*this));
   if (fused() == 0) text = "no layer is fused\n";
-  auto lossy = worst(*this, [](auto& layer) { return !layer.stays_active && layer.lost > 0; });
+  auto lossy = worst(*this, [](auto& layer) { return is_finite(layer) && percent(layer.lost) != percent(0); });
   if (!lossy.empty()) text += fmt::format("  most in: {}\n", listing(lossy, kListed));
   auto active = worst(*this, [](auto& layer) { return layer.stays_active; });
   if (!active.empty())
@@ -64,7 +84,7 @@ std::string FuseReport::text() const {
 
 std::string FuseReport::json() const {
   using nlohmann::json;
-  json all{{"fused", fused()}, {"stays_active", stays_active()}, {"change", change},
+  json all{{"fused", fused()}, {"stays_active", stays_active()}, {"unchanged", unchanged()}, {"change", change},
            {"lost", lost},     {"not_finite", not_finite},       {"layers", json::array()}};
   for (const auto& layer : layers)
     all["layers"].push_back({{"component", layer.component},
@@ -73,7 +93,8 @@ std::string FuseReport::json() const {
                              {"change", layer.change},
                              {"lost", layer.lost},
                              {"not_finite", layer.not_finite},
-                             {"stays_active", layer.stays_active}});
+                             {"stays_active", layer.stays_active},
+                             {"unchanged", layer.unchanged}});
   return all.dump(2);
 }
 

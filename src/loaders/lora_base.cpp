@@ -110,12 +110,11 @@ size_t component_of(const AdapterRegistry& registry, Model& model) {
 }
 
 // Weights by name, then by component.
-std::vector<std::vector<SiteWeights>> resolved(const std::vector<LoraScale>& scales, const AdapterRegistry& registry) {
-  std::vector<std::vector<SiteWeights>> weights;
-  for (const auto& scale : scales) {
-    auto& each = weights.emplace_back();
-    for (const auto& c : registry.components()) each.push_back(resolve(scale, c.name, *c.parts));
-  }
+std::vector<std::vector<SiteWeights>> resolved(const OneOrMany<std::string>& names,
+                                               const std::vector<LoraScale>& scales, const AdapterRegistry& registry) {
+  std::vector<std::vector<SiteWeights>> weights(names.size());
+  for (size_t i = 0; i < names.size(); ++i)
+    for (const auto& c : registry.components()) weights[i].push_back(resolve(scales[i], c.name, *c.parts, names[i]));
   return weights;
 }
 
@@ -204,7 +203,7 @@ LoadReport LoraBaseMixin::load_lora_weights(const LoraSource& source, const Load
         return state.add(report.adapter_name, parts);
       }
       report.adapter_name = replaced;
-      auto weights = resolved({state.find(replaced)->scale}, registry).front();
+      auto weights = resolved(replaced, {state.find(replaced)->scale}, registry).front();
       if (state.fused_as(replaced)) {
         Names impossible;
         for (size_t c = 0; c < parts.size(); ++c)
@@ -286,7 +285,7 @@ std::vector<std::string> LoraBaseMixin::set_adapters(const OneOrMany<std::string
   return public_call([&] {
     auto& registry = registry_of(*this);
     const auto scales = adapter_weights.of(adapter_names.size(), "set_adapters");
-    const auto weights = resolved(scales, registry);  // all of them are checked before any is set
+    const auto weights = resolved(adapter_names, scales, registry);  // all of them are checked before any is set
     Names fused;
     registry.change([&](AdapterState& state) {
       check_known(state, registry, adapter_names);
@@ -352,27 +351,23 @@ AdapterRegistry::Edit fuse_edit(const AdapterRegistry& registry, const FuseLoraO
 }
 
 FuseReport report_of(const std::vector<SiteChange>& changes, const AdapterRegistry& registry) {
-  auto share = [](double part, double of) {
-    const auto ratio = std::sqrt(part / of);
-    return std::isfinite(ratio) ? ratio : 0;
-  };
   FuseReport report;
   ChangeSums all;
   for (const auto& [site, sums, stays_active] : changes) {
-    auto lost = sums.not_finite > 0 ? 1 : std::min(1.0, share(sums.lost, sums.change));
     report.layers.push_back({.component = registry.components()[site->owner->component].name,
                              .path = site->path,
                              .dtype = site->weight.scalar_type(),
-                             .change = share(sums.change, sums.base),
-                             .lost = lost,
+                             .change = sums.relative(),
+                             .lost = sums.loss(),
                              .not_finite = sums.not_finite,
-                             .stays_active = stays_active});
+                             .stays_active = stays_active,
+                             .unchanged = !stays_active && !sums.changed});
     if (stays_active) continue;
     if (sums.not_finite == 0) all += sums;
     report.not_finite += sums.not_finite;
   }
-  report.change = share(all.change, all.base);
-  report.lost = std::min(1.0, share(all.lost, all.change));
+  report.change = all.relative();
+  report.lost = all.loss();
   return report;
 }
 

@@ -96,6 +96,9 @@ Adapter fresh_adapter(const AdapterRegistry& registry, const AdapterRegistry::Co
 namespace {
 
 LoraLayer layer_of(const Delta& delta) {
+  auto beyond = delta.beyond_tensors();
+  check(beyond.empty(), ErrorKind::unsupported, "{} whose tensors do not say {}; keep the file that it came from",
+        delta.algorithm(), beyond);
   LoraLayer layer{.tensors = delta.tensors()};
   for (auto& [suffix, tensor] : layer.tensors) tensor = tensor.detach();
   // A kind without a rank has its strength said outright, or an alpha of another meaning (OFT's).
@@ -140,7 +143,7 @@ StateDict LoraBaseMixin::get_lora_layers(const std::string& component_name, cons
     check_known(state, registry, adapter_names);
     std::map<size_t, std::pair<std::vector<Tensor>, std::vector<Tensor>>> factors;  // by site
     for (size_t i = 0; i < adapter_names.size(); ++i) {
-      const auto weights = resolve(scales[i], component_name, parts);
+      const auto weights = resolve(scales[i], component_name, parts, adapter_names[i]);
       const auto& adapter = state.find(adapter_names[i])->parts[component].adapter;
       if (!adapter) continue;
       for (const auto& [site, delta] : adapter->entries) {

@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "io/json_file.h"
+#include "loaders/config_fields.h"
 
 namespace lora {
 
@@ -11,23 +12,26 @@ using nlohmann::json;
 
 namespace {
 
+constexpr const char* kLora = "LORA";
+
 void check_peft_type(const std::string& type) {
-  for (const char* known : {"LORA", "LOHA", "LOKR", "OFT", "IA3"})
+  for (const char* known : {kLora, "LOHA", "LOKR", "OFT", "IA3"})
     if (type == known) return;
   fail(ErrorKind::unsupported, "peft_type is {}; LORA, LOHA, LOKR, OFT and IA3 can be loaded", type);
 }
 
-bool is_set(const json& fields, const char* name) {
-  auto found = fields.find(name);
-  return found != fields.end() && !found->is_null() && *found != false;
+// Whether a field says more than null or false.
+bool is_set(const ConfigFields& fields, const char* name) {
+  auto* value = fields.find(name);
+  return value && *value != false;
 }
 
 // LoRA that its factors do not tell whole.
-void check_variant(const json& fields) {
+void check_variant(const ConfigFields& fields) {
   for (const char* name : {"alora_invocation_tokens", "arrow_config", "kasa_config", "use_bdlora", "use_qalora"})
     check(!is_set(fields, name), ErrorKind::unsupported, "{} is set; LoRA of this variant cannot be loaded", name);
-  auto start = fields.find("init_lora_weights");
-  if (start == fields.end() || !start->is_string()) return;
+  auto* start = fields.find("init_lora_weights");
+  if (!start || !start->is_string()) return;
   for (const char* name : {"pissa", "corda", "olora", "loftq", "lora_ga"})
     check(
         !start->get<std::string>().starts_with(name), ErrorKind::unsupported,
@@ -36,39 +40,28 @@ void check_variant(const json& fields) {
         start->get<std::string>());
 }
 
-using Patterns = std::vector<std::pair<std::string, double>>;
-
-Patterns patterns(const json& fields, const char* name) {
-  Patterns all;
-  auto found = fields.find(name);
-  if (found == fields.end() || found->is_null()) return all;
-  check(found->is_object(), ErrorKind::bad_file, "{} is {}; an object is wanted", name, found->dump());
-  for (const auto& [path, value] : found->items()) all.emplace_back(path, value.get<double>());
-  return all;
-}
-
-LoraConfig parse(const json& fields) {
+LoraConfig parse(const json& given) {
+  const ConfigFields fields(given);
   LoraConfig config;
-  auto type = fields.find("peft_type");
-  if (type != fields.end() && !type->is_null()) config.peft_type = type->get<std::string>();
+  config.peft_type = fields.text("peft_type", kLora);
   check_peft_type(config.peft_type);
-  bool lora = config.peft_type == "LORA";
+  bool lora = config.peft_type == kLora;
   if (lora) check_variant(fields);
-  config.lora_alpha = fields.value(lora ? "lora_alpha" : "alpha", 8.0);
-  config.use_rslora = lora && fields.value("use_rslora", false);
-  if (auto r = fields.find("r"); r != fields.end()) config.r = r->get<double>();
-  config.alpha_pattern = patterns(fields, "alpha_pattern");
-  config.rank_pattern = patterns(fields, "rank_pattern");
-  if (auto modules = fields.find("feedforward_modules"); modules != fields.end() && modules->is_array())
-    config.feedforward_modules = modules->get<std::vector<std::string>>();
-  else if (modules != fields.end() && modules->is_string())
+  config.lora_alpha = fields.number(lora ? "lora_alpha" : "alpha", 8);
+  config.use_rslora = lora && fields.flag("use_rslora", false);
+  config.r = fields.number("r");
+  config.alpha_pattern = fields.numbers("alpha_pattern");
+  config.rank_pattern = fields.numbers("rank_pattern");
+  if (auto* modules = fields.find("feedforward_modules"); modules && modules->is_string())
     config.feedforward_pattern = modules->get<std::string>();
-  config.use_cayley_neumann = fields.value("use_cayley_neumann", true);
-  config.num_cayley_neumann_terms = fields.value("num_cayley_neumann_terms", int64_t(5));
+  else
+    config.feedforward_modules = fields.texts("feedforward_modules");
+  config.use_cayley_neumann = fields.flag("use_cayley_neumann", true);
+  config.num_cayley_neumann_terms = fields.integer("num_cayley_neumann_terms", 5);
   check(config.num_cayley_neumann_terms > 0, ErrorKind::bad_file,
         "num_cayley_neumann_terms is {}; at least 1 is wanted", config.num_cayley_neumann_terms);
-  if (fields.value("coft", false)) {
-    config.coft_eps = fields.value("eps", 6e-5);
+  if (fields.flag("coft", false)) {
+    config.coft_eps = fields.number("eps", 6e-5);
     check(config.coft_eps > 0, ErrorKind::bad_file, "eps is {}; a number above 0 is wanted", config.coft_eps);
   }
   return config;
@@ -98,8 +91,6 @@ std::optional<LoraConfig> config_for(const std::string& component, const std::ma
     auto config = parse(json::parse(fields));
     config.name = name;
     return config;
-  } catch (const json::exception& error) {
-    fail(ErrorKind::bad_file, "{} for {} has a field of the wrong type: {}", name, component, error.what());
   } catch (const Error& error) {
     fail(error.kind(), "{} for {}: {}", name, component, error.what());
   }
@@ -117,7 +108,7 @@ std::string adapter_config_as_metadata(const std::filesystem::path& file, const 
   auto config = read_json(file);
   check(config.is_object(), ErrorKind::bad_file, "{}: not a JSON object", file.string());
   try {
-    check_peft_type(config.value("peft_type", "LORA"));
+    check_peft_type(ConfigFields(config).text("peft_type", kLora));
   } catch (const Error& error) {
     fail(error.kind(), "{}: {}", file.string(), error.what());
   }

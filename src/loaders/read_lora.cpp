@@ -238,7 +238,7 @@ LoraFile lora_file_of(const StateDict& state_dict, const std::map<std::string, d
       layer.alpha = alpha->second;
       layer.keys["alpha"] = alpha->first;
     }
-  file.left_out = parts_of_adapters(file.unmatched, file.layers);
+  file.left_out = parts_of_adapters(file.unmatched, tensors, file.layers);
   check_layers(file);
   check_left_out(file, partial);
   return file;

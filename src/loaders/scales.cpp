@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/check.h"
 #include "core/edge.h"
@@ -86,15 +88,15 @@ void fill_block(const LoraScale& scale, const std::string& where, int64_t block,
   for (int64_t i = 0; i < layers; ++i) fill(block, i, weight);
 }
 
-SiteWeights unet_weights(const LoraScale::Dict& dict, const std::string& component, const Parts& parts) {
+SiteWeights unet_weights(const LoraScale::Dict& dict, const std::string& whole, const Parts& parts) {
   SiteWeights weights{.by_site = std::vector<double>(parts.sites.size(), 1.0)};
   for (const auto& [part, scale] : dict) {
     check(part == "down" || part == "mid" || part == "up", ErrorKind::usage,
-          "the weight of {}: it does not have a part \"{}\"; it has: down, mid, up", component, part);
+          "the weight of {}: it does not have a part \"{}\"; it has: down, mid, up", whole, part);
     auto blocks = layers_of(parts, part);
     std::map<std::pair<int64_t, int64_t>, double> by_place;
     Fill fill = [&](int64_t block, int64_t layer, double weight) { by_place[{block, layer}] = weight; };
-    auto where = component + "." + part;
+    auto where = whole + "." + part;
     if (auto* by_block = scale.dict()) {
       std::vector<std::string> names;
       for (auto [block, layers] : blocks) names.push_back(fmt::format("block_{}", block));
@@ -134,7 +136,7 @@ std::optional<int64_t> layer_number(const std::string& path) {
   return std::nullopt;
 }
 
-SiteWeights layer_weights(const LoraScale::Dict& dict, const std::string& component, const Parts& parts) {
+SiteWeights layer_weights(const LoraScale::Dict& dict, const std::string& where, const Parts& parts) {
   SiteWeights weights{.by_site = std::vector<double>(parts.sites.size(), 1.0)};
   int64_t count = 0;
   for (const auto& site : parts.sites) count = std::max(count, layer_number(site->path).value_or(-1) + 1);
@@ -150,8 +152,8 @@ SiteWeights layer_weights(const LoraScale::Dict& dict, const std::string& compon
     check(first && last && *first >= 0 && *first <= *last && *last < count, ErrorKind::usage,
           "the weight of {}: it does not have a layer \"{}\"; it has: layer_0 to layer_{}, and ranges such as "
           "layers_0-{}",
-          component, name, count - 1, count - 1);
-    auto weight = finite(scale, component + "." + name);
+          where, name, count - 1, count - 1);
+    auto weight = finite(scale, where + "." + name);
     for (const auto& site : parts.sites)
       if (auto n = layer_number(site->path); n && *n >= *first && *n <= *last) weights.by_site[site->index] = weight;
   }
@@ -162,12 +164,17 @@ SiteWeights layer_weights(const LoraScale::Dict& dict, const std::string& compon
 
 LoraScale LoraScale::parse(std::string_view text) {
   constexpr int kDeepest = 8;  // components, parts, blocks and layers are four
-  auto limit = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
+  std::map<int, std::set<std::string>> names;
+  auto look = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
+    using Event = nlohmann::json::parse_event_t;
     check(depth <= kDeepest, ErrorKind::usage, "the weight of a LoRA is nested more than {} levels deep", kDeepest);
+    if (event == Event::object_start) names[depth + 1].clear();
+    check(event != Event::key || names[depth].insert(value.get<std::string>()).second, ErrorKind::usage,
+          "the weight of a LoRA names {} twice", value.dump());
     return true;
   };
   return edge([&] {
-    auto value = nlohmann::json::parse(text, limit, /*allow_exceptions=*/false);
+    auto value = nlohmann::json::parse(text, look, /*allow_exceptions=*/false);
     check(!value.is_discarded(), ErrorKind::usage, "`{}` is not the weight of a LoRA; a number or JSON was expected",
           text);
     return from_json(value);
@@ -196,16 +203,19 @@ LoraSchedule LoraSchedule::by_fraction(std::map<double, double> table) {
   });
 }
 
-SiteWeights resolve(const LoraScale& scale, const std::string& component, const Parts& parts) {
-  if (scale.number()) return {.number = finite(scale, component)};
-  check(scale.dict(), ErrorKind::usage, "the weight of an adapter: a number, or numbers by component, were expected");
+SiteWeights resolve(const LoraScale& scale, const std::string& component, const Parts& parts,
+                    const std::string& adapter) {
+  auto where = fmt::format("\"{}\" on {}", adapter, component);
+  if (scale.number()) return {.number = finite(scale, where)};
+  check(scale.dict(), ErrorKind::usage, "the weight of \"{}\": a number, or numbers by component, were expected",
+        adapter);
   auto it = std::find_if(scale.dict()->begin(), scale.dict()->end(), [&](auto& row) { return row.first == component; });
   if (it == scale.dict()->end()) return {};
   const auto& own = it->second;
-  if (own.number()) return {.number = finite(own, component)};
-  check(own.dict(), ErrorKind::usage, "the weight of {}: a number, or numbers by block, were expected", component);
+  if (own.number()) return {.number = finite(own, where)};
+  check(own.dict(), ErrorKind::usage, "the weight of {}: a number, or numbers by block, were expected", where);
   bool is_unet = parts.by_path.contains("conv_in") && !layers_of(parts, "down").empty();
-  return is_unet ? unet_weights(*own.dict(), component, parts) : layer_weights(*own.dict(), component, parts);
+  return is_unet ? unet_weights(*own.dict(), where, parts) : layer_weights(*own.dict(), where, parts);
 }
 
 std::vector<std::string> unknown_components(const LoraScale& scale, const std::vector<std::string>& known) {

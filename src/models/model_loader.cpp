@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include "checkpoints/component_files.h"
 #include "core/check.h"
 #include "core/text.h"
+#include "nn/parallel.h"
 
 namespace lora {
 
@@ -60,7 +60,7 @@ Tensor draw(uint64_t seed, const std::string& name, at::IntArrayRef shape) {
   auto t = at::empty(shape, at::kFloat);
   auto flat = t.view(-1);
   auto hash = mix(seed ^ 0xcbf29ce484222325, name);
-  at::parallel_for(0, (flat.numel() + kPiece - 1) / kPiece, 1, [&](int64_t begin, int64_t end) {
+  parallel_ranges((flat.numel() + kPiece - 1) / kPiece, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       auto generator = at::make_generator<at::CPUGeneratorImpl>(mix(hash, std::to_string(i)));
       flat.slice(0, i * kPiece, std::min((i + 1) * kPiece, flat.numel())).normal_(0, 0.02, generator);

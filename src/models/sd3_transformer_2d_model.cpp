@@ -143,6 +143,7 @@ void SD3Transformer2DModel::Impl::check_inputs(const Tensor& x, const Tensor& te
 int64_t SD3Transformer2DModel::in_channels() const { return impl().c.in_channels; }
 int64_t SD3Transformer2DModel::sample_size() const { return impl().c.sample_size; }
 int64_t SD3Transformer2DModel::patch_size() const { return impl().c.patch_size; }
+int64_t SD3Transformer2DModel::pos_embed_max_size() const { return impl().c.pos_embed_max_size; }
 int64_t SD3Transformer2DModel::num_layers() const { return impl().c.num_layers; }
 int64_t SD3Transformer2DModel::joint_attention_dim() const { return impl().c.joint_attention_dim; }
 int64_t SD3Transformer2DModel::pooled_projection_dim() const { return impl().c.pooled_projection_dim; }

@@ -166,6 +166,7 @@ void UVit2DModel::Impl::check_conditions(int64_t images, const Tensor& context, 
 // ---- Config ---------------------------------------------------------------------------------------------------------
 
 int64_t UVit2DModel::sample_size() const { return impl().c.sample_size; }
+bool UVit2DModel::downsample() const { return impl().c.resample; }
 int64_t UVit2DModel::vocab_size() const { return impl().c.vocab_size; }
 int64_t UVit2DModel::codebook_size() const { return impl().c.codebook_size; }
 int64_t UVit2DModel::encoder_hidden_size() const { return impl().c.encoder_hidden_size; }

@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "core/text.h"
 #include "names/flux_sizes.h"
+#include "names/sdxl_unet.h"
 
 namespace lora {
 
@@ -142,11 +143,7 @@ constexpr BaseModel kLikeFlux[] = {BaseModel::chroma, BaseModel::hunyuan_video};
 
 // Among UNets the depth of the transformers and the second text encoder are SDXL's alone.
 constexpr View kSdxlUNetMarks[] = {"transformer_blocks_2_", "add_embedding", "label_emb"};
-// Kolors has the UNet of SDXL, and beside it one more layer.
 constexpr BaseModel kLikeSdxl[] = {BaseModel::kolors};
-constexpr View kSdxlNever[] = {"^down_blocks_0_attentions", "^down_blocks_3_", "^up_blocks_2_attentions",
-  "^up_blocks_3_", "^input_blocks_1_1_", "^input_blocks_2_1_", "^input_blocks_9_", "^input_blocks_10_",
-  "^input_blocks_11_", "^output_blocks_9_", "^output_blocks_10_", "^output_blocks_11_"};
 constexpr View kSdNever[] = {"blocks_#_attentions_#_transformer_blocks_1_", "blocks_#_1_transformer_blocks_1_",
   "middle_block_1_transformer_blocks_1_", "mid_block_attentions_0_transformer_blocks_1_", "add_embedding", "label_emb"};
 
@@ -175,8 +172,8 @@ constexpr BaseModelRow kRows[] = {
    .metadata = kSd3Metadata, .network_module = "networks.lora_sd3", .spec = "stable-diffusion-3-medium"},
   {.model = BaseModel::sdxl, .name = "sdxl", .label = "SDXL", .pipeline = "StableDiffusionXLPipeline",
    .components = kSdxl, .native = NativeNames::unet, .kohya_has_native_names = true,
-   .evidence = {.never = kSdxlNever, .alike = kLikeSdxl}, .cross_attention = 2048, .unet_marks = kSdxlUNetMarks,
-   .metadata = kSdxlMetadata, .network_module = "networks.lora", .version = "sdxl_base_v1-0",
+   .evidence = {.never = kSdxlNever, .alike = kLikeSdxl}, .cross_attention = kSdxlCrossAttention,
+   .unet_marks = kSdxlUNetMarks, .metadata = kSdxlMetadata, .network_module = "networks.lora", .version = "sdxl_base_v1-0",
    .spec = "stable-diffusion-xl-v1-base"},
   {.model = BaseModel::sdxl_refiner, .name = "sdxl-refiner", .label = "SDXL refiner",
    .pipeline = "StableDiffusionXLPipeline", .components = kRefiner, .native = NativeNames::unet,

@@ -5,6 +5,7 @@
 // (which ComfyUI has too) and of kohya's scripts.
 #include "names/base_model.h"
 #include "names/flux_sizes.h"
+#include "names/sdxl_unet.h"
 
 namespace lora {
 
@@ -31,7 +32,7 @@ constexpr View kFlux2Names[] = {"^double_blocks_#", "^single_blocks_#", "^transf
 constexpr View kFlux2Never[] = {"^single_transformer_blocks_#_attn_to_q$", "^single_transformer_blocks_#_attn_to_k$",
   "^single_transformer_blocks_#_attn_to_v$", "^double_blocks_#_*_mod_", "^single_blocks_#_modulation_", "^transformer_blocks_#_norm1",
   "^transformer_blocks_#_ff_net_", "^single_transformer_blocks_#_proj_", "^single_transformer_blocks_#_norm_",
-  "^vector_in", "mlp_fc1", "mlp_fc2"};
+  "^vector_in", "mlp_fc1", "mlp_fc2", "^caption_projection_", "^time_embed_"};
 constexpr LayerSize kFlux2Sizes[] = {
   {"^double_blocks_#_*_attn_qkv$", 3, 1}, {"^double_blocks_#_*_attn_proj$", 1, 1},
   {"^double_blocks_#_*_mlp_0$", 6, 1}, {"^double_blocks_#_*_mlp_2$", 1, 3},
@@ -53,16 +54,19 @@ constexpr View kFlux2Metadata[] = {"flux2"}, kKleinMetadata[] = {"flux2klein"};
 constexpr View kChromaMarks[] = {"^distilled_guidance_layer", "^nerf_"};
 constexpr View kChromaNever[] = {"^double_blocks_#_*_mod_", "^single_blocks_#_modulation_", "^transformer_blocks_#_norm1",
   "^single_transformer_blocks_#_norm_", "^vector_in", "^guidance_in", "mlp_fc1", "mlp_fc2",
-  "^transformer_blocks_#_attn1_", "^transformer_blocks_#_attn2_", "^single_transformer_blocks_#_ff_"};
+  "^transformer_blocks_#_attn1_", "^transformer_blocks_#_attn2_", "^single_transformer_blocks_#_ff_",
+  "^caption_projection_", "^time_embed_"};
 constexpr int64_t kFluxWidths[] = {3072};
 constexpr BlockList kChromaBlocks[] = {{"double_blocks", 19}, {"single_blocks", 38}, {"transformer_blocks", 19},
   {"single_transformer_blocks", 38}};
 constexpr View kChromaMetadata[] = {"chroma"};
 
 // HunyuanVideo and HunyuanImage: `img_attn_qkv` where Flux has `img_attn.qkv`.
-constexpr View kHunyuanNever[] = {"^transformer_blocks_#_attn1_", "^transformer_blocks_#_attn2_", "^time_embed_",
-  "^caption_projection_",
-  "^single_transformer_blocks_#_ff_"};
+constexpr View kHunyuanNever[] = {"^transformer_blocks_#_attn1_", "^transformer_blocks_#_attn2_",
+  "^single_transformer_blocks_#_ff_", "^caption_projection_", "^time_embed_"};
+// HunyuanVideo 1.5 has `time_embed`.
+constexpr View kHunyuanVideo15Never[] = {"^transformer_blocks_#_attn1_", "^transformer_blocks_#_attn2_",
+  "^single_transformer_blocks_#_ff_", "^caption_projection_"};
 constexpr View kHunyuanMarks[] = {"individual_token_refiner", "token_refiner_refiner_blocks", "^double_blocks_#_*_mlp_fc",
   "^double_blocks_#_*_mod_linear", "^single_blocks_#_modulation_linear", ".img_attn_qkv", ".txt_attn_qkv",
   ".img_attn_proj", ".txt_attn_proj"};
@@ -102,7 +106,7 @@ constexpr LayerSize kQwenSizes[] = {{"^transformer_blocks_#_attn_", 1, 1}, {"^im
   {"^txt_in$", 1, 0, 3584}};
 constexpr BlockList kQwenBlocks[] = {{"transformer_blocks", 60}};
 constexpr View kQwenNever[] = {"^transformer_blocks_#_ff_", "^transformer_blocks_#_norm1",
-  "^transformer_blocks_#_attn1_", "^transformer_blocks_#_attn2_"};
+  "^transformer_blocks_#_attn1_", "^transformer_blocks_#_attn2_", "^caption_projection_", "^time_embed_"};
 constexpr View kQwenMetadata[] = {"qwenimage", "qwen"};
 
 // Mochi
@@ -246,6 +250,7 @@ constexpr View kIdeogramMetadata[] = {"ideogram4"};
 
 // ---- UNets ----------------------------------------------------------------------------------------------------------
 
+// Kolors: SDXL's UNet, and beside it a layer for the text of another encoder.
 constexpr View kKolorsMarks[] = {"encoder_hid_proj"};
 constexpr View kKolorsMetadata[] = {"kolors"};
 constexpr View kAnimateDiffMarks[] = {"motion_modules", "temporal_transformer_transformer_blocks"};
@@ -287,7 +292,7 @@ constexpr BaseModelRow kRows[] = {
   {.model = BaseModel::hunyuan_video15, .name = "hunyuan-video-1.5", .label = "HunyuanVideo 1.5",
    .components = kTransformer,
    .evidence = {.marks = kHunyuanMarks, .names_at_width = kTwoStreams, .widths = kHunyuanVideo15Widths,
-                .sizes = kFluxSizes, .blocks = kHunyuanVideo15Blocks, .never = kHunyuanNever},
+                .sizes = kFluxSizes, .blocks = kHunyuanVideo15Blocks, .never = kHunyuanVideo15Never},
    .metadata = kHunyuanVideo15Metadata},
   {.model = BaseModel::hunyuan_image, .name = "hunyuan-image", .label = "HunyuanImage", .components = kTransformer,
    .evidence = {.marks = kHunyuanMarks, .names_at_width = kTwoStreams, .widths = kHunyuanImageWidths,
@@ -353,7 +358,8 @@ constexpr BaseModelRow kRows[] = {
    .evidence = {.marks = kKrea2Marks, .names_at_width = kKrea2Names, .widths = kKrea2Widths, .sizes = kKrea2Sizes,
                 .blocks = kKrea2Blocks}, .metadata = kKrea2Metadata},
   {.model = BaseModel::kolors, .name = "kolors", .label = "Kolors", .components = kUNet,
-   .evidence = {.marks = kKolorsMarks}, .metadata = kKolorsMetadata},
+   .evidence = {.marks = kKolorsMarks, .never = kSdxlNever}, .cross_attention = kSdxlCrossAttention,
+   .metadata = kKolorsMetadata},
   {.model = BaseModel::animatediff, .name = "animatediff", .label = "AnimateDiff's motion modules",
    .components = kUNet, .evidence = {.marks = kAnimateDiffMarks}, .metadata = kAnimateDiffMetadata},
 };

@@ -85,10 +85,12 @@ std::string modern_path(std::string path, bool text_encoder) {
   path = replace_all(std::move(path), ".processor.", ".");
   if (path.ends_with(".processor")) path.resize(path.size() - std::string_view(".processor").size());
   if (path.ends_with(".to_out")) path += ".0";
-  if (text_encoder &&
-      (path.starts_with("encoder.layers.") || path.starts_with("embeddings.") || path.starts_with("final_layer_norm")))
-    path.insert(0, "text_model.");
+  if (text_encoder && is_bare_clip_path(path)) path.insert(0, "text_model.");
   return path;
+}
+
+bool is_bare_clip_path(std::string_view path) {
+  return path.starts_with("encoder.layers.") || path.starts_with("embeddings.") || path.starts_with("final_layer_norm");
 }
 
 }  // namespace lora

@@ -14,4 +14,7 @@ std::optional<std::string> unflatten(std::string_view flat);
 // `processor`, and whole names of transformers' lists of blocks.
 std::string modern_path(std::string path, bool text_encoder);
 
+// Whether a path is of a CLIP text encoder without the level `text_model`.
+bool is_bare_clip_path(std::string_view path);
+
 }  // namespace lora

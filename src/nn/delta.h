@@ -2,6 +2,7 @@
 // The change that one adapter makes at one site. Layers, fusing and saving use only this interface; they do not depend
 // on the algorithm. Each algorithm is one file in src/kinds.
 #include <memory>
+#include <string>
 
 #include "nn/effect.h"
 
@@ -29,6 +30,8 @@ class Delta {
 
   // The tensors under the canonical suffixes ("lora_A.weight", …), without alpha.
   virtual LayerTensors tensors() const = 0;
+  // What the delta depends on beside its tensors, in words: a setting of PEFT's. "" for nothing.
+  virtual std::string beyond_tensors() const { return ""; }
   // The same delta on that device in that dtype. Tensors that do not change are shared.
   virtual std::shared_ptr<const Delta> to(Device device, Dtype dtype) const = 0;
 };

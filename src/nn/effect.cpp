@@ -26,29 +26,55 @@ Tensor for_columns(const Tensor& input_gain, const Tensor& weight) {
 
 Tensor rows_of(const Tensor& matrix, int64_t begin, int64_t end) { return matrix.slice(0, begin, end); }
 
-// Measures the rounding of a sum. Returns whether all results are finite. It does not allocate memory on the CPU.
-bool measure(const Tensor& from, const Tensor& total, ChangeSums& sums) {
-  if (from.is_cpu() && from.is_contiguous() && from.scalar_type() == at::kDouble) {  // not rounded
-    const auto *was = from.const_data_ptr<double>(), *now = total.const_data_ptr<double>();
-    bool finite = true;
-    for (int64_t i = 0; i < from.numel(); ++i) {
-      sums.base += was[i] * was[i], sums.change += (now[i] - was[i]) * (now[i] - was[i]);
-      finite = finite && std::isfinite(now[i]);
-    }
-    return finite;
-  }
-  if (from.is_cpu() && from.is_contiguous() && has_add_product(from.scalar_type()))
-    return measure_rounding(from.scalar_type(), from.const_data_ptr(), total.const_data_ptr<float>(), total.size(0),
-                            total.size(1), sums);
-  auto squares = [](const Tensor& t) { return t.square().sum(at::kDouble).item<double>(); };
-  auto was = from.to(total.scalar_type()), rounded = total.to(from.scalar_type());
-  sums.base += squares(was), sums.change += squares(total - was);
-  auto finite = at::isfinite(rounded);
-  sums.lost += squares(at::where(finite, rounded.to(total.scalar_type()) - total, 0));
-  return finite.all().item<bool>();
+bool alike(const Tensor& a, const Tensor& b) { return a.device() == b.device() && a.scalar_type() == b.scalar_type(); }
+
+bool has_kernel(const Tensor& to) { return to.is_cpu() && to.is_contiguous() && has_add_product(to.scalar_type()); }
+
+// The three functions below do to ← from + change. They measure it if `sums` is not nullptr, and return whether all
+// results are finite. The first two do not allocate memory.
+
+// The change is delta + B A. Each of the two may be undefined.
+bool add_on_cpu(const Tensor& to, const Tensor& from, const Tensor& delta, const Tensor& B, const Tensor& A,
+                ChangeSums* sums) {
+  Addend change;
+  if (delta.defined()) change.matrix = delta.const_data_ptr<float>();
+  if (B.defined()) change.B = B.const_data_ptr<float>(), change.A = A.const_data_ptr<float>(), change.rank = A.size(0);
+  return add_product(to.scalar_type(), to.mutable_data_ptr(), from.const_data_ptr(), change, to.size(0), to.size(1),
+                     sums);
 }
 
-bool alike(const Tensor& a, const Tensor& b) { return a.device() == b.device() && a.scalar_type() == b.scalar_type(); }
+bool add_doubles(const Tensor& to, const Tensor& from, const Tensor& change, ChangeSums* sums) {
+  auto* result = to.mutable_data_ptr<double>();
+  const auto *start = from.const_data_ptr<double>(), *delta = change.const_data_ptr<double>();
+  ChangeSums own;
+  bool finite = true;
+  for (int64_t i = 0; i < to.numel(); ++i) {
+    const auto was = start[i], now = was + delta[i], error = now - was - delta[i];
+    own.base += was * was, own.change += delta[i] * delta[i], own.lost += error * error;
+    own.changed |= now != was;
+    finite = finite && std::isfinite(now);
+    result[i] = now;
+  }
+  if (sums) *sums += own;
+  return finite;
+}
+
+bool add_tensors(const Tensor& to, const Tensor& from, const Tensor& change, ChangeSums* sums) {
+  const auto was = from.to(change.scalar_type()), now = (was + change).to(to.scalar_type());
+  if (sums) {
+    auto squares = [](const Tensor& t) {
+      const auto norm = at::linalg_vector_norm(t, 2, std::nullopt, false, at::kDouble).item<double>();
+      return norm * norm;
+    };
+    const auto moved = now.to(change.scalar_type()) - was;
+    *sums += {.base = squares(was),
+              .change = squares(change),
+              .lost = squares(at::where(at::isfinite(moved), moved - change, 0)),
+              .changed = moved.any().item<bool>()};
+  }
+  to.copy_(now);
+  return !sums || at::isfinite(now).all().item<bool>();
+}
 
 }  // namespace
 
@@ -97,8 +123,7 @@ RowSums RowSums::of(int64_t numbers, const Tensor& like) {
 }
 
 bool needs_row_sums(const EffectSum& sum, const Tensor& to) {
-  bool has_kernel = to.is_cpu() && to.is_contiguous() && has_add_product(to.scalar_type());
-  return sum.changes_beyond_product() || (sum.B.defined() && !has_kernel);
+  return sum.changes_beyond_product() || (sum.B.defined() && !has_kernel(to));
 }
 
 void add_rows(const EffectSum& sum, const Tensor& from, const Tensor& base, const Tensor& to, int64_t begin,
@@ -113,25 +138,25 @@ void add_rows(const EffectSum& sum, const Tensor& from, const Tensor& base, cons
     if (!start.is_same(result)) result.copy_(start);
     return;
   }
-  auto B = sum.B.defined() ? rows_of(sum.B, begin, end) : Tensor();
-  if (!needs_row_sums(sum, to)) {
-    bool finite =
-        add_product(to.scalar_type(), result.mutable_data_ptr(), start.const_data_ptr(), B.const_data_ptr<float>(),
-                    sum.A.const_data_ptr<float>(), end - begin, sum.A.size(1), sum.A.size(0), sums);
-    if (sums && !finite) sums->not_finite += count_not_finite(result);
-    return;
+  const auto B = sum.B.defined() ? rows_of(sum.B, begin, end) : Tensor();
+  Tensor delta;  // the change by itself, so that it is known also where the sum rounds it away
+  if (needs_row_sums(sum, to)) {
+    auto view = [&](const Tensor& memory) {
+      return memory.view(sum_dtype(to)).narrow(0, 0, result.numel()).view(result.sizes());
+    };
+    auto wide = view(rows.base), term = view(rows.term);
+    delta = view(rows.sum).zero_();
+    if (sum.gain.defined() || sum.input_gain.defined()) wide.copy_(own);
+    if (sum.gain.defined()) delta.add_(at::mul_out(term, wide, rows_of(sum.gain, begin, end)));
+    if (sum.input_gain.defined()) delta.add_(at::mul_out(term, wide, sum.input_gain));
+    if (sum.weight.defined()) delta.add_(rows_of(sum.weight, begin, end));
+    if (B.defined() && !has_kernel(to)) delta.addmm_(B, sum.A);
   }
-  auto view = [&](const Tensor& memory) { return memory.narrow(0, 0, result.numel()).view(result.sizes()); };
-  auto total = view(rows.sum), wide = view(rows.base), term = view(rows.term);
-  total.copy_(start);
-  if (sum.gain.defined() || sum.input_gain.defined()) wide.copy_(own);
-  if (sum.gain.defined()) total.add_(at::mul_out(term, wide, rows_of(sum.gain, begin, end)));
-  if (sum.input_gain.defined()) total.add_(at::mul_out(term, wide, sum.input_gain));
-  if (sum.weight.defined()) total.add_(rows_of(sum.weight, begin, end));
-  if (B.defined()) total.addmm_(B, sum.A);
-  bool finite = !sums || measure(start, total, *sums);
-  result.copy_(total);
-  if (!finite) sums->not_finite += count_not_finite(result);
+  const bool wide_on_cpu = to.is_cpu() && to.is_contiguous() && to.scalar_type() == at::kDouble;
+  const bool finite = has_kernel(to) ? add_on_cpu(result, start, delta, B, sum.A, sums)
+                      : wide_on_cpu  ? add_doubles(result, start, delta, sums)
+                                     : add_tensors(result, start, delta, sums);
+  if (sums && !finite) sums->not_finite += count_not_finite(result);
 }
 
 Tensor with_effects(const EffectSum& sum, const Tensor& from, const Tensor& base) {

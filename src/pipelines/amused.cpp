@@ -69,7 +69,7 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
   Batch batch(*this, prompt, o, takes,
               {.states = transformer.encoder_hidden_size(), .pooled = transformer.cond_embed_dim()});
   const auto factor = vqvae.scale_factor();
-  batch.set_size(transformer.sample_size() * factor, factor);
+  batch.set_size(transformer.sample_size() * factor, transformer.downsample() ? 2 * factor : factor);
   const std::vector<int64_t> shape{batch.images(), batch.height() / factor, batch.width() / factor};
   if (o.latents.defined()) check_argument("latents", o.latents, at::kLong, shape);
 

@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cstdint>
+
 #include "core/check.h"
 
 namespace lora {
@@ -17,7 +20,7 @@ Batch::Batch(const DiffusionPipeline& pipe, const Prompts& prompt, const CallOpt
   given_negative_ = given_embeddings(options, /*negative=*/true, prompts_, widths);
 }
 
-void Batch::set_size(int64_t own, int64_t multiple) {
+void Batch::set_size(int64_t own, int64_t multiple, std::optional<int64_t> largest) {
   const auto& images = options_.image;
   auto side = [&](int given, int Image::*of) {
     if (given) return int64_t(given);
@@ -27,6 +30,9 @@ void Batch::set_size(int64_t own, int64_t multiple) {
   width_ = side(options_.width, &Image::width);
   check(height_ > 0 && width_ > 0 && height_ % multiple == 0 && width_ % multiple == 0, ErrorKind::usage,
         "the size is {}x{}. width and height must be multiples of {}", width_, height_, multiple);
+  check(std::max(height_, width_) <= largest.value_or(INT64_MAX), ErrorKind::usage,
+        "the size is {}x{}. width and height must be at most {}, the largest that this model draws", width_, height_,
+        largest.value_or(0));
 }
 
 std::vector<std::string> Batch::texts(bool negative, int encoder) const {

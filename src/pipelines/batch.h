@@ -1,6 +1,7 @@
 #pragma once
 // The batch of one call: its prompts, its images, their size and their text embeddings.
 #include <functional>
+#include <optional>
 
 #include "pipelines/call_options.h"
 
@@ -14,8 +15,8 @@ class Batch {
         TextWidths widths);
 
   // Without a size in the call: the first image's, rounded down, or without an image `own`. Throws Error{usage} unless
-  // both sides are multiples of `multiple`.
-  void set_size(int64_t own, int64_t multiple);
+  // both sides are multiples of `multiple` and at most `largest`, if there is a largest.
+  void set_size(int64_t own, int64_t multiple, std::optional<int64_t> largest = {});
 
   int64_t prompts() const { return prompts_; }
   int64_t images() const { return images_; }

@@ -54,7 +54,9 @@ class LatentDiffusionPipeline::Call {
         batch_(pipe, prompt, options, traits_.takes, traits_.text),
         images_(batch_.images()) {
     check_mode();
-    batch_.set_size(traits_.sample_size * pipe.vae.scale_factor(), size_multiple());
+    const auto factor = pipe.vae.scale_factor();
+    const auto largest = traits_.largest ? std::optional(*traits_.largest * factor) : std::nullopt;
+    batch_.set_size(traits_.sample_size * factor, size_multiple(), largest);
     if (o_.latents.defined()) check_argument("latents", o_.latents, at::kFloat, latent_shape());
   }
 

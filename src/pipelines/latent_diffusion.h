@@ -12,6 +12,7 @@ struct LatentDiffusionPipeline::Traits {
   int64_t sample_size = 0;         // of latents, for calls without a size
   int64_t in_channels = 4;         // of the denoiser: the latents', and those of a mask and a masked image
   int64_t patch_size = 1;          // the sides of latents are multiples of it
+  std::optional<int64_t> largest;  // the largest side of latents
   int64_t time_cond_proj_dim = 0;  // not 0 for a model that was distilled with guidance
   int steps = 50;                  // the defaults of a call
   double guidance_scale = 7.5, inpaint_guidance_scale = 7.5, strength = 0.8, inpaint_strength = 1;

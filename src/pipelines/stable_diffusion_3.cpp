@@ -100,6 +100,7 @@ LatentDiffusionPipeline::Traits StableDiffusion3Pipeline::traits() const {
           .sample_size = transformer.sample_size(),
           .in_channels = transformer.in_channels(),
           .patch_size = transformer.patch_size(),
+          .largest = transformer.patch_size() * transformer.pos_embed_max_size(),
           .steps = 28,
           .guidance_scale = 7,
           .inpaint_guidance_scale = 7,

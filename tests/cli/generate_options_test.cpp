@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/option_names.h"
 #include "cli/verbs.h"
 #include "lora/image.h"
 #include "pipelines/tiny_pipelines.h"
@@ -16,6 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
+using testing::Not;
 
 enum class Acts { changes, not_at_all };
 
@@ -39,8 +41,8 @@ const std::vector<Option>& options() {
       {.name = "prompt", .arguments = {"-p", "blue owl"}},
       {.name = "prompt 2",
        .arguments = {"--prompt-2", "cactus"},
-       .refused = {{"sd", "prompt_2"}, {"sd-inpaint", "prompt_2"}, {"amused-256", "prompt_2"}}},
-      {.name = "prompt 3", .arguments = {"--prompt-3", "cactus"}, .refused = {{"sd35", ""}, {"*", "prompt_3"}}},
+       .refused = {{"sd", "--prompt-2"}, {"sd-inpaint", "--prompt-2"}, {"amused-256", "--prompt-2"}}},
+      {.name = "prompt 3", .arguments = {"--prompt-3", "cactus"}, .refused = {{"sd35", ""}, {"*", "--prompt-3"}}},
       {.name = "negative", .arguments = {"-n", "blue"}},
       {.name = "steps", .arguments = {"--steps", "5"}},
       {.name = "no guidance", .arguments = {"--cfg", "1"}, .hides = {"negative"}},
@@ -75,12 +77,16 @@ const std::vector<Option>& options() {
        .refused = {{"sdxl", ""}, {"*", "--refiner"}}},
       {.name = "scheduler",
        .arguments = {"--scheduler", "ddim"},
-       .refused = {{"sd3", "scheduler is ddim"}, {"sd35", "scheduler is ddim"}, {"amused-256", "scheduler is ddim"}}},
+       .refused = {{"sd3", "--scheduler is ddim"},
+                   {"sd35", "--scheduler is ddim"},
+                   {"amused-256", "--scheduler is ddim"}}},
       {.name = "velocity",
        .arguments = {"--prediction-type", "v_prediction"},
-       .refused = {{"sd3", "prediction_type"}, {"sd35", "prediction_type"}, {"amused-256", "prediction_type"}},
+       .refused = {{"sd3", "--prediction-type is"},
+                   {"sd35", "--prediction-type is"},
+                   {"amused-256", "--prediction-type is"}},
        .reveals = {"own refiner"}},  // it is of MODEL alone
-      {.name = "clip skip", .arguments = {"--clip-skip", "1"}, .refused = {{"amused-256", "clip_skip"}}},
+      {.name = "clip skip", .arguments = {"--clip-skip", "1"}, .refused = {{"amused-256", "--clip-skip"}}},
       {.name = "lora", .arguments = {"--lora", "{}/ink.safetensors:0.8"}},
       {.name = "lora at 0", .arguments = {"--lora", "{}/neon.safetensors:0"}, .acts = Acts::not_at_all},
       {.name = "lora late",
@@ -112,6 +118,17 @@ const Option& option(const std::string& name) {
 
 bool lists(const std::vector<const char*>& names, const Option& o) {
   return std::ranges::any_of(names, [&](auto name) { return std::string(name) == o.name; });
+}
+
+// The arguments of the library are options under other names.
+void expect_option_names(const std::string& told) {
+  for (const char* name :
+       {"adapter_name",        "adapters_per_image", "cache_dir",       "clip_skip",       "denoising_start",
+        "denoising_end",       "force_download",     "fuse_lora",       "guidance_scale",  "local_files_only",
+        "lora_scale",          "mask_image",         "max_loss",        "negative_prompt", "num_images_per_prompt",
+        "num_inference_steps", "PartialLora",        "prediction_type", "prompt_2",        "prompt_3",
+        "safe_fusing",         "weight_name"})
+    EXPECT_THAT(told, Not(HasSubstr(name)));
 }
 
 // What a run gives: pictures, or a message.
@@ -182,7 +199,8 @@ class GenerateOptions : public testing::TestWithParam<std::string> {
       }
     }
     if (!loras.empty()) given.erase("--lora");
-    for (const auto& [name, value] : more) given[name] = {value};
+    for (const auto& [name, value] : more)
+      given[name] = value.empty() ? std::vector<std::string>() : std::vector{value};
     std::vector<std::string> line{"lora",      "generate", "{}/model", "--dtype",   "float32",
                                   "--threads", "1",        "-o",       "{}/out.png"};
     for (const auto& lora : loras) line.insert(line.end(), {"--lora", lora});
@@ -258,10 +276,10 @@ class GenerateOptions : public testing::TestWithParam<std::string> {
     } catch (const CLI::ParseError& error) {
       outcome = {2, error.what(), {}};
     } catch (const Error& error) {
-      outcome = {error.kind() == ErrorKind::usage ? 2 : 1, error.what(), {}};
+      outcome = {error.kind() == ErrorKind::usage ? 2 : 1, cli::in_option_names(error.what()), {}};
     }
     testing::internal::GetCapturedStdout();
-    testing::internal::GetCapturedStderr();
+    expect_option_names(outcome.message + testing::internal::GetCapturedStderr());
     for (const char* file : {"out.png", "out-1.png", "out-2.png"})
       if (fs::exists(folder_ / file)) outcome.images.push_back(Image::load(folder_ / file));
     EXPECT_EQ(outcome.images.empty(), outcome.code != 0) << outcome.message;
@@ -345,13 +363,66 @@ TEST_P(GenerateOptions, WhatNeedsAnotherIsRefusedAlone) {
     EXPECT_THAT(outcome.message, HasSubstr(says));
   };
   if (GetParam() != "sd-inpaint")
-    expect_refused({{"--strength", "0.5"}}, GetParam() == "amused-256" ? "strength" : "strength needs an image");
-  if (GetParam() != "sd-inpaint") expect_refused({{"--mask", "{}/mask.png"}}, "mask_image");
+    expect_refused({{"--strength", "0.5"}}, GetParam() == "amused-256" ? "strength" : "--strength needs --image");
+  if (GetParam() != "sd-inpaint") expect_refused({{"--mask", "{}/mask.png"}}, "--mask");
   expect_refused({{"--refiner-start", "0.5"}}, "--refiner-start needs --refiner");
   expect_refused({{"-p", "apple <lora:ink:1>"}}, "--lora-dir");
+  expect_refused({{"--fuse", ""}}, "--fuse: there is no LoRA to fuse");
+  expect_refused({{"--keep-active-above", "10%"}}, "--keep-active-above is for --fuse");
   expect_refused({{"--lora", R"({}/ink.safetensors:{"images": [2]})"}}, "--count is 1");
   for (const char* start : {"0", "1", "1.5", "-0.3", "nan"})
     expect_refused({{"--refiner", "{}/refiner"}, {"--refiner-start", start}}, "--refiner-start");
+}
+
+TEST_P(GenerateOptions, ASizeOfAnotherModelIsRefused) {
+  const bool sd3 = GetParam() == "sd3" || GetParam() == "sd35";
+  const auto& wide =
+      drawn({}, {{"--size", "100x16"}, {"--steps", "2"}, {"-p", "a long text " + std::string(400, 'x')}});
+  EXPECT_EQ(wide.code, sd3 ? 2 : 0) << wide.message;
+  if (sd3) {
+    EXPECT_EQ(wide.message, "--size is 100x16. width and height must be at most 96, the largest that this model draws");
+  }
+  EXPECT_EQ(drawn({}, {{"--size", "96x16"}, {"--steps", "2"}}).code, 0);
+  EXPECT_THAT(drawn({}, {{"--size", "17x16"}}).message,
+              HasSubstr("--size is 17x16. width and height must be multiples"));
+}
+
+// What the model cannot draw is refused before the text is read: nothing is noted of a text that is too long.
+TEST(Sizes, AreCheckedBeforeTheTextIsRead) {
+  for (const auto& [name, width, says] :
+       {std::tuple("sd3", 100, "the size is 100x16. width and height must be at most 96"),
+        {"sd35", 100, "the size is 100x16. width and height must be at most 96"},
+        {"amused-256", 17, "the size is 17x16. width and height must be multiples of 2"},
+        {"amused-512", 18, "the size is 18x16. width and height must be multiples of 4"}}) {
+    SCOPED_TRACE(name);
+    auto pipe = tiny::open(name);
+    std::string text, noted;
+    for (int i = 0; i < 600; ++i) text += "owl ";
+    CallOptions call{.height = 16, .width = width, .num_inference_steps = 1};
+    call.callback_on_note = [&](const std::string& note) { noted += note; };
+    EXPECT_THAT(error_of(ErrorKind::usage, [&] { (*pipe)(text, call); }), HasSubstr(says));
+    EXPECT_EQ(noted, "");
+    call.width = 16;
+    (*pipe)(text, call);
+    EXPECT_THAT(noted, HasSubstr("It does not read the end"));
+  }
+}
+
+TEST(OptionNames, StandForTheArgumentsOfTheLibrary) {
+  for (const auto& [library, command] :
+       {std::pair("m: prediction_type is \"sample\", but X does not take one",
+                  "m: --prediction-type is \"sample\", but X does not take one"),
+        {"PNDMScheduler: prediction_type \"sample\" is not supported",
+         "PNDMScheduler: --prediction-type \"sample\" is not supported"},
+        {"scheduler is ddim, which cannot draw", "--scheduler is ddim, which cannot draw"},
+        {"m: variant is \"x\", but a single file has no variants",
+         "m: --variant is \"x\", but a single file has no variants"},
+        {"Leave variant out, or give one", "Leave --variant out, or give one"},
+        {"Give one of them as `variant`", "Give one of them as --variant"},
+        {"allow a partial LoRA (--allow-partial, or PartialLora::allow)", "allow a partial LoRA (--allow-partial)"},
+        {"a/prediction_type.png: no such file", "a/prediction_type.png: no such file"},
+        {"the field \"prediction_type\" is unknown", "the field \"prediction_type\" is unknown"}})
+    EXPECT_EQ(cli::in_option_names(library), command);
 }
 
 }  // namespace lora

@@ -54,6 +54,10 @@ class StrangeCalls : public testing::Test {
       if (!contains(call, option)) call += option + value;
     return call;
   }
+  std::string convert(const std::string& arguments) const {
+    return "convert " + word(at("style.safetensors")) + " --to diffusers " + arguments + " -o " +
+           word((out_ / "converted.safetensors").string());
+  }
   std::vector<uint8_t> drawn(const std::string& arguments) const {
     auto result = lora_command(draw("--seed 1 --cfg 2 " + arguments));
     EXPECT_EQ(result.code, 0) << arguments << "\n" << result.err;
@@ -74,6 +78,7 @@ void expect_told(const Result& result, int code, const std::string& part, const 
                     "clip_skip", "negative_prompt", "Exception", "json."})
     EXPECT_FALSE(contains(result.err, name)) << call << "\n" << result.err;
   EXPECT_LE(std::count(result.err.begin(), result.err.end(), '\n'), 3) << call << "\n" << result.err;
+  EXPECT_FALSE(std::regex_search(result.err, std::regex("[0-9]{40}"))) << call << "\n" << result.err;
 }
 
 }  // namespace
@@ -133,7 +138,14 @@ TEST_F(StrangeCalls, AWrongCallIsRefusedWithCode2) {
       {draw(p + lora(":nan")), "not a number"},
       {draw(p + lora(":{\"unett\": 0}")), "\"unett\""},
       {draw(p + lora(":{\"shedule\": {\"0\": 1}}")), "\"shedule\""},
-      {draw(p + lora(":{\"unet\": {\"dwn\": 1}}")), "\"dwn\""},
+      {draw(p + lora(":{\"unet\": {\"dwn\": 1}}")), "the weight of \"style\" on unet: it does not have a part \"dwn\""},
+      {draw(p + lora(":{\"unet\": \"x\"}")), "style.safetensors: the weight of a LoRA is \"x\""},
+      {draw(p + lora(":{\"weight\": {\"unet\": null}}")), "style.safetensors: the weight of a LoRA is null"},
+      {draw(p + lora(":{\"unet\": [[[[[[[[[[1]]]]]]]]]]}")), "style.safetensors: the weight of a LoRA is nested"},
+      {draw(p + lora(":{\"unet\": 1, \"unet\": 2}")), "style.safetensors: the weight names \"unet\" twice"},
+      {draw(p + lora(":{\"unet\": {\"up\": 1, \"up\": 1}}")), "style.safetensors: the weight names \"up\" twice"},
+      {draw(p + lora(":{\"mask\": \"a.png\", \"mask\": \"b.png\"}")), "the weight names \"mask\" twice"},
+      {draw(p + lora(":{\"schedule\": {\"0.5\": 1, \"0.50\": 0}}")), "the schedule has 0.5 twice"},
       {draw(p + lora(":{\"unet\": 1")), "neither a number nor valid JSON"},
       {draw(p + " --lora https://huggingface.co/a/b/resolve/main/x/c.safetensors?download=true"),
        "give a/b/x/c.safetensors"},
@@ -144,6 +156,13 @@ TEST_F(StrangeCalls, AWrongCallIsRefusedWithCode2) {
       {"inspect https://huggingface.co/a/b", "give a/b."},
       {"download https://huggingface.co/a/b", "give a/b."},
       {"convert " + at("style.safetensors") + " --to diffusers --dtype int8 -o " + at("x.safetensors"), "int8"},
+      {convert("--approximate --rank 0"), "--rank 0: at least 1 was expected"},
+      {convert("--approximate --rank -3"), "--rank -3: at least 1 was expected"},
+      {convert("--approximate --rank x"), "--rank"},
+      {convert("--approximate --rank 99999999999999999999"), "--rank"},
+      {convert("--approximate"), "--approximate needs --rank"},
+      {convert("--rank 0"), "--rank needs --approximate"},
+      {draw(p + " --threads 0"), "--threads"},
       {"forward " + model() + " --component brain --inputs " + at("style.safetensors") + " -o " + at("x.safetensors"),
        "text_encoder"},
   };

@@ -150,7 +150,8 @@ TEST(Convert, CrossesItsOptions) {
       continue;
     }
     ASSERT_EQ(result.code, 0) << command << "\n" << result.err;
-    EXPECT_EQ(contains(result.out, "no layer had to be approximated"), approximate) << result.out;
+    EXPECT_EQ(contains(result.err, "lora: note: no layer had to be approximated"), approximate) << result.err;
+    EXPECT_FALSE(contains(result.out, "note:")) << result.out;
     auto same = compare_loras(source, out);
     EXPECT_TRUE(same.only_in_a.empty() && same.only_in_b.empty()) << same.text();
     EXPECT_NEAR(same.cosine, 1, tolerance + 1e-6) << command;
@@ -254,6 +255,88 @@ TEST(Convert, BadInputIsTold) {
   expect_error("inspect " + style("ink") + " --base sd9", 2, "\"sd9\" is no base model");
   expect_error("convert " + style("ink") + " --to diffusers -o " + folder.path().string(), 1, "is a folder");
   EXPECT_TRUE(folder.names().empty());
+}
+
+// The report of convert is for scripts. What the library notes is for people, in the words of the command.
+TEST(Convert, NotesGoToStderr) {
+  TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "two");
+  for (auto name : {"a", "b"}) save_safetensors(sd15_file(), folder / "two" / (name + std::string(".safetensors")));
+  auto two = (folder / "two").string(), out = (folder / "c.safetensors").string();
+  auto result = lora_command("convert " + two + " --to kohya -o " + out);
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out, out + "\n");
+  EXPECT_TRUE(contains(result.err, "lora: note: " + two)) << result.err;
+  EXPECT_TRUE(contains(result.err, "name a file itself to choose another of: a.safetensors, b.safetensors"))
+      << result.err;
+  for (auto form : {"", " --json"}) {
+    auto inspected = lora_command("inspect " + two + form);
+    EXPECT_TRUE(contains(inspected.out, "name a file itself to choose another of")) << inspected.out;
+    EXPECT_FALSE(contains(inspected.out, "weight_name")) << inspected.out;
+  }
+}
+
+namespace {
+
+// A LoRA on one layer of the embedded model's UNet, whose factors are full of two numbers.
+void save_full(const std::filesystem::path& file, double down, double up) {
+  const auto weights = load_state_dict(kModel + "/unet/diffusion_pytorch_model.safetensors");
+  const auto shape = weights.at("conv_in.weight").sizes();
+  save_safetensors({{"unet.conv_in.lora_A.weight", at::full({1, shape[1], shape[2], shape[3]}, down)},
+                    {"unet.conv_in.lora_B.weight", at::full({shape[0], 1, 1, 1}, up)}},
+                   file);
+}
+
+}  // namespace
+
+TEST(Fuse, AChangeOfWhichNothingIsLeftIsAnError) {
+  TemporaryFolder folder;
+  auto out = (folder / "m").string();
+  auto fuse = [&](const std::string& name) {
+    return "fuse " + kModel + " -o " + out + " --lora " + (folder / (name + ".safetensors")).string();
+  };
+  save_full(folder / "zero.safetensors", 1, 0);
+  save_full(folder / "tiny.safetensors", 1e-12, 1e-13);
+  save_full(folder / "small.safetensors", 1e-3, 1e-5);
+  save_full(folder / "plus.safetensors", 0.1, 0.1);
+  auto zero = lora_command(fuse("zero"));
+  EXPECT_EQ(zero.code, 1);
+  EXPECT_TRUE(contains(zero.err, "1 layer of float16: the change of the weights is 0\n")) << zero.err;
+  EXPECT_TRUE(contains(zero.err,
+                       "nothing to fuse: the change of each layer is 0. Either the factors are 0, or the LoRAs "
+                       "cancel each other. Nothing was written."))
+      << zero.err;
+  expect_error(fuse("plus") + ":1 --lora " + (folder / "plus.safetensors").string() + ":-1", 1, "cancel each other");
+  // Also float32 keeps nothing of it.
+  for (auto dtype : {"float32", "bfloat16"}) {
+    auto tiny = lora_command(fuse("tiny") + " --dtype " + dtype);
+    EXPECT_EQ(tiny.code, 1) << dtype;
+    for (auto part : {fmt::format("1 layer of {}: the rounding loses 100 % of the change (rms change / weight ", dtype),
+                      std::string("e-2"), std::string("most in: unet.conv_in (100 %)"),
+                      fmt::format("nothing to fuse: each layer loses its whole change to the rounding in {}. A larger "
+                                  "weight of the LoRA makes a larger change. Nothing was written.",
+                                  dtype)})
+      EXPECT_TRUE(contains(tiny.err, part)) << part << "\n" << tiny.err;
+    expect_error(fuse("tiny") + " --keep-active-above 10% --dtype " + dtype, 1,
+                 "nothing to fuse: each layer would lose more than 10% of its change in ");
+  }
+  EXPECT_FALSE(std::filesystem::exists(out));
+  // float32 keeps a part of what bfloat16 loses.
+  expect_error(fuse("small") + " --dtype bfloat16", 1, "each layer loses its whole change to the rounding in bfloat16");
+  EXPECT_EQ(lora_command(fuse("small") + " --dtype float32").code, 0);
+}
+
+TEST(Fuse, AnOverflowIsToldWithoutAShare) {
+  TemporaryFolder folder;
+  save_full(folder / "large.safetensors", 1000, 1000);
+  auto result = lora_command("fuse " + kModel + " -o " + (folder / "m").string() + " --lora " +
+                             (folder / "large.safetensors").string());
+  EXPECT_EQ(result.code, 1);
+  EXPECT_TRUE(contains(result.err,
+                       "1 layer of float16: the result has NaN or infinity\n  NaN or infinite: 1 layer: "
+                       "unet.conv_in ("))
+      << result.err;
+  for (auto part : {"nan", "%"}) EXPECT_FALSE(contains(result.err, part)) << result.err;
 }
 
 }  // namespace lora

@@ -136,6 +136,9 @@ INSTANTIATE_TEST_SUITE_P(
             BaseModel::hunyuan_video,
             {{"transformer_blocks.19.attn.to_q", 3072, 3072}, {"single_transformer_blocks.39.attn.to_q", 3072, 3072}}},
         Model{"HunyuanVideo15", BaseModel::hunyuan_video15, {{"transformer_blocks.53.attn.to_q", 2048, 2048}}},
+        Model{"HunyuanVideo15TimeEmbed",
+              BaseModel::hunyuan_video15,
+              {{"time_embed.timestep_embedder.linear_1", 2048, 256}, {"transformer_blocks.0.attn.to_q", 2048, 2048}}},
         Model{"HunyuanImage",
               BaseModel::hunyuan_image,
               {{"double_blocks.0.img_attn.qkv", 10752, 3584}, {"single_blocks.0.linear2", 3584, 17920}}},
@@ -194,6 +197,41 @@ INSTANTIATE_TEST_SUITE_P(
         Model{
             "Kandinsky5", BaseModel::kandinsky5, {{"visual_transformer_blocks.0.self_attention.to_query", 1792, 1792}}},
         Model{"Krea2", BaseModel::krea2, {{"blocks.0.attn.wq", 6144, 6144}}},
+        // Models that are not known here, with Flux' blocks and embedders of their own.
+        Model{"Bria",
+              BaseModel::unknown,
+              {{"time_embed.timestep_embedder.linear_1", 3072, 256},
+               {"time_embed.timestep_embedder.linear_2", 3072, 3072},
+               {"context_embedder", 3072, 4096},
+               {"x_embedder", 3072, 64},
+               {"transformer_blocks.0.norm1.linear", 18432, 3072},
+               {"transformer_blocks.0.attn.to_q", 3072, 3072},
+               {"transformer_blocks.0.ff.net.0.proj", 12288, 3072},
+               {"single_transformer_blocks.37.norm.linear", 9216, 3072},
+               {"single_transformer_blocks.37.proj_mlp", 12288, 3072},
+               {"single_transformer_blocks.37.attn.to_q", 3072, 3072},
+               {"norm_out.linear", 6144, 3072}}},
+        Model{"BriaFibo",
+              BaseModel::unknown,
+              {{"time_embed.timestep_embedder.linear_1", 3072, 256},
+               {"caption_projection.0.linear", 1536, 2048},
+               {"transformer_blocks.0.norm1.linear", 18432, 3072},
+               {"transformer_blocks.0.attn.to_q", 3072, 3072},
+               {"single_transformer_blocks.0.proj_out", 3072, 15360}}},
+        Model{"BriaAttention",
+              BaseModel::unknown,
+              {{"time_embed.timestep_embedder.linear_1", 3072, 256},
+               {"transformer_blocks.0.attn.to_q", 3072, 3072},
+               {"single_transformer_blocks.0.attn.to_q", 3072, 3072}}},
+        Model{"LongCatImage",
+              BaseModel::unknown,
+              {{"time_embed.timestep_embedder.linear_2", 3072, 3072},
+               {"context_embedder", 3072, 3584},
+               {"transformer_blocks.0.attn.add_q_proj", 3072, 3072},
+               {"single_transformer_blocks.0.proj_mlp", 12288, 3072}}},
+        Model{"LongCatImageFirstBlocks",
+              BaseModel::unknown,
+              {{"time_embed.timestep_embedder.linear_2", 3072, 3072}, {"transformer_blocks.0.attn.to_q", 3072, 3072}}},
         Model{"Unheard", BaseModel::unknown, {{"blocks.0.mixer.gate", 640, 640}}}),
     [](const auto& test) { return std::string(test.param.name); });
 
@@ -233,6 +271,72 @@ TEST(BaseModels, TheMetadataChoosesAmongWhatTheLayersLeave) {
   EXPECT_EQ(told(attention, {{"modelspec.architecture", "Qwen-Image-Edit-2511/lora"}}), BaseModel::qwen_image);
   EXPECT_EQ(told(attention, {{"ss_network_module", "networks.lora_qwen_image"}}), BaseModel::qwen_image);
   EXPECT_EQ(told({{"blocks.0.self_attn.q", 1536, 1536}}, {{"ss_base_model_version", "sd_1.5"}}), BaseModel::wan);
+}
+
+// Kolors has SDXL's UNet, so that the layers of its files are those of SDXL's.
+TEST(BaseModels, TheMetadataChoosesAmongUNetsThatLookAlike) {
+  const LoraMetadata kolors = {{"ss_base_model_version", "kolors"}}, none;
+  const Layer cross = {"down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", 640, 2048};
+  const Layer deep = {"down_blocks.2.attentions.0.transformer_blocks.2.attn1.to_q", 1280, 1280};
+  const Layer shallow = {"down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q", 640, 640};
+  for (const auto& spelling : {"lora_unet_", "diffusion_model.", "base_model.model."}) {
+    for (const auto& layer : {cross, deep}) {
+      EXPECT_EQ(read({layer}, spelling).base_model, BaseModel::sdxl);
+      auto file = read({layer}, spelling, kolors);
+      EXPECT_EQ(file.base_model, BaseModel::kolors);
+      EXPECT_EQ(file.known_by, "its metadata, among those that its layers can be for");
+      EXPECT_EQ(read({layer}, spelling, {}, BaseModel::kolors).base_model, BaseModel::kolors);
+      EXPECT_EQ(read({layer}, spelling, kolors, BaseModel::sdxl).base_model, BaseModel::sdxl);
+    }
+    EXPECT_EQ(read({shallow}, spelling).base_model, BaseModel::unknown);
+    EXPECT_EQ(read({shallow}, spelling, kolors).base_model, BaseModel::kolors);
+  }
+  // The same of two base models of one pipeline.
+  const LoraMetadata refiner = {{"modelspec.architecture", "stable-diffusion-xl-v1-refiner"}};
+  const Layer refiners = {"down_blocks.1.attentions.0.transformer_blocks.2.attn1.to_q", 768, 768};
+  EXPECT_EQ(read({refiners}, "lora_unet_", refiner).base_model, BaseModel::sdxl_refiner);
+  EXPECT_EQ(read({cross}, "lora_unet_", refiner).base_model, BaseModel::sdxl);
+}
+
+TEST(BaseModels, TheMetadataChoosesNoUNetThatTheLayersRuleOut) {
+  const LoraMetadata kolors = {{"ss_base_model_version", "kolors"}};
+  auto told = [&](const Layer& layer) { return read({layer}, "lora_unet_", kolors).base_model; };
+  EXPECT_EQ(told({"down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", 640, 768}), BaseModel::sd1);
+  EXPECT_EQ(told({"down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", 320, 320}), BaseModel::unknown);
+  // It has one text encoder, a language model.
+  auto file = file_of({{"down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", 640, 2048}}, "lora_unet_");
+  const std::string text = "lora_te2_text_model_encoder_layers_0_mlp_fc1";
+  add(file, text + ".lora_down.weight", text + ".lora_up.weight", {"", 5120, 1280});
+  file.metadata = kolors;
+  EXPECT_EQ(to_lora_file(file, "", "test").base_model, BaseModel::sdxl);
+}
+
+TEST(BaseModels, TheNameOfAFamilyContradictsNoModelOfIt) {
+  struct Row {
+    const char* value;
+    BaseModel model;
+    bool another;
+  };
+  for (auto [value, model, another] : {Row{"networks.lora_flux_2", BaseModel::flux2_klein, false},
+                                       {"flux2", BaseModel::flux2_klein, false},
+                                       {"flux_2/lora", BaseModel::flux2_klein, false},
+                                       {"Flux.2-dev", BaseModel::flux2_klein, true},
+                                       {"Flux.2-klein-9b", BaseModel::flux2_klein, false},
+                                       {"Flux.2-klein-9b", BaseModel::flux2, true},
+                                       {"networks.lora_flux", BaseModel::flux2, true},
+                                       {"networks.lora_flux", BaseModel::flux2_klein, true},
+                                       {"flux1", BaseModel::chroma, true},
+                                       {"ltx", BaseModel::ltx2, false},
+                                       {"hunyuan_video", BaseModel::hunyuan_video15, false},
+                                       {"hunyuan_video", BaseModel::hunyuan_image, true},
+                                       {"kolors", BaseModel::sdxl, true},
+                                       {"sdxl_base_v1-0", BaseModel::kolors, true},
+                                       {"sd_v1-5", BaseModel::sdxl, true},
+                                       {"sd_v1-5", BaseModel::sd1, false},
+                                       {"gpt", BaseModel::sd1, false}}) {
+    auto key = std::string_view(value).starts_with("networks.") ? "ss_network_module" : "ss_base_model_version";
+    EXPECT_EQ(names_another(model_said_by({{key, value}}), model), another) << value << " and " << to_string(model);
+  }
 }
 
 TEST(BaseModels, EachNameIsTheModelsThatBeginsSo) {

@@ -70,6 +70,53 @@ TEST(Spellings, EveryNameGoesWithEveryEnd) {
       }
 }
 
+// PEFT's file of one model does not say which: the names of a text encoder's layers do.
+TEST(Spellings, PeftsFilesOfATextEncoderAreToldByTheirNames) {
+  auto A = at::randn({2, 4}), B = at::randn({6, 2});
+  const std::pair<const char*, const char*> names[] = {
+      {"text_model.encoder.layers.0.mlp.fc1", "text_encoder.text_model.encoder.layers.0.mlp.fc1"},
+      {"encoder.layers.0.mlp.fc1", "text_encoder.text_model.encoder.layers.0.mlp.fc1"},
+      {"embeddings.token_embedding", "text_encoder.text_model.embeddings.token_embedding"},
+      {"embeddings.position_embedding", "text_encoder.text_model.embeddings.position_embedding"},
+      {"final_layer_norm", "text_encoder.text_model.final_layer_norm"},
+      {"text_projection", "text_encoder.text_projection"},
+      {"shared", "text_encoder_3.shared"},
+      {"encoder.block.0.layer.0.SelfAttention.q", "text_encoder_3.encoder.block.0.layer.0.SelfAttention.q"},
+      {"encoder.final_layer_norm", "text_encoder_3.encoder.final_layer_norm"},
+      {"conv_in", "unet.conv_in"},
+      {"time_embedding.linear_1", "unet.time_embedding.linear_1"},
+  };
+  for (const auto& [name, wanted] : names)
+    for (const auto& [down, up] : {Ends{".lora_A.weight", ".lora_B.weight"},
+                                   {".lora_A.default", ".lora_B.default"},
+                                   {".lora_embedding_A", ".lora_embedding_B"}}) {
+      auto key = std::string("base_model.model.") + name;
+      SCOPED_TRACE(key + down);
+      auto layers = to_lora_file({{key + down, A}, {key + up, B}}, "unet", "test").layers;
+      ASSERT_EQ(layers.size(), 1u);
+      EXPECT_EQ(layers[0].name(), wanted);
+      EXPECT_TRUE(at::equal(get(layers[0].tensors, "lora_A.weight"), A));
+      EXPECT_TRUE(at::equal(get(layers[0].tensors, "lora_B.weight"), B));
+    }
+}
+
+// As PEFT names it, and as kohya's family does.
+TEST(Spellings, TheUpFactorsBias) {
+  auto A = at::randn({2, 4}), B = at::randn({6, 2}), bias = at::randn({6});
+  for (std::string name : {"unet.mid_block.attentions.0.proj_in", "lora_unet_mid_block_attentions_0_proj_in",
+                           "lora_unet_middle_block_1_proj_in", "diffusion_model.middle_block.1.proj_in"})
+    for (const char* end :
+         {".lora_B.bias", ".lora_B.default.bias", ".lora_up.bias", ".lora.up.bias", ".lora_linear_layer.up.bias"}) {
+      SCOPED_TRACE(name + end);
+      auto file = to_lora_file({{name + ".lora_down.weight", A}, {name + ".lora_up.weight", B}, {name + end, bias}},
+                               "unet", "test");
+      ASSERT_EQ(file.layers.size(), 1u);
+      EXPECT_EQ(file.layers[0].kind, "LoRA with biases");
+      EXPECT_TRUE(at::equal(get(file.layers[0].tensors, "lora_B.bias"), bias));
+      EXPECT_TRUE(file.unmatched.empty());
+    }
+}
+
 // What `transformer.` is cut to where as much was cut off as `diffusion_model.` has.
 TEST(Spellings, ListsOfBlocksThatWereCutAreWhole) {
   for (const char* prefix : {"diffusion_model.", ""}) {

@@ -223,6 +223,24 @@ TEST(Convert, TheMetadatasBaseModelIsCorrected) {
   EXPECT_EQ(metadata_of(folder / "b.safetensors")["ss_base_model_version"], "sdxl_1.0");
 }
 
+// What is for Kolors is not made one for SDXL, unless the caller says so.
+TEST(Convert, AModelThatLooksLikeAnotherIsNotRenamed) {
+  TemporaryFolder folder;
+  StateDict file;
+  std::string layer = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.";
+  file.set(layer + "lora_down.weight", at::ones({1, 2048}));
+  file.set(layer + "lora_up.weight", at::ones({640, 1}));
+  file.metadata = {{"ss_base_model_version", "kolors"}};
+  ConvertOptions options{.to = "diffusers"};
+  EXPECT_THAT(error_of(ErrorKind::unsupported, [&] { convert_lora(file, folder / "a.safetensors", options); }),
+              HasSubstr("it is for Kolors"));
+  EXPECT_THAT(folder.names(), IsEmpty());
+  options.read.base_model = BaseModel::sdxl;
+  auto done = convert_lora(file, folder / "a.safetensors", options);
+  EXPECT_THAT(done.notes, testing::Contains(HasSubstr("ss_base_model_version was kolors")));
+  EXPECT_EQ(metadata_of(folder / "a.safetensors")["ss_base_model_version"], "sdxl_base_v1-0");
+}
+
 TEST(Convert, TheSourceMayBeTheTarget) {
   TemporaryFolder folder;
   auto source = kohya_sd15();

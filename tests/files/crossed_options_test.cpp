@@ -126,6 +126,72 @@ TEST_P(Crossed, OptionsKeepTheChangeOrAreRefused) {
   }
 }
 
+// ---- Embeddings -----------------------------------------------------------------------------------------------------
+//
+// Their factors have names of their own in PEFT, and another order in kohya's family.
+
+struct EmbeddingNames {
+  const char *name, *layer, *down, *up;
+  bool kohyas_order;
+};
+
+class Embeddings : public testing::TestWithParam<EmbeddingNames> {};
+
+TEST_P(Embeddings, EveryTargetKeepsTheChange) {
+  const auto& names = GetParam();
+  const bool flat = std::string_view(names.layer).ends_with('_');
+  constexpr int64_t kWidth = 5, kRank = 2;
+  TemporaryFolder folder(TemporaryFolder::in_memory());
+  at::manual_seed(6);
+  // As many words as numbers in a word: then the sizes do not tell the order.
+  for (int64_t words : {int64_t(9), kWidth}) {
+    auto up = at::randn({words, kRank}), down = at::randn({kRank, kWidth});
+    auto layer = names.layer + std::string(flat ? "embeddings_token_embedding" : "embeddings.token_embedding");
+    StateDict source;
+    source.set(layer + names.down, names.kohyas_order ? down : up.t().contiguous());
+    source.set(layer + names.up, names.kohyas_order ? up : down.t().contiguous());
+    source.set(layer + ".alpha", at::scalar_tensor(1.0));
+    source.metadata["ss_base_model_version"] = "sd_v1";
+    auto weight = at::randn({words, kWidth}), wanted = at::mm(up, down) / double(kRank);
+    Site site{.path = "text_model.embeddings.token_embedding", .kind = SiteKind::embedding, .weight = weight};
+    auto change = [&](const LoraFile& file) {
+      const auto& read = layer_at(file, site.path);
+      EXPECT_EQ(read.component, "text_encoder");
+      auto delta = make_delta(read, site, {.base = [](const Site& s) { return s.weight; }, .label = read.name()});
+      return with_effect(delta->effect(1, weight), site.kind, weight) - weight;
+    };
+    expect_close(change(read_lora(source)), wanted, 1e-5);
+    auto converted = [&](const LoraSource& from, const std::string& name, const std::string& to) {
+      auto out = folder / fmt::format("{}-{}{}", words, name, to == "peft" ? "" : ".safetensors");
+      convert_lora(from, out, {.to = to});
+      expect_close(change(read_lora(out)), wanted, 1e-5);
+      return out;
+    };
+    for (std::string to : {"kohya", "comfy", "diffusers", "peft"}) {
+      SCOPED_TRACE(fmt::format("{} words, --to {}", words, to));
+      auto out = converted(source, to, to);
+      for (std::string again : {"kohya", "peft"}) converted(out, to + "-" + again, again);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, Embeddings,
+    testing::Values(
+        EmbeddingNames{"peft", "base_model.model.text_model.", ".lora_embedding_A", ".lora_embedding_B", false},
+        EmbeddingNames{"peft_without_text_model", "base_model.model.", ".lora_embedding_A", ".lora_embedding_B", false},
+        EmbeddingNames{"diffusers", "text_encoder.text_model.", ".lora_A.weight", ".lora_B.weight", false},
+        EmbeddingNames{"diffusers_2023", "text_encoder.text_model.", ".lora_linear_layer.down.weight",
+                       ".lora_linear_layer.up.weight", true},
+        EmbeddingNames{"diffusers_of_kohya", "text_encoder.text_model.", ".lora_down.weight", ".lora_up.weight", true},
+        EmbeddingNames{"comfy", "text_encoders.clip_l.transformer.text_model.", ".lora_down.weight", ".lora_up.weight",
+                       true},
+        EmbeddingNames{"comfy_of_peft", "text_encoders.clip_l.transformer.text_model.", ".lora_A.weight",
+                       ".lora_B.weight", false},
+        EmbeddingNames{"kohya", "lora_te_text_model_", ".lora_down.weight", ".lora_up.weight", true},
+        EmbeddingNames{"kohya_2023", "lora_te_text_model_", ".lora.down.weight", ".lora.up.weight", true}),
+    [](const auto& test) { return std::string(test.param.name); });
+
 INSTANTIATE_TEST_SUITE_P(All, Crossed, testing::Range(size_t(0), kind_cases().size()),
                          [](const auto& test) { return std::string(kind_cases()[test.param].name); });
 

@@ -96,6 +96,33 @@ TEST(Inspect, TellsMetadataThatContradictsTheLayers) {
   EXPECT_THAT(inspected(file).verdict(), AllOf(HasSubstr("LoRA for SD 1.x"), HasSubstr("1 problem")));
 }
 
+// The network module of FLUX.2 is that of klein too, and Kolors has the UNet of SDXL.
+TEST(Inspect, MetadataOfAFamilyOrOfAModelThatLooksAlikeIsNoContradiction) {
+  auto with_layers = [](const std::vector<std::tuple<std::string, int64_t, int64_t>>& layers) {
+    StateDict file;
+    for (const auto& [key, rows, columns] : layers) {
+      file.set(key + ".lora_A.weight", at::ones({1, columns}));
+      file.set(key + ".lora_B.weight", at::ones({rows, 1}));
+    }
+    return file;
+  };
+  auto klein = with_layers({{"diffusion_model.double_blocks.0.img_attn.qkv", 9216, 3072},
+                            {"diffusion_model.single_blocks.0.linear1", 27648, 3072}});
+  klein.metadata = {{"ss_network_module", "networks.lora_flux_2"}};
+  EXPECT_EQ(inspected(klein).architecture, "FLUX.2 klein");
+  EXPECT_EQ(inspected(klein).problems(), 0u) << inspected(klein).text();
+  klein.metadata = {{"ss_network_module", "networks.lora_flux"}};
+  EXPECT_THAT(inspected(klein).text(), HasSubstr("the layers contradict the metadata, which says Flux "));
+
+  auto kolors = with_layers({{"unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", 640, 2048}});
+  kolors.metadata = {{"ss_base_model_version", "kolors"}};
+  EXPECT_EQ(inspected(kolors).architecture, "Kolors");
+  EXPECT_EQ(inspected(kolors).problems(), 0u) << inspected(kolors).text();
+  auto marked = with_layers({{"unet.encoder_hid_proj", 2048, 4096}});
+  marked.metadata = {{"ss_base_model_version", "sdxl_base_v1-0"}};
+  EXPECT_THAT(inspected(marked).text(), HasSubstr("the layers contradict the metadata, which says SDXL "));
+}
+
 // Without a published model to compare with, nothing is called fine.
 TEST(Inspect, OtherModelsAreNamedAndNotCalledFine) {
   StateDict wan, unheard;

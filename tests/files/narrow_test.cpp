@@ -94,18 +94,6 @@ INSTANTIATE_TEST_SUITE_P(Dtypes, Rescaled,
                                          Saved{"bfloat_small", 1e-40, 1e6, at::kBFloat16}),
                          [](const auto& test) { return test.param.name; });
 
-TEST(Narrowing, RescalesAllFactorsOfALoHaAndALoKr) {
-  at::manual_seed(1);
-  StateDict source;
-  for (auto suffix : {"hada_w1_a", "hada_w2_a"}) source.set(kKey + suffix, at::randn({16, 4}) * 1e-8);
-  for (auto suffix : {"hada_w1_b", "hada_w2_b"}) source.set(kKey + suffix, at::randn({4, 768}));
-  source.set(kOther + "lokr_w1", at::randn({4, 4}) * 1e-8);
-  source.set(kOther + "lokr_w2", at::randn({4, 192}) * 100);
-  auto [file, notes] = written(source, at::kHalf);
-  EXPECT_LT(apart(file, read_lora(source)), 3e-3);
-  EXPECT_THAT(notes, Contains(HasSubstr("2 layers as they are")));
-}
-
 TEST(Narrowing, IsThePlainCastWhereNothingIsLost) {
   at::manual_seed(1);
   auto source = factors(0.01, 0.01);
@@ -121,8 +109,9 @@ TEST(Narrowing, TellsWhatItLost) {
   diff[0] = 1e-9;
   auto source = with(factors(0.01, 0.01, kOther), {{kKey + "diff", diff}});
   auto [file, notes] = written(source, at::kHalf);
-  EXPECT_THAT(notes, ElementsAre(AllOf(HasSubstr("768 of 15424 numbers, in 1 layer"),
-                                       HasSubstr("too small for float16 and became zero"), HasSubstr(kPath))));
+  EXPECT_THAT(notes, ElementsAre("768 of 12288 numbers in 1 layer are so small that float16 makes them 0; a tensor "
+                                 "loses at most 5.2e-08 % of its size: unet." +
+                                 kPath + "; bfloat16 or float32 can hold them"));
   EXPECT_THAT(written(source, at::kBFloat16).notes, IsEmpty());
 }
 
@@ -140,7 +129,7 @@ TEST_P(Refused, LayersThatTheDtypeCannotHold) {
   const auto& [name, make, dtype, why] = GetParam();
   auto message = refused(with(factors(0.1, 0.1, kOther), make()), dtype);
   EXPECT_THAT(message, AllOf(HasSubstr(std::string(to_string(dtype)) + " cannot hold"), HasSubstr(why),
-                             HasSubstr("unet." + kPath), HasSubstr("float32 can")));
+                             HasSubstr("unet." + kPath), HasSubstr("float32 can hold them")));
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -156,7 +145,7 @@ INSTANTIATE_TEST_SUITE_P(
                          [] {
                            return with(factors(0.1, 0.1), {{kKey + "dora_scale", at::full({16, 1}, 1e5)}});
                          },
-                         at::kHalf, "16 numbers of 1 layer, which are too large"},
+                         at::kHalf, "16 numbers of 1 layer, which are too large for it"},
                     Dead{"bias",
                          [] {
                            return with(factors(0.1, 0.1), {{kKey + "diff_b", at::full({16}, 1e6)}});

@@ -143,6 +143,16 @@ TEST_P(DialectFile, EveryLayerDoesWhatTheFormulaSays) {
   });
 }
 
+// Factors become numbers of the model's dtype. What a file says beside its tensors stays.
+TEST_P(DialectFile, LoadsIntoHalfModels) {
+  for (auto dtype : {at::kHalf, at::kBFloat16}) {
+    Pipeline half(row()["model"], dtype);
+    auto report = half.load_lora_weights(folder() / file(), {.adapter_name = "a"});
+    EXPECT_EQ(report.matched_layers(), report_.matched_layers());
+    EXPECT_EQ(report.unmatched.size(), report_.unmatched.size());
+  }
+}
+
 // What get_lora_layers gives is the adapter, whole: under its component's name it loads as the same.
 TEST_P(DialectFile, ItsLayersLoadAsTheSame) {
   StateDict all;

@@ -62,28 +62,28 @@ inline Tensor run(const CLIPTextModel& text) {
 inline Tensor run(const T5EncoderModel& text) { return text(reference::tokens("ids", {1, 7}, 98)); }
 
 template <class M>
-AnyModel make(const std::string& config, const StateDict* tensors) {
-  if (tensors) return M::from_state_dict(config, *tensors, {.dtype = at::kFloat});
+AnyModel make(const std::string& config, const StateDict* tensors, Dtype dtype) {
+  if (tensors) return M::from_state_dict(config, *tensors, {.dtype = dtype});
   StateDict named;
   auto shapes = M::random(config, 0);
   for (const auto& [name, tensor] : shapes.state_dict()) named.set(name, reference::weight(name, tensor.sizes()));
-  return M::from_state_dict(config, named, {.dtype = at::kFloat});
+  return M::from_state_dict(config, named, {.dtype = dtype});
 }
 
 // Of the weights that its names give, or of others.
-inline AnyModel make(const json& row, const StateDict* tensors = nullptr) {
+inline AnyModel make(const json& row, const StateDict* tensors = nullptr, Dtype dtype = at::kFloat) {
   auto cls = row["cls"].get<std::string>(), config = row["config"].dump();
-  if (cls == "UNet2DConditionModel") return make<UNet2DConditionModel>(config, tensors);
-  if (cls == "SD3Transformer2DModel") return make<SD3Transformer2DModel>(config, tensors);
-  if (cls == "UVit2DModel") return make<UVit2DModel>(config, tensors);
-  if (cls == "T5EncoderModel") return make<T5EncoderModel>(config, tensors);
-  return make<CLIPTextModel>(config, tensors);
+  if (cls == "UNet2DConditionModel") return make<UNet2DConditionModel>(config, tensors, dtype);
+  if (cls == "SD3Transformer2DModel") return make<SD3Transformer2DModel>(config, tensors, dtype);
+  if (cls == "UVit2DModel") return make<UVit2DModel>(config, tensors, dtype);
+  if (cls == "T5EncoderModel") return make<T5EncoderModel>(config, tensors, dtype);
+  return make<CLIPTextModel>(config, tensors, dtype);
 }
 
 class Pipeline : public LoraBaseMixin {
  public:
-  explicit Pipeline(const std::string& name) : row_(cases()["models"][name]) {
-    for (const auto& [component, model] : row_.items()) models_.emplace(component, make(model));
+  explicit Pipeline(const std::string& name, Dtype dtype = at::kFloat) : row_(cases()["models"][name]) {
+    for (const auto& [component, model] : row_.items()) models_.emplace(component, make(model, nullptr, dtype));
     std::vector<std::pair<std::string, Model*>> all;
     for (auto& [component, any] : models_)
       all.emplace_back(component, std::visit([](auto& m) -> Model* { return &m; }, any));

@@ -52,13 +52,47 @@ TEST(AdapterMetadata, WhatTheFactorsDoNotTellIsRefused) {
   EXPECT_TRUE(contains(refused({{"peft_type", "BOFT"}}), "BOFT"));
 }
 
+// The message names the component, the field and its value, in words of its own.
 TEST(AdapterMetadata, AFieldOfTheWrongTypeIsABadFile) {
-  for (const char* field : {"r", "lora_alpha"})
-    for (const json& bad : {json("four"), json(nullptr), json(true), json::array({4})})
-      EXPECT_TRUE(contains(error_of(ErrorKind::bad_file, [&] { read({{field, bad}}); }), "unet"));
+  struct Bad {
+    const char* field;
+    std::vector<json> values;
+    json beside = json::object();
+  };
+  const std::vector<json> no_numbers{"four", nullptr, true, json::array({4}), json{{"a", 4}}};
+  const std::vector<json> no_objects{json::array({4}), "to_q", 4, true};
+  const std::vector<json> no_flags{"yes", 1, json::array({true}), json::object()};
+  const json oft{{"peft_type", "OFT"}}, turned{{"peft_type", "OFT"}, {"coft", true}};
+  const Bad all[] = {
+      {"r", no_numbers},
+      {"lora_alpha", no_numbers},
+      {"alpha", no_numbers, {{"peft_type", "LOKR"}}},
+      {"alpha_pattern", no_objects},
+      {"rank_pattern", no_objects},
+      {"use_rslora", no_flags},
+      {"peft_type", {4, true, json::array({"LORA"})}},
+      {"feedforward_modules", {4, true, json::object(), json::array({4})}, {{"peft_type", "IA3"}}},
+      {"use_cayley_neumann", no_flags, oft},
+      {"num_cayley_neumann_terms", {"five", nullptr, 2.5, json::array({5})}, oft},
+      {"coft", no_flags, oft},
+      {"eps", no_numbers, turned},
+  };
+  for (const auto& [field, values, beside] : all)
+    for (const auto& value : values) {
+      auto fields = beside;
+      fields[field] = value;
+      auto message = error_of(ErrorKind::bad_file, [&] { read(fields); });
+      for (const std::string part : {"unet", field}) EXPECT_TRUE(contains(message, part)) << message;
+      EXPECT_TRUE(contains(message, value.is_array() && !value.empty() ? value[0].dump() : value.dump())) << message;
+      EXPECT_FALSE(contains(message, "json")) << message;
+    }
   for (const char* field : {"alpha_pattern", "rank_pattern"})
-    for (const json& bad : {json::array({4}), json("to_q"), json(4), json{{"to_q", "4"}}, json{{"to_q", nullptr}}})
-      error_of(ErrorKind::bad_file, [&] { read({{field, bad}}); });
+    for (const json& bad : {json{{"to_q", "4"}}, json{{"to_q", nullptr}}}) {
+      auto message = error_of(ErrorKind::bad_file, [&] { read({{field, bad}}); });
+      EXPECT_TRUE(contains(message, std::string(field) + " of to_q is " + bad["to_q"].dump())) << message;
+    }
+  for (const char* field : {"use_rslora", "alpha_pattern", "feedforward_modules", "peft_type"})
+    EXPECT_EQ(read({{field, nullptr}, {"lora_alpha", 3}}).lora_alpha, 3) << field << " is null";
   error_of(ErrorKind::bad_file, [] { read({{"peft_type", "OFT"}, {"num_cayley_neumann_terms", 0}}); });
   error_of(ErrorKind::bad_file, [] { read({{"peft_type", "OFT"}, {"coft", true}, {"eps", 0}}); });
   error_of(ErrorKind::bad_file, [] { config_for("unet", {{kAdapterMetadata, "[1]"}}, "x.safetensors"); });

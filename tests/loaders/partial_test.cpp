@@ -61,6 +61,13 @@ INSTANTIATE_TEST_SUITE_P(All, PartOfAnEffect,
                                          KeyRow{"whole_weight_of_a_layer", kBlock + "to_q.base_layer.weight"},
                                          KeyRow{"whole_weight", "unet.conv_in.weight"},
                                          KeyRow{"bias_of_the_down_factor", kBlock + "to_q.lora_A.bias"},
+                                         KeyRow{"bias_of_a_flat_down_factor", kFlat + "to_v.lora_down.bias"},
+                                         KeyRow{"trained_tokens",
+                                                "text_encoder.base_model.model.text_model.embeddings.token_embedding."
+                                                "token_adapter.trainable_tokens_delta"},
+                                         KeyRow{"indices_of_trained_tokens",
+                                                "base_model.model.embeddings.token_embedding.token_adapter."
+                                                "trainable_tokens_indices"},
                                          KeyRow{"lora_of_another_form", kBlock + "to_v.lora_E"},
                                          KeyRow{"vera", kBlock + "to_v.vera_lambda_b"},
                                          KeyRow{"flat_name_that_nobody_knows",
@@ -80,6 +87,7 @@ TEST_P(NoPartOfAnEffect, IsListedAndTheRestIsLoaded) {
 
 INSTANTIATE_TEST_SUITE_P(All, NoPartOfAnEffect,
                          testing::Values(KeyRow{"a_counter", "step"}, KeyRow{"a_counter_in_a_group", "state.epoch"},
+                                         KeyRow{"a_counter_of_parameters", "trainable_params"},
                                          KeyRow{"of_another_component", "image_proj.proj.weight"},
                                          KeyRow{"a_norms_scale", "double_blocks.0.img_attn.norm.query_norm.scale"}),
                          [](const auto& test) { return test.param.name; });
@@ -91,6 +99,48 @@ TEST(Partial, AStrengthAloneIsNoPart) {
     EXPECT_EQ(report.matched_layers(), 1u);
     EXPECT_EQ(report.unmatched.size(), 1u);
   }
+}
+
+TEST(Partial, ABiasOfZerosIsNoPart) {
+  TinyPipeline pipe;
+  pipe.load_lora_weights(sound());
+  auto wanted = pipe.run("unet");
+  for (auto end : {"lora_A.bias", "lora_A.default.bias", "lora_down.bias", "lora.down.bias"}) {
+    SCOPED_TRACE(end);
+    pipe.unload_lora_weights();
+    auto key = kBlock + "to_q." + end;
+    auto report = pipe.load_lora_weights(with(sound(), key, at::zeros({1})));
+    EXPECT_THAT(report.text(), AllOf(HasSubstr(key), HasSubstr("a bias of zeros"), Not(HasSubstr("not whole"))));
+    EXPECT_TRUE(at::equal(pipe.run("unet"), wanted));
+    EXPECT_THAT(error_of(ErrorKind::bad_key, [&] { pipe.load_lora_weights(with(sound(), key, at::ones({1}))); }),
+                HasSubstr(key));
+  }
+  // That of the up factor is understood.
+  pipe.unload_lora_weights();
+  EXPECT_THAT(pipe.load_lora_weights(with(sound(), kBlock + "to_q.lora_B.bias", at::zeros({20}))).unmatched, IsEmpty());
+  EXPECT_TRUE(at::equal(pipe.run("unet"), wanted));
+}
+
+// Whatever program's name it has, the up factor's bias acts at the strength of the factors.
+TEST(Partial, TheUpFactorsBiasActsUnderEachName) {
+  TinyPipeline pipe;
+  auto bias = at::arange(20).to(at::kFloat);
+  auto down = at::ones({2, 20}), up = at::ones({20, 2}) / 50;
+  auto run = [&](const std::string& layer, const std::string& end, bool flat) {
+    StateDict file{{layer + (flat ? ".lora_down.weight" : ".lora_A.weight"), down},
+                   {layer + (flat ? ".lora_up.weight" : ".lora_B.weight"), up},
+                   {layer + ".alpha", at::scalar_tensor(1.0)}};
+    if (!end.empty()) file.set(layer + end, bias);
+    auto report = pipe.load_lora_weights(file);
+    EXPECT_THAT(report.unmatched, IsEmpty()) << layer << end;
+    auto output = pipe.run("unet");
+    pipe.unload_lora_weights();
+    return output;
+  };
+  auto wanted = run(kBlock + "to_q", ".lora_B.bias", false);
+  EXPECT_FALSE(at::equal(wanted, run(kBlock + "to_q", "", false)));
+  for (auto end : {".lora_up.bias", ".lora.up.bias", ".lora_linear_layer.up.bias"})
+    EXPECT_TRUE(at::equal(run(kFlat + "to_q", end, true), wanted)) << end;
 }
 
 TEST(Partial, OneComponentsPartIsCheckedToo) {

@@ -11,10 +11,13 @@ namespace lora {
 
 namespace {
 
+Addend product_of(const Tensor& B, const Tensor& A) {
+  return {.B = B.const_data_ptr<float>(), .A = A.const_data_ptr<float>(), .rank = A.size(0)};
+}
+
 Tensor product(const Tensor& from, const Tensor& B, const Tensor& A) {
   auto to = at::empty_like(from);
-  add_product(from.scalar_type(), to.mutable_data_ptr(), from.const_data_ptr(), B.const_data_ptr<float>(),
-              A.const_data_ptr<float>(), B.size(0), A.size(1), A.size(0));
+  add_product(from.scalar_type(), to.mutable_data_ptr(), from.const_data_ptr(), product_of(B, A), B.size(0), A.size(1));
   return to;
 }
 
@@ -47,25 +50,53 @@ TEST(AddProduct, MeasuresTheChangeAndWhatTheRoundingLoses) {
       SCOPED_TRACE(fmt::format("{} {} {}", rows, columns, to_string(dtype)));
       auto B = at::randn({rows, rank}) * 0.01, A = at::randn({rank, columns}),
            from = at::randn({rows, columns}).to(dtype);
-      auto to = at::empty_like(from);
-      ChangeSums sums, of_sum;
-      EXPECT_TRUE(add_product(dtype, to.mutable_data_ptr(), from.const_data_ptr(), B.const_data_ptr<float>(),
-                              A.const_data_ptr<float>(), rows, columns, rank, &sums));
+      auto to = at::empty_like(from), of_matrix = at::empty_like(from);
+      ChangeSums sums, sums_of_matrix;
+      EXPECT_TRUE(
+          add_product(dtype, to.mutable_data_ptr(), from.const_data_ptr(), product_of(B, A), rows, columns, &sums));
       EXPECT_TRUE(same_bits(to, product(from, B, A)));
-      auto W = from.to(at::kDouble), delta = at::mm(B.to(at::kDouble), A.to(at::kDouble));
+      const auto matrix = product(at::zeros({rows, columns}), B, A);  // the change as float32 sums it
+      auto W = from.to(at::kDouble), delta = matrix.to(at::kDouble);
+      expect_close(delta, at::mm(B.to(at::kDouble), A.to(at::kDouble)), 1e-6);
+      EXPECT_TRUE(add_product(dtype, of_matrix.mutable_data_ptr(), from.const_data_ptr(),
+                              {.matrix = matrix.const_data_ptr<float>()}, rows, columns, &sums_of_matrix));
+      EXPECT_TRUE(same_bits(of_matrix, to));
       auto squares = [](const Tensor& t) { return t.square().sum().item<double>(); };
-      auto lost = dtype == at::kFloat ? 0 : squares(to.to(at::kDouble) - (W + delta));
-      auto sum = (W + delta).to(at::kFloat);
-      EXPECT_TRUE(measure_rounding(dtype, from.const_data_ptr(), sum.const_data_ptr<float>(), rows, columns, of_sum));
-      for (const auto& measured : {sums, of_sum}) {
+      auto lost = squares(to.to(at::kDouble) - W - delta);
+      for (const auto& measured : {sums, sums_of_matrix}) {
         EXPECT_NEAR(measured.base, squares(W), tolerance * squares(W));
         EXPECT_NEAR(measured.change, squares(delta), (tolerance + 1e-4) * squares(delta));
         EXPECT_NEAR(measured.lost, lost, (tolerance + 1e-3) * lost);
-        EXPECT_NEAR(std::sqrt(measured.lost / measured.change), std::sqrt(lost / squares(delta)),
+        EXPECT_NEAR(measured.loss(), std::sqrt(lost / squares(delta)),
                     (tolerance / 3 + 1e-3) * std::sqrt(lost / squares(delta)));
         EXPECT_EQ(measured.not_finite, 0);
+        EXPECT_TRUE(measured.changed);
       }
     }
+}
+
+// From changes whose squares are 0 in float32 to changes whose squares are infinite in float32.
+TEST(AddProduct, MeasuresAChangeOfAnySize) {
+  at::manual_seed(6);
+  for (double size : {1e-37, 1e-25, 1e-12, 1.0, 1e12, 1e25, 1e37})
+    for (auto [rows, columns] : {std::pair{5, 7}, {300, 700}})
+      for (auto dtype : {at::kFloat, at::kBFloat16}) {
+        SCOPED_TRACE(fmt::format("{} {} {}", size, rows, to_string(dtype)));
+        auto B = at::ones({rows, 1}) * size, A = at::rand({1, columns}) + 0.5, from = at::ones({rows, columns}, dtype);
+        auto to = at::empty_like(from);
+        ChangeSums sums;
+        EXPECT_TRUE(
+            add_product(dtype, to.mutable_data_ptr(), from.const_data_ptr(), product_of(B, A), rows, columns, &sums));
+        const auto delta = at::mm(B.to(at::kDouble), A.to(at::kDouble));
+        EXPECT_NEAR(std::sqrt(sums.change) / delta.norm().item<double>(), 1, 0.02);
+        EXPECT_EQ(sums.changed, size > 1e-9);
+        if (size < 1e-9) {
+          EXPECT_EQ(sums.loss(), 1);
+          EXPECT_EQ(sums.lost, sums.change);
+        } else {
+          EXPECT_LT(sums.loss(), dtype == at::kFloat ? 2e-7 : 0.01);
+        }
+      }
 }
 
 TEST(AddProduct, SaysWhetherAResultIsNotFinite) {
@@ -77,22 +108,18 @@ TEST(AddProduct, SaysWhetherAResultIsNotFinite) {
         B[rows - 1] = number;
         bool finite = number == largest;
         ChangeSums sums;
-        EXPECT_EQ(add_product(dtype, to.mutable_data_ptr(), from.const_data_ptr(), B.const_data_ptr<float>(),
-                              A.const_data_ptr<float>(), rows, columns, 1, &sums),
-                  finite)
+        EXPECT_EQ(
+            add_product(dtype, to.mutable_data_ptr(), from.const_data_ptr(), product_of(B, A), rows, columns, &sums),
+            finite)
             << to_string(dtype) << " " << number;
         EXPECT_EQ(at::isfinite(to).all().item<bool>(), finite);
-        auto sum = at::mm(B, A);
-        EXPECT_EQ(measure_rounding(dtype, from.const_data_ptr(), sum.const_data_ptr<float>(), rows, columns, sums),
-                  finite);
       }
 }
 
 TEST(AddProduct, WritesInPlace) {
   auto from = at::randn({10, 40}), B = at::randn({10, 3}), A = at::randn({3, 40});
   auto wanted = product(from, B, A);
-  add_product(at::kFloat, from.mutable_data_ptr(), from.const_data_ptr(), B.const_data_ptr<float>(),
-              A.const_data_ptr<float>(), 10, 40, 3);
+  add_product(at::kFloat, from.mutable_data_ptr(), from.const_data_ptr(), product_of(B, A), 10, 40);
   EXPECT_TRUE(same_bits(from, wanted));
 }
 
