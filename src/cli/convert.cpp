@@ -22,7 +22,7 @@ struct Arguments {
   Threads threads;
   std::string file, out, to, dtype, base;
   bool approximate = false, allow_partial = false;
-  std::optional<int64_t> rank;
+  std::optional<int> rank;  // CLI11 takes a number that is too long for 64 bits for the largest of them
 };
 
 void run(const Arguments& a) {
