@@ -11,19 +11,20 @@ namespace lora {
 
 namespace {
 
-// NaN and infinity are the numbers whose exponent bits are all 1. Each block is checked as a whole, so that the
-// compiler can vectorise it. Blocks are short, so that the check ends soon after the first bad number.
+// NaN and infinity are the numbers whose exponent bits are all 1. The lowest of these bits, added to them, then carries
+// into the sign's place. The compiler vectorises blocks of one length. They are short, so that the check ends soon
+// after the first bad number.
 template <class Bits>
 bool exponents_are_finite(const void* data, int64_t n, Bits exponent) {
+  constexpr int64_t kBlock = 1024;
+  const Bits lowest = exponent & -exponent, sign = ~(Bits(~Bits(0)) >> 1);
   const auto* bits = static_cast<const Bits*>(data);
-  constexpr int64_t kBlock = 4096;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    Bits bad = 0;
-    for (auto i = begin, end = std::min(begin + kBlock, n); i < end; ++i)
-      bad |= static_cast<Bits>((bits[i] & exponent) == exponent);
-    if (bad) return false;
-  }
-  return true;
+  const auto* end = bits + n;
+  Bits bad = 0;
+  for (; end - bits >= kBlock && !(bad & sign); bits += kBlock)
+    for (int64_t i = 0; i < kBlock; ++i) bad |= static_cast<Bits>((bits[i] & exponent) + lowest);
+  for (; bits < end; ++bits) bad |= static_cast<Bits>((*bits & exponent) + lowest);
+  return !(bad & sign);
 }
 
 }  // namespace
