@@ -24,7 +24,7 @@ demo: build  ## show what the command does
 test: build  ## build and run every test
 	@tools/setup/python.sh reference
 	@tools/setup/build.sh release
-	@ctest --test-dir build/release --output-on-failure
+	@ctest --test-dir build/release --output-on-failure --parallel 2
 
 examples: build  ## build and run the examples alone
 	@tools/setup/build.sh release

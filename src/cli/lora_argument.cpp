@@ -53,10 +53,11 @@ void take_call_part(nlohmann::json& weight, LoraArgument& lora) {
   auto take = [&](const char* name, bool (nlohmann::json::*is)() const noexcept, const char* wanted) {
     auto value = weight.value(name, nlohmann::json());
     weight.erase(name);
-    check(value.is_null() || (value.*is)(), ErrorKind::usage, "{}: \"{}\" must be {}", lora.file, name, wanted);
+    check(value.is_null() || ((value.*is)() && !value.empty()), ErrorKind::usage, "{}: \"{}\" must be {}", lora.file,
+          name, wanted);
     return value;
   };
-  auto schedule = take("schedule", &nlohmann::json::is_object, "an object");
+  auto schedule = take("schedule", &nlohmann::json::is_object, "an object with numbers");
   for (const auto& [at, factor] : schedule.items()) {
     auto fraction = number(at);
     check(fraction && *fraction >= 0 && *fraction <= 1 && factor.is_number(), ErrorKind::usage,

@@ -26,7 +26,17 @@ void check_verb(const CLI::App& app, int words, char** word) {
   check_verb(*found, words - 1, word + 1);
 }
 
+// A value that is empty is often a variable that is not set. Only prompts may be empty.
+void refuse_empty_values(CLI::App& app) {
+  for (auto* option : app.get_options()) {
+    if (option->get_name().find("prompt") != std::string::npos) continue;
+    option->check([](const std::string& value) { return value.empty() ? "the value is empty" : ""; });
+  }
+  for (auto* verb : app.get_subcommands([](CLI::App*) { return true; })) refuse_empty_values(*verb);
+}
+
 void run(CLI::App& app, int argc, char** argv) {
+  refuse_empty_values(app);
   check_verb(app, argc - 1, argv + 1);
   app.parse(argc, argv);
 }

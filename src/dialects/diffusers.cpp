@@ -79,7 +79,7 @@ std::optional<LayerKey> read_diffusers(std::string_view key) {
   return LayerKey{*component, modern_path(std::string(key), component->starts_with("text_encoder")), suffix};
 }
 
-// The same without a component's name: a denoiser's own state dict.
+// The same without a component's name: the state dict of a denoiser or of a CLIP text encoder.
 std::optional<LayerKey> read_bare(std::string_view key) {
   static constexpr std::string_view kStarts[] = {"down_blocks.",
                                                  "mid_block.",
@@ -99,13 +99,14 @@ std::optional<LayerKey> read_bare(std::string_view key) {
                                                  "distilled_guidance_layer.",
                                                  "transformer_layers."};
   auto has_start = [&](auto start) { return key.starts_with(start); };
-  bool ours =
-      std::any_of(std::begin(kStarts), std::end(kStarts), has_start) || is_native(key) || starts_with_block_list(key);
+  const bool text_encoder = key.starts_with("text_model.");
+  bool ours = text_encoder || std::any_of(std::begin(kStarts), std::end(kStarts), has_start) || is_native(key) ||
+              starts_with_block_list(key);
   if (!ours || is_flux_native(key) || (is_of_2023(key) && component_of(key))) return std::nullopt;
   auto suffix = take_known_end(key);
   if (suffix.empty()) suffix = take_whole_bias(key);
   if (suffix.empty()) return std::nullopt;
-  return LayerKey{"", modern_path(std::string(key), false), suffix};
+  return LayerKey{text_encoder ? "text_encoder" : "", modern_path(std::string(key), text_encoder), suffix};
 }
 
 // 2023: factors inside layers, `lora` in a UNet, `lora_linear_layer` in a text encoder.

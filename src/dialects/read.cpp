@@ -14,6 +14,7 @@
 #include "dialects/evidence.h"
 #include "dialects/left_out.h"
 #include "dialects/other_files.h"
+#include "dialects/several_adapters.h"
 #include "io/mapped_file.h"
 #include "kinds/diff.h"
 #include "kinds/kinds.h"
@@ -83,12 +84,6 @@ bool has_kohyas_factors(const LoraLayer& layer) {
   });
 }
 
-bool are_equal(const Tensor& a, const Tensor& b) {
-  return a.defined() && b.defined() && a.sizes() == b.sizes() && at::equal(a.to(at::kDouble), b.to(at::kDouble));
-}
-
-constexpr const char* kDiffers = "it differs from {}, which names the same {}; a file must hold one adapter only";
-
 // Whether the layer has these very numbers under the suffix.
 bool holds(const LoraLayer& layer, std::string_view suffix, const std::string& key, const Tensor& tensor,
            Strengths& strengths) {
@@ -100,6 +95,7 @@ bool holds(const LoraLayer& layer, std::string_view suffix, const std::string& k
 Reading read_keys(const StateDict& file, Strengths& strengths) {
   Reading reading{.hits = std::vector<size_t>(dialects().size())};
   std::unordered_map<std::string, size_t> where;
+  Repeats repeats;
   for (const auto& [key, tensor] : file) {
     if (auto bundled = read_bundled_key(key)) {
       if (bundled->problem.empty())
@@ -130,9 +126,10 @@ Reading read_keys(const StateDict& file, Strengths& strengths) {
     if (fresh) reading.layers.push_back({.component = read->component, .path = read->path});
     auto& layer = reading.layers[it->second];
     auto [known, is_new] = layer.keys.emplace(read->suffix, key);
-    if (!is_new && holds(layer, read->suffix, key, tensor, strengths))
+    if (!is_new && holds(layer, read->suffix, key, tensor, strengths)) {
       reading.unmatched.push_back({key, "the same numbers as " + known->second});
-    else if (!is_new)
+      repeats[it->second].emplace(read->suffix, key);
+    } else if (!is_new)
       reading.not_understood.push_back({key, fmt::format(kDiffers, known->second, "tensor")});
     else if (read->suffix == kAlpha)
       layer.alpha = strengths.read(key, tensor);
@@ -143,6 +140,7 @@ Reading read_keys(const StateDict& file, Strengths& strengths) {
   }
   for (auto& layer : reading.layers)
     if (has_kohyas_factors(layer)) turn_embedding(layer);
+  add_repeats_without_strength(reading.layers, repeats, reading.not_understood);
   return reading;
 }
 
@@ -304,7 +302,9 @@ class Namer {
   }
 
   void put_again(const LoraLayer& there, const LoraLayer& again) {
-    bool same = (!again.alpha || again.alpha == there.alpha) && (!again.scale || again.scale == there.scale) &&
+    bool alone = again.tensors.empty();  // a strength, which may be one of two
+    bool same = ((alone && !again.alpha) || again.alpha == there.alpha) &&
+                ((alone && !again.scale) || again.scale == there.scale) &&
                 std::all_of(again.tensors.begin(), again.tensors.end(),
                             [&](auto& entry) { return are_equal(get(there.tensors, entry.first), entry.second); });
     for (const auto& [suffix, key] : again.keys) {
@@ -438,8 +438,15 @@ LoraFile to_lora_file(const StateDict& file, const std::string& denoiser, const 
   if (row) place_t5(reading, *row);
   Namer namer(reading, file, unnamed, row ? row->native : NativeNames::unet, result);
   for (auto& layer : reading.layers) namer.add(std::move(layer));
+  for (const auto& half : take_strange_halves(result.layers)) {
+    result.unmatched.push_back(half);
+    result.left_out.push_back(half);
+  }
   for (auto& layer : result.layers) layer.kind = kind_name(layer.tensors);
   note_scale(result);
+  if (auto names = adapter_names(tensors); names.size() > 1)
+    result.notes.push_back(
+        fmt::format("the file holds {} adapters, which act together as one: {}", names.size(), listing(names)));
   if (result.layers.empty()) fail_without_layers(file, label);
   return result;
 }

@@ -9,14 +9,8 @@
 
 namespace lora {
 
-namespace {
-
-constexpr PatternSource kMetadata{ErrorKind::bad_file, "lora_adapter_metadata"};
-
-}  // namespace
-
 double LoraConfig::alpha(const std::string& path, const std::string& other) const {
-  return by_pattern(alpha_pattern, path, by_pattern(alpha_pattern, other, lora_alpha, kMetadata), kMetadata);
+  return by_pattern(alpha_pattern, path, by_pattern(alpha_pattern, other, lora_alpha, source()), source());
 }
 
 double LoraConfig::rank(const std::string& path, const std::string& other) const {
@@ -26,11 +20,11 @@ double LoraConfig::rank(const std::string& path, const std::string& other) const
 
 std::optional<double> LoraConfig::stated_rank(const std::string& path, const std::string& other) const {
   std::vector<std::pair<std::string, std::optional<double>>> patterns(rank_pattern.begin(), rank_pattern.end());
-  return by_pattern(patterns, path, by_pattern(patterns, other, r, kMetadata), kMetadata);
+  return by_pattern(patterns, path, by_pattern(patterns, other, r, source()), source());
 }
 
 bool LoraConfig::is_feedforward(const std::string& path) const {
-  if (!feedforward_pattern.empty()) return matches_expression(path, feedforward_pattern, kMetadata);
+  if (!feedforward_pattern.empty()) return matches_expression(path, feedforward_pattern, source());
   return std::any_of(feedforward_modules.begin(), feedforward_modules.end(),
                      [&](auto& module) { return path.ends_with(module); });
 }

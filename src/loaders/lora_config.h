@@ -1,6 +1,7 @@
 #pragma once
 // PEFT's configs, as far as loading needs them: how strongly a file's layers act, and how, beyond what their own
 // tensors say.
+#include "loaders/peft_pattern.h"
 #include "lora/lora_file.h"
 
 namespace lora {
@@ -27,6 +28,9 @@ struct LoraConfig {
   // The same; nothing if neither is there.
   std::optional<double> stated_rank(const std::string& path, const std::string& other = "") const;
   bool is_feedforward(const std::string& path) const;
+
+  // Of patterns, for errors about them.
+  PatternSource source() const { return {ErrorKind::bad_file, name.c_str()}; }
 
   // Gives a layer its strength and settings. A `scale` of its own stays. Throws Error{bad_file} for a rank that is not
   // that of the layer's tensors.

@@ -140,6 +140,7 @@ SiteWeights layer_weights(const LoraScale::Dict& dict, const std::string& where,
   SiteWeights weights{.by_site = std::vector<double>(parts.sites.size(), 1.0)};
   int64_t count = 0;
   for (const auto& site : parts.sites) count = std::max(count, layer_number(site->path).value_or(-1) + 1);
+  std::vector<std::string> named(count);
   for (const auto& [name, scale] : dict) {
     std::optional<int64_t> first, last;
     auto text = std::string_view(name);
@@ -153,6 +154,11 @@ SiteWeights layer_weights(const LoraScale::Dict& dict, const std::string& where,
           "the weight of {}: it does not have a layer \"{}\"; it has: layer_0 to layer_{}, and ranges such as "
           "layers_0-{}",
           where, name, count - 1, count - 1);
+    for (auto n = *first; n <= *last; ++n) {
+      check(named[n].empty(), ErrorKind::usage, "the weight of {}: {} and {} both name layer {}", where, named[n], name,
+            n);
+      named[n] = name;
+    }
     auto weight = finite(scale, where + "." + name);
     for (const auto& site : parts.sites)
       if (auto n = layer_number(site->path); n && *n >= *first && *n <= *last) weights.by_site[site->index] = weight;

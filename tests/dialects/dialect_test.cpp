@@ -54,6 +54,8 @@ INSTANTIATE_TEST_SUITE_P(
                  "unet.mid_block.attentions.0.proj_in.lora_A.weight", "peft"},
         Spelling{"base_model.model.mid_block.attentions.0.proj_in.lora_B.default.weight",
                  "unet.mid_block.attentions.0.proj_in.lora_B.weight", "peft"},
+        Spelling{"text_model.encoder.layers.0.mlp.fc1.lora_A.weight",
+                 "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", "bare"},
         Spelling{"base_model.model.text_model.encoder.layers.0.mlp.fc1.lora_A.weight",
                  "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", "peft"},
         Spelling{"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight",

@@ -98,10 +98,13 @@ const std::string kPeft = "base_model.model." + kPath, kDiffusers = "unet." + kP
 std::string name_of_twice(const testing::TestParamInfo<Twice>& test) { return test.param.name; }
 
 StateDict with_factors(const Twice& row) {
-  auto file = row.first.find(".lora_A") != std::string::npos
-                  ? StateDict{{kDiffusers + ".lora_B.weight", at::ones({20, 2})}}
-                  : StateDict{{kDiffusers + ".lora_A.weight", at::ones({2, 20})},
-                              {kDiffusers + ".lora_B.weight", at::ones({20, 2})}};
+  StateDict file;
+  if (auto where = row.first.find("lora_A"); where != std::string::npos) {
+    file.set(std::string(row.first).replace(where, 6, "lora_B"), at::ones({20, 2}));
+  } else {
+    file.set(kDiffusers + ".lora_A.weight", at::ones({2, 20}));
+    file.set(kDiffusers + ".lora_B.weight", at::ones({20, 2}));
+  }
   file.set(row.first, at::ones(row.shape));
   return file;
 }
@@ -151,6 +154,50 @@ TEST(SaidTwiceInNativeNames, IsComparedToo) {
               AllOf(HasSubstr(kFlat), HasSubstr(native)));
   EXPECT_THAT(pipe.load_lora_weights(with_native(1)).unmatched, SizeIs(2));
   EXPECT_TRUE(at::equal(pipe.run("unet"), output_with(kohya())));
+}
+
+// ---- Several adapters -----------------------------------------------------------------------------------------------
+
+TEST(SeveralAdapters, HalvesOfTwoAreNoPair) {
+  const std::pair<std::string, std::string> halves[] = {
+      {kDiffusers + ".lora_A.weight", kFlat + ".lora_up.weight"},
+      {kFlat + ".lora_down.weight", kPeft + ".lora_B.weight"},
+      {kDiffusers + ".lora_A.one.weight", kDiffusers + ".lora_B.two.weight"}};
+  TinyPipeline pipe;
+  for (const auto& [down, up] : halves) {
+    const StateDict file{{down, at::ones({2, 20})}, {up, at::ones({20, 2})}};
+    EXPECT_THAT(error_of(ErrorKind::bad_key, [&] { pipe.load_lora_weights(file); }),
+                AllOf(HasSubstr(down), HasSubstr(up)));
+    error_of(ErrorKind::bad_key, [&] { pipe.load_lora_weights(file, {.partial = PartialLora::allow}); });
+  }
+}
+
+// The first spelling has a strength of its own, and the second does not.
+TEST(SeveralAdapters, EqualFactorsOfTwoStrengthsAreRefused) {
+  auto file = kohya();
+  file.set(kFlat + ".alpha", number(1));
+  file.set(kDiffusers + ".lora_A.weight", at::ones({2, 20}));
+  file.set(kDiffusers + ".lora_B.weight", at::ones({20, 2}));
+  TinyPipeline pipe;
+  EXPECT_THAT(error_of(ErrorKind::bad_key, [&] { pipe.load_lora_weights(file); }),
+              AllOf(HasSubstr(kFlat), HasSubstr(kDiffusers)));
+  file.set(kDiffusers + ".alpha", number(1));
+  EXPECT_THAT(pipe.load_lora_weights(file).unmatched, SizeIs(3));
+}
+
+TEST(SeveralAdapters, OfDifferentLayersActTogetherWithANote) {
+  auto pair = [](const std::string& layer, const std::string& name) {
+    return StateDict{{"unet." + layer + ".lora_A." + name + ".weight", at::ones({2, 20})},
+                     {"unet." + layer + ".lora_B." + name + ".weight", at::ones({20, 2})}};
+  };
+  const auto other = kPath.substr(0, kPath.size() - 1) + "v";
+  auto file = pair(kPath, "one");
+  TinyPipeline pipe;
+  EXPECT_THAT(pipe.load_lora_weights(file).text(), Not(HasSubstr("adapters")));
+  for (const auto& [key, tensor] : pair(other, "two")) file.set(key, tensor);
+  auto report = pipe.load_lora_weights(file);
+  EXPECT_EQ(report.matched_layers(), 2u);
+  EXPECT_THAT(report.text(), HasSubstr("2 adapters, which act together as one: one, two"));
 }
 
 }  // namespace lora

@@ -115,6 +115,11 @@ TEST(LoraConfig, PatternsMatchWholeNames) {
   error_of(ErrorKind::bad_file, [&] { broken.alpha("to_k"); });
 }
 
+TEST(LoraConfig, ErrorsOfPatternsNameTheirFile) {
+  LoraConfig broken{.name = "adapter_config.json", .alpha_pattern = {{"to_(", 4}}};
+  EXPECT_TRUE(contains(error_of(ErrorKind::bad_file, [&] { broken.alpha("to_k"); }), "adapter_config.json: "));
+}
+
 // PEFT trains models under the names of their own code, and its patterns have those.
 TEST(LoraConfig, PatternsMayHaveTheNamesOfTheFile) {
   LoraConfig config{.lora_alpha = 8,

@@ -41,6 +41,7 @@ TEST(Scales, ErrorsNameTheAdapter) {
                             {R"({"unet": {"down": {"block_9": 1}}})", "on unet.down: it does not have \"block_9\""},
                             {R"({"unet": [1, 2]})", "on unet: a number, or numbers by block"},
                             {R"({"text_encoder": {"layer_9": 1}})", "on text_encoder: it does not have a layer"},
+                            {R"({"text_encoder": {"layers_0-0": 1, "layer_0": 2}})", "both name layer 0"},
                             {R"({"unet": 1e60})", "on unet is 1e+60"},
                             {"[1, 2]", "a number, or numbers by component"}}) {
     SCOPED_TRACE(text);
