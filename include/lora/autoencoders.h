@@ -38,11 +38,11 @@ class VQModel : public PretrainedModel<VQModel> {
  public:
   using PretrainedModel::PretrainedModel;
 
-  // `pixels` is [N, 3, H, W] in [-1, 1]. Returns the nearest codebook entries, int64 [N, h, w]. Throws Error{usage} for
-  // other shapes or dtypes.
+  // `pixels` is [N, 3, H, W], of aMUSEd in [0, 1]. Returns the nearest codebook entries, int64 [N, h, w]. Throws
+  // Error{usage} for other shapes or dtypes.
   Tensor encode(const Tensor& pixels) const;
-  // `tokens` is int64 [N, h, w]. Returns [N, 3, H, W], approximately in [-1, 1]. Throws Error{usage} for tokens outside
-  // the codebook, such as the mask token.
+  // `tokens` is int64 [N, h, w]. Returns [N, 3, H, W], of aMUSEd approximately in [0, 1]. Throws Error{usage} for
+  // tokens outside the codebook, such as the mask token.
   Tensor decode(const Tensor& tokens) const;
 
   int64_t scale_factor() const;  // pixels per token in each direction: 2^(levels - 1)

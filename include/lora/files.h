@@ -181,17 +181,4 @@ struct Conversion {
 //   lora::convert_lora("models/loras/neon-kohya.safetensors", "neon.safetensors", {.to = "diffusers"});
 Conversion convert_lora(const LoraSource& source, const std::filesystem::path& out, const ConvertOptions& options);
 
-// ---- Files by name --------------------------------------------------------------------------------------------------
-
-struct NamedLora {
-  std::filesystem::path file;
-  std::vector<std::string> notes;  // folders that could not be read
-};
-
-// The LoRA file of that name in the folder or in any folder below it. The search follows links, and searches each
-// folder once. The name may have the folders before it: "style/ink", or "./style/ink" for all of them. It may have the
-// file's ending: .safetensors, .ckpt, .pt, .pth or .bin, also in capitals. Throws Error{not_found} with the nearest
-// name. Throws Error{usage} that names the files if there are several.
-NamedLora find_lora(const std::filesystem::path& folder, const std::string& name);
-
 }  // namespace lora

@@ -5,6 +5,8 @@
 
 namespace lora {
 
+struct PromptTexts;
+
 struct TextEmbeddings {
   Tensor prompt_embeds;  // [prompts, tokens, width]
   Tensor pooled;         // [prompts, width]; undefined for models that do not take it
@@ -26,10 +28,9 @@ class LatentDiffusionPipeline : public DiffusionPipeline {
   // What a run must know of the model, and what each pipeline does in its own way
   // (src/pipelines/latent_diffusion.h).
   struct Traits;
-  struct Texts;
   struct Conditions;
   virtual Traits traits() const = 0;
-  virtual TextEmbeddings embed(const Texts& texts) const = 0;
+  virtual TextEmbeddings embed(const PromptTexts& texts) const = 0;
   virtual Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,
                          const std::vector<int64_t>& skip_layers = {}) const = 0;
   virtual TextEmbeddings without_negative_prompt(const TextEmbeddings& prompts, const CallOptions& options) const;

@@ -27,8 +27,10 @@ class StableDiffusionPipeline : public LatentDiffusionPipeline, public StableDif
   static StableDiffusionPipeline from_pretrained(const std::filesystem::path& path,
                                                  const PipelineOptions& options = {});
 
-  // Returns [prompts, tokens, width] on the model's device.
-  Tensor encode_prompt(const Prompts& prompt, std::optional<int> clip_skip = {}) const;
+  // Returns [prompts, tokens, width] on the model's device. All prompts get the same number of tokens: with
+  // PromptSyntax::attention, encode a prompt and its negative prompt together.
+  Tensor encode_prompt(const Prompts& prompt, std::optional<int> clip_skip = {},
+                       PromptSyntax prompt_syntax = PromptSyntax::plain) const;
 
   const char* class_name() const override { return "StableDiffusionPipeline"; }
   std::vector<Component> models() const override;
@@ -43,7 +45,7 @@ class StableDiffusionPipeline : public LatentDiffusionPipeline, public StableDif
   void add_to(PipelineFolder& folder) const override;
   void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
   Traits traits() const override;
-  TextEmbeddings embed(const Texts& texts) const override;
+  TextEmbeddings embed(const PromptTexts& texts) const override;
   Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,
                  const std::vector<int64_t>& skip_layers) const override;
 };
@@ -69,8 +71,8 @@ class StableDiffusionXLPipeline : public LatentDiffusionPipeline, public StableD
                                                    const PipelineOptions& options = {});
 
   // Leave `prompt_2` empty to reuse the first prompt.
-  TextEmbeddings encode_prompt(const Prompts& prompt, const Prompts& prompt_2 = {},
-                               std::optional<int> clip_skip = {}) const;
+  TextEmbeddings encode_prompt(const Prompts& prompt, const Prompts& prompt_2 = {}, std::optional<int> clip_skip = {},
+                               PromptSyntax prompt_syntax = PromptSyntax::plain) const;
 
   const char* class_name() const override { return "StableDiffusionXLPipeline"; }
   std::vector<Component> models() const override;
@@ -89,7 +91,7 @@ class StableDiffusionXLPipeline : public LatentDiffusionPipeline, public StableD
   void add_to(PipelineFolder& folder) const override;
   void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
   Traits traits() const override;
-  TextEmbeddings embed(const Texts& texts) const override;
+  TextEmbeddings embed(const PromptTexts& texts) const override;
   Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,
                  const std::vector<int64_t>& skip_layers) const override;
   TextEmbeddings without_negative_prompt(const TextEmbeddings& prompts, const CallOptions& options) const override;
@@ -117,7 +119,8 @@ class StableDiffusion3Pipeline : public LatentDiffusionPipeline, public SD3LoraL
                                                   const PipelineOptions& options = {});
 
   TextEmbeddings encode_prompt(const Prompts& prompt, const Prompts& prompt_2 = {}, const Prompts& prompt_3 = {},
-                               std::optional<int> clip_skip = {}, int max_sequence_length = 256) const;
+                               std::optional<int> clip_skip = {}, int max_sequence_length = 256,
+                               PromptSyntax prompt_syntax = PromptSyntax::plain) const;
 
   const char* class_name() const override { return "StableDiffusion3Pipeline"; }
   std::vector<Component> models() const override;
@@ -134,7 +137,7 @@ class StableDiffusion3Pipeline : public LatentDiffusionPipeline, public SD3LoraL
   void add_to(PipelineFolder& folder) const override;
   void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
   Traits traits() const override;
-  TextEmbeddings embed(const Texts& texts) const override;
+  TextEmbeddings embed(const PromptTexts& texts) const override;
   Tensor predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,
                  const std::vector<int64_t>& skip_layers) const override;
   std::optional<double> mu(int64_t image_tokens) const override;
@@ -155,7 +158,7 @@ class AmusedPipeline : public DiffusionPipeline, public AmusedLoraLoaderMixin {
   static AmusedPipeline from_pretrained(const std::filesystem::path& path, const PipelineOptions& options = {});
 
   // Returns the states before the last layer, [prompts, tokens, width], and the pooled embeddings, [prompts, width].
-  TextEmbeddings encode_prompt(const Prompts& prompt) const;
+  TextEmbeddings encode_prompt(const Prompts& prompt, PromptSyntax prompt_syntax = PromptSyntax::plain) const;
 
   // Returns int64 tokens, [images, h, w].
   Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const override;
@@ -174,7 +177,7 @@ class AmusedPipeline : public DiffusionPipeline, public AmusedLoraLoaderMixin {
   friend class DiffusionPipeline;
   static AmusedPipeline open(const PipelineFiles& files);
   Tensor run(const Prompts& prompt, const CallOptions& options) const;
-  TextEmbeddings embed(const std::vector<std::string>& texts) const;
+  TextEmbeddings embed(const PromptTexts& texts) const;
   void add_to(PipelineFolder& folder) const override;
   void check_words(const std::string& component, const std::vector<AddedWord>& words) const override;
 };

@@ -27,13 +27,17 @@ struct SetTimestepsOptions {
 
 struct SchedulerOutput {
   Tensor prev_sample;           // the sample at the next timestep
-  Tensor pred_original_sample;  // the predicted clean sample; undefined for PNDM, DPM-Solver and FlowMatchEuler
+  Tensor pred_original_sample;  // the predicted clean sample; undefined for classes that do not predict it
 };
 
 struct SchedulerStepOptions {
-  double eta = 0.0;  // DDIM: 0 is deterministic, 1 is DDPM
+  // DDIM: 0 is deterministic, 1 is DDPM. TCD: 0 is deterministic, 1 has the most noise.
+  double eta = 0.0;
   // Empty: torch's default generator. One: for the whole batch. Otherwise: one for each image.
   std::vector<at::Generator> generators;
+  // AmusedScheduler, for inpainting: the share of the tokens that was masked before the first step. One for the whole
+  // batch, or one for each image. Empty: 1. The other classes do not read it.
+  std::vector<double> starting_mask_ratio;
 };
 
 // Threads: an object serves one run at a time. Calls on one object must not overlap. Concurrent runs take a clone()
@@ -47,24 +51,27 @@ class Scheduler {
 
   // Makes a scheduler from the text of a scheduler_config.json. `class_name` names the class; if it is empty, the
   // config's `_class_name` does. This is diffusers' `EulerDiscreteScheduler.from_config(pipe.scheduler.config)`. Class
-  // names are those of diffusers ("DDIMScheduler"). `class_name` may also be one of names(). Missing fields get the
-  // defaults of diffusers. Fields that only other schedulers know, and fields that start with '_', stay in config() and
-  // have no effect. Throws Error{usage} for an unknown `class_name`. Throws Error{unsupported} that names a class of
-  // the config that is unknown, an unknown field or an unsupported value. Throws Error{bad_file} if the text is not a
-  // scheduler config.
+  // names are those of diffusers ("DDIMScheduler"). `class_name` may also be one of names(), or what A1111, ComfyUI or
+  // kohya's scripts call the same sampler ("DPM++ 2M Karras"). Missing fields get the defaults of diffusers. Fields
+  // that only other schedulers know, and fields that start with '_', stay in config() and have no effect. Throws
+  // Error{usage} for an unknown `class_name`. Throws Error{unsupported} that names a class of the config that is
+  // unknown, an unknown field or an unsupported value. Throws Error{bad_file} if the text is not a scheduler config.
   static std::unique_ptr<Scheduler> from_config(const std::string& json, const std::string& class_name = "");
   // Makes a scheduler from a folder with a scheduler_config.json. Throws Error{not_found} if the file does not exist.
   static std::unique_ptr<Scheduler> from_pretrained(const std::filesystem::path& folder);
-  // Short names for command lines: ddim, pndm, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_karras, lcm,
-  // flow_match_euler. AmusedScheduler does not have a short name, because no other class can replace it.
+  // Short names for command lines: ddim, pndm, euler, euler_ancestral, heun, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde,
+  // dpmpp_sde, dpmpp_2s, deis, unipc, lcm, tcd, flow_match_euler. If the config of a class chooses the noise levels,
+  // its names also end in _karras, _exponential or _beta ("dpmpp_2m_karras"). AmusedScheduler does not have a short
+  // name, because no other class can replace it.
   static std::vector<std::string> names();
 
   // Starts a run of num_inference_steps. Throws Error{usage} if the number is not in 1 … num_train_timesteps or the
   // config allows fewer. Throws Error{usage} for an option that the class or the config does not take, or that is
   // missing.
   void set_timesteps(int num_inference_steps, const SetTimestepsOptions& options = {});
-  // The timesteps of the run, highest noise first, on the CPU. The dtype is that of diffusers, int64 or float32. Empty
-  // before set_timesteps(). PNDM has more timesteps than steps, because of its warm-up.
+  // The timesteps of the run, highest noise first, on the CPU. The dtype is that of diffusers: int64, float32 or
+  // float64. Empty before set_timesteps(). PNDM has more timesteps than steps, because of its warm-up. A second-order
+  // scheduler has two for each step, and one for the last step.
   virtual const Tensor& timesteps() const = 0;
   // For image-to-image: the run starts at timesteps()[begin_index]. Call it after set_timesteps() and before the first
   // step. Without this call, the timestep of the first step() is looked up, which is ambiguous if timesteps repeat.
@@ -80,7 +87,7 @@ class Scheduler {
   // Adds noise to clean samples, for image-to-image. `timesteps` has one entry for each sample, or one for all. `noise`
   // is standard normal. AmusedScheduler masks random tokens instead; its `noise` is uniform in [0, 1).
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const;
-  // How many calls of step() advance one timestep: 2 for second-order schedulers, otherwise 1.
+  // How many calls of the model a step takes: 2 for Heun and DPMSolverSDE, whose last step takes 1; otherwise 1.
   virtual int order() const { return 1; }
 
   virtual std::string class_name() const = 0;

@@ -52,6 +52,7 @@ class CLIPTokenizer {
 
   // The largest int64 if the folder does not state a length.
   int64_t model_max_length() const;
+  int64_t pad_token_id() const;
   // The number of tokens in the vocabulary file. Added tokens have the ids after these.
   int64_t vocab_size() const;
 

@@ -100,9 +100,9 @@ json unet_config(const StateDict& tensors, int64_t sample_size) {
   return config;
 }
 
-json vae_config(const StateDict& tensors, int64_t sample_size, double scaling_factor) {
+json vae_config(std::string_view pipeline, const StateDict& tensors) {
   auto channels = dimensions(tensors, std::string("encoder.") + kDownChannels);
-  return {
+  json config = {
       {"_class_name", "AutoencoderKL"},
       {"act_fn", "silu"},
       {"block_out_channels", channels},
@@ -112,10 +112,18 @@ json vae_config(const StateDict& tensors, int64_t sample_size, double scaling_fa
       {"layers_per_block", count_blocks(tensors, "encoder.down_blocks.0.resnets.{}.conv1.weight")},
       {"norm_num_groups", 32},
       {"out_channels", dimension(tensors, "decoder.conv_out.weight", 0)},
-      {"sample_size", sample_size},
-      {"scaling_factor", scaling_factor},
+      {"sample_size", pipeline == "StableDiffusionPipeline" ? 512 : 1024},
+      {"scaling_factor", 0.18215},
       {"up_block_types", std::vector<std::string>(channels.size(), "UpDecoderBlock2D")},
   };
+  if (pipeline == "StableDiffusionXLPipeline") config.update({{"force_upcast", true}, {"scaling_factor", 0.13025}});
+  if (pipeline == "StableDiffusion3Pipeline")
+    config.update({{"force_upcast", true},
+                   {"scaling_factor", 1.5305},
+                   {"shift_factor", 0.0609},
+                   {"use_post_quant_conv", tensors.contains("post_quant_conv.weight")},
+                   {"use_quant_conv", tensors.contains("quant_conv.weight")}});
+  return config;
 }
 
 json clip_config(const StateDict& tensors, const std::string& hidden_act, std::optional<int64_t> projection_dim) {

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "lora/state_dict.h"
 
@@ -16,7 +17,8 @@ nlohmann::json unet_config(const StateDict& tensors, int64_t sample_size);
 // The attention_head_dim of a UNet whose heads have 64 channels. In spite of its name, the field is the number of
 // heads.
 nlohmann::json heads_of_64(const StateDict& unet);
-nlohmann::json vae_config(const StateDict& tensors, int64_t sample_size, double scaling_factor);
+// `pipeline` is the class that runs the family: "StableDiffusionPipeline", …
+nlohmann::json vae_config(std::string_view pipeline, const StateDict& tensors);
 // Give `projection_dim` for a text encoder without a projection, because its config has this field too. For the others,
 // the value comes from the tensor.
 nlohmann::json clip_config(const StateDict& tensors, const std::string& hidden_act,

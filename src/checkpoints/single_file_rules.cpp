@@ -121,6 +121,15 @@ Checkpoint make_component(const nlohmann::json& config, const StateDict& tensors
   return {config.dump(2), tensors, label + " (" + what + ")"};
 }
 
+void add_vae(SingleFile& file, const Components& components, std::string_view pipeline, const std::string& label,
+             const nlohmann::json& fields) {
+  auto vae = components.find("vae");
+  if (vae == components.end()) return;
+  auto config = vae_config(pipeline, vae->second);
+  config.update(fields);
+  file.components["vae"] = make_component(config, vae->second, label, "VAE");
+}
+
 std::optional<bool> predicts_velocity(const StateDict& all, const std::string& label, std::vector<std::string>& notes) {
   if (all.contains("v_pred")) return true;
   const std::string kField = "modelspec.prediction_type";

@@ -46,6 +46,11 @@ void require(const StateDict& tensors, const char* what, const std::vector<std::
 Checkpoint make_component(const nlohmann::json& config, const StateDict& tensors, const std::string& label,
                           const std::string& what);
 
+// Adds the VAE to a file of the family that `pipeline` runs, where the file has one. `fields` replace those of the
+// family's config.
+void add_vae(SingleFile& file, const Components& components, std::string_view pipeline, const std::string& label,
+             const nlohmann::json& fields = nlohmann::json::object());
+
 // Whether a Stable Diffusion model predicts velocity: a tensor "v_pred" says so, or else modelspec.prediction_type of
 // the metadata. Nothing if the file does not say what it predicts. An unknown type is a note.
 std::optional<bool> predicts_velocity(const StateDict& all, const std::string& label, std::vector<std::string>& notes);

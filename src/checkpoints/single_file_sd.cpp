@@ -65,7 +65,6 @@ std::string scheduler_config(const Kind& kind) {
 }  // namespace
 
 SingleFile split_stable_diffusion(const StateDict& tensors, const std::string& label) {
-  require(tensors, "VAE", {kVae});
   require(tensors, "text encoder", {kClip, kOpenClip});
   std::vector<std::string> notes;
   auto kind = kind_of(tensors, label, notes);
@@ -81,16 +80,16 @@ SingleFile split_stable_diffusion(const StateDict& tensors, const std::string& l
   auto unet = unet_config(components["unet"], kind.has_768_pixels() ? 96 : 64);
   unet["attention_head_dim"] = kind.v2 ? heads_of_64(components["unet"]) : nlohmann::json(8);
   if (kind.has_768_pixels()) unet["upcast_attention"] = true;
-  auto vae = vae_config(components["vae"], kind.has_768_pixels() ? 768 : 512, 0.18215);
   auto clip = clip_config(text_encoder, kind.v2 ? "gelu" : "quick_gelu", kind.v2 ? 512 : 768);
-  return {
+  SingleFile file{
       .pipeline_class = kind.inpainting ? "StableDiffusionInpaintPipeline" : "StableDiffusionPipeline",
       .components = {{"unet", make_component(unet, components["unet"], label, "UNet")},
-                     {"vae", make_component(vae, components["vae"], label, "VAE")},
                      {"text_encoder", make_component(clip, text_encoder, label, "text encoder")}},
       .scheduler_config = scheduler_config(kind),
       .notes = std::move(notes),
   };
+  add_vae(file, components, "StableDiffusionPipeline", label, {{"sample_size", kind.has_768_pixels() ? 768 : 512}});
+  return file;
 }
 
 }  // namespace lora

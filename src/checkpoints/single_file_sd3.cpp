@@ -29,19 +29,9 @@ std::string scheduler_config() {
       .dump(2);
 }
 
-nlohmann::json sd3_vae_config(const StateDict& vae) {
-  auto config = vae_config(vae, 1024, 1.5305);
-  config.update({{"force_upcast", true},
-                 {"shift_factor", 0.0609},
-                 {"use_post_quant_conv", vae.contains("post_quant_conv.weight")},
-                 {"use_quant_conv", vae.contains("quant_conv.weight")}});
-  return config;
-}
-
 }  // namespace
 
 SingleFile split_stable_diffusion_3(const StateDict& tensors, const std::string& label) {
-  require(tensors, "VAE", {kVae});
   std::vector<std::string> notes;
   auto components = split_by_prefix(tensors,
                                     {{kDiffusionModel, "transformer", sd3_name_from_original},
@@ -57,11 +47,11 @@ SingleFile split_stable_diffusion_3(const StateDict& tensors, const std::string&
 
   SingleFile file{
       .pipeline_class = "StableDiffusion3Pipeline",
-      .components = {{"transformer", make_component(sd3_config(transformer), transformer, label, "transformer")},
-                     {"vae", make_component(sd3_vae_config(components["vae"]), components["vae"], label, "VAE")}},
+      .components = {{"transformer", make_component(sd3_config(transformer), transformer, label, "transformer")}},
       .scheduler_config = scheduler_config(),
       .notes = std::move(notes),
   };
+  add_vae(file, components, file.pipeline_class, label);
   auto add = [&](const char* name, const char* what, auto config) {
     if (auto found = components.find(name); found != components.end())
       file.components[name] = make_component(config(found->second), found->second, label, what);

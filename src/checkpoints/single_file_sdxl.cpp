@@ -33,7 +33,6 @@ void transpose_projection(StateDict& text_encoder) {
 
 SingleFile split_stable_diffusion_xl(const StateDict& tensors, const std::string& label) {
   const bool refiner = has_prefix(tensors, kRefinerOpenClip);
-  require(tensors, "VAE", {kVae});
   if (!refiner) {
     require(tensors, "first text encoder", {kClip});
     require(tensors, "second text encoder", {kOpenClip});
@@ -47,20 +46,18 @@ SingleFile split_stable_diffusion_xl(const StateDict& tensors, const std::string
 
   auto unet = unet_config(components["unet"], 128);
   unet["attention_head_dim"] = heads_of_64(components["unet"]);
-  auto vae = vae_config(components["vae"], 1024, 0.13025);
-  vae["force_upcast"] = true;
   const bool inpainting = unet["in_channels"] == 9;
   SingleFile file{
       .pipeline_class = inpainting ? "StableDiffusionXLInpaintPipeline"
                         : refiner  ? "StableDiffusionXLImg2ImgPipeline"
                                    : "StableDiffusionXLPipeline",
       .components = {{"unet", make_component(unet, components["unet"], label, "UNet")},
-                     {"vae", make_component(vae, components["vae"], label, "VAE")},
                      {"text_encoder_2", make_component(clip_config(components["text_encoder_2"], "gelu"),
                                                        components["text_encoder_2"], label, "second text encoder")}},
       .scheduler_config = scheduler_config(tensors, predicts_velocity(tensors, label, notes).value_or(false)),
   };
   file.notes = std::move(notes);
+  add_vae(file, components, "StableDiffusionXLPipeline", label);
   if (!refiner)
     file.components["text_encoder"] = make_component(clip_config(components["text_encoder"], "quick_gelu", 768),
                                                      components["text_encoder"], label, "first text encoder");

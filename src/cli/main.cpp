@@ -78,6 +78,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", lora::version(), "Print the version and exit");
   declare_generate(app);
+  declare_list(app);
   declare_inspect(app);
   declare_convert(app);
   declare_fuse(app);

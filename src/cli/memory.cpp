@@ -34,7 +34,7 @@ std::vector<double> channels(const json& config) {
 double scale_factor(const json& autoencoder) { return std::pow(2.0, double(channels(autoencoder).size() - 1)); }
 
 Size size_of(const CallOptions& call, double own) {
-  const Image* image = call.image.empty() ? nullptr : &call.image.front();
+  const Image* image = call.image.empty() || call.padding_mask_crop ? nullptr : &call.image.front();
   auto side = [&](int given, int Image::*of) { return given ? double(given) : image ? double(image->*of) : own; };
   return {side(call.width, &Image::width), side(call.height, &Image::height)};
 }

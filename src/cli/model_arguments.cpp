@@ -49,6 +49,10 @@ void ModelArguments::declare(CLI::App& command) {
   command.add_option("--variant", variant,
                      "Reads the files named <name>.VARIANT.safetensors, such as fp16. A component without "
                      "such a file is read without a variant.");
+  command
+      .add_option("--vae", vae,
+                  "A VAE in place of the model's: a diffusers folder with config.json, or a file (.safetensors, .ckpt)")
+      ->type_name("PATH");
   threads.declare(command);
 }
 
@@ -68,7 +72,7 @@ std::unique_ptr<DiffusionPipeline> open_pipeline(const std::string& model, const
 PipelineOptions ModelArguments::pipeline_options() const {
   check_is_no_url(model);
   PipelineOptions options{
-      .hub = {.progress = download_progress()}, .variant = variant, .prediction_type = prediction_type};
+      .hub = {.progress = download_progress()}, .variant = variant, .vae = vae, .prediction_type = prediction_type};
   if (!dtype.empty()) options.dtype = parse_dtype(dtype);
   options.device = parse_device(device);
   return options;
@@ -107,8 +111,8 @@ std::vector<LoadReport> load_loras(DiffusionPipeline& pipe, const std::vector<Lo
 }
 
 void set_call_adapters(const DiffusionPipeline& pipe, const std::vector<LoraArgument>& loras,
-                       const std::vector<LoadReport>& reports, int images, CallOptions& options) {
-  if (std::none_of(loras.begin(), loras.end(), [](auto& lora) { return lora.is_of_a_call(); })) return;
+                       const std::vector<LoadReport>& reports, int images, CallOptions& options, bool only_these) {
+  if (!only_these && std::none_of(loras.begin(), loras.end(), [](auto& lora) { return lora.is_of_a_call(); })) return;
   bool per_image = std::any_of(loras.begin(), loras.end(), [](auto& lora) { return !lora.images.empty(); });
   options.adapters_per_image.resize(per_image ? size_t(images) : 0);
   if (!per_image) options.adapters.emplace();

@@ -12,12 +12,12 @@
 namespace lora::cli {
 
 struct ModelArguments {
-  std::string model, dtype, device = "cpu", variant, prediction_type;
+  std::string model, dtype, device = "cpu", variant, vae, prediction_type;
   std::vector<std::string> loras;
   bool allow_partial = false;
   Threads threads;
 
-  // Declares MODEL, --lora, --allow-partial, --dtype, --device, --variant and --threads.
+  // Declares MODEL, --lora, --allow-partial, --dtype, --device, --variant, --vae and --threads.
   void declare(CLI::App& command);
   void declare_prediction_type(CLI::App& command);
   PipelineOptions pipeline_options() const;
@@ -34,9 +34,10 @@ std::unique_ptr<DiffusionPipeline> open_pipeline(const std::string& model, const
 std::vector<LoadReport> load_loras(DiffusionPipeline& pipe, const std::vector<LoraArgument>& loras, PartialLora partial,
                                    bool for_a_call = false);
 
-// Where a LoRA is of a call: sets the adapters of a call of `images` images in its options, named as in the reports.
-// Throws Error{usage} for an image that the batch does not have.
+// Where a LoRA is of a call, or the call has `only_these` of the loaded ones: sets the adapters of a call of `images`
+// images in its options, named as in the reports. Throws Error{usage} for an image that the batch does not have.
 void set_call_adapters(const DiffusionPipeline& pipe, const std::vector<LoraArgument>& loras,
-                       const std::vector<LoadReport>& reports, int images, CallOptions& options);
+                       const std::vector<LoadReport>& reports, int images, CallOptions& options,
+                       bool only_these = false);
 
 }  // namespace lora::cli

@@ -5,8 +5,9 @@
 #include <string_view>
 
 #include "check.h"
-#include "lora/files.h"
+#include "lora/lora_folder.h"
 #include "output.h"
+#include "text_file.h"
 
 namespace lora::cli {
 
@@ -34,11 +35,6 @@ std::optional<Tag> next_tag(std::string_view text, size_t from) {
     if (closed || tag.is_lora()) return tag;
   }
   return std::nullopt;
-}
-
-std::string trimmed(std::string_view text) {
-  const auto begin = text.find_first_not_of(' ');
-  return begin == text.npos ? "" : std::string(text.substr(begin, text.find_last_not_of(' ') - begin + 1));
 }
 
 std::vector<std::string> parts_of(std::string_view text) {
@@ -77,7 +73,7 @@ LoraArgument lora_of(const Tag& tag, const std::string& label, const std::string
         numbers.size());
   const double text_encoders = te.value_or(numbers.empty() ? 1.0 : numbers[0]);
   const double denoiser = unet.value_or(numbers.size() > 1 ? numbers[1] : text_encoders);
-  auto found = find_lora(folder, name);
+  auto found = find_lora(folder, name, lora_list_cache());
   for (const auto& each : found.notes) note(each);
   LoraArgument lora{.file = found.file.string(), .text = text.empty() ? "1" : text, .weight = denoiser};
   if (text_encoders != denoiser) lora.text_encoders = text_encoders;

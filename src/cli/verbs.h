@@ -5,6 +5,7 @@
 namespace lora::cli {
 
 void declare_generate(CLI::App& app);
+void declare_list(CLI::App& app);
 void declare_inspect(CLI::App& app);
 void declare_convert(CLI::App& app);
 void declare_fuse(CLI::App& app);

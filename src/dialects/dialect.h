@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "io/tensor_sizes.h"
 #include "lora/lora_file.h"
 
 namespace lora {
@@ -34,12 +35,13 @@ struct Dialect {
 const std::vector<Dialect>& dialects();
 
 // `denoiser` is the component that keys without one belong to ("unet"); "" for the one that the file's base model has.
-// `base_model` is what the caller says that the file is for.
+// `base_model` is what the caller says that the file is for. `content` is what `file` has: without numbers, the layers
+// have no strengths.
 // Tensors are the file's own, or views of them where a layer of the file is several of the model's. Strengths are read;
 // pages of `mapped` are given back meanwhile. Throws Error{bad_key} for a file that holds no adapter at all, saying
 // what it looks like, and Error{unsupported} for a layer whose parts cannot be told apart.
 LoraFile to_lora_file(const StateDict& file, const std::string& denoiser, const std::string& label,
                       std::span<const std::shared_ptr<const MappedFile>> mapped = {},
-                      BaseModel base_model = BaseModel::unknown);
+                      BaseModel base_model = BaseModel::unknown, Content content = Content::tensors);
 
 }  // namespace lora

@@ -75,16 +75,18 @@ bool is_one_of(std::string_view name, const std::string_view (&names)[N]) {
   return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
-// Why a tensor beside a layer changes nothing; "" for one that may change something.
+// Why a tensor beside a layer changes nothing; "" for one that may change something. Where only its size was read, a
+// single number is taken for what its name says.
 std::string why_without_effect(std::string_view key, const Tensor& tensor, const LoraLayer& layer) {
   if (!tensor.defined() || tensor.is_complex() || tensor.numel() == 0) return "";
   auto name = key.substr(key.rfind('.') + 1);
+  const bool was_read = !tensor.is_meta();
   if (name == "bias")
-    return tensor.count_nonzero().item<int64_t>() == 0 ? "a bias of zeros, which changes nothing" : "";
+    return was_read && tensor.count_nonzero().item<int64_t>() == 0 ? "a bias of zeros, which changes nothing" : "";
   if (tensor.numel() != 1) return "";
-  auto value = tensor.to(at::kDouble).item<double>();
-  if (is_one_of(name, kRanks) && value == double(rank_of(layer.tensors))) return "the rank, which the factors say too";
-  if (is_one_of(name, kFactors) && value == 1) return "a factor of 1, which changes nothing";
+  auto is = [&](double value) { return !was_read || tensor.to(at::kDouble).item<double>() == value; };
+  if (is_one_of(name, kRanks) && is(double(rank_of(layer.tensors)))) return "the rank, which the factors say too";
+  if (is_one_of(name, kFactors) && is(1)) return "a factor of 1, which changes nothing";
   if (is_one_of(name, kNorms)) return "a number that only the training needed";
   return "";
 }

@@ -40,9 +40,8 @@ constexpr Sign kOtherFiles[] = {
 
 // It has no tensor of an adapter: "it looks like a whole checkpoint (it has …)", or its first key.
 std::string looks_like(const StateDict& file) {
-  for (auto [part, what] : kOtherFiles)
-    for (const auto& [key, tensor] : file)
-      if (key.find(part) != std::string::npos) return fmt::format("it looks like {} (it has \"{}\")", what, key);
+  if (auto [what, key] = other_file(file); !what.empty())
+    return fmt::format("it looks like {} (it has \"{}\")", what, key);
   return file.empty() ? "it holds no tensors" : fmt::format("its first key is \"{}\"", file.begin()->first);
 }
 
@@ -70,6 +69,13 @@ std::string_view end_of_adapter_key(std::string_view key) {
 }
 
 }  // namespace
+
+OtherFile other_file(const StateDict& file) {
+  for (auto [part, what] : kOtherFiles)
+    for (const auto& [key, tensor] : file)
+      if (key.find(part) != std::string::npos) return {what, key};
+  return {};
+}
 
 std::string why_not_read(std::string_view key) {
   if (ends_with_any(key, kTLoraEnds)) return kTLora;

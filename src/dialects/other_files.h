@@ -7,6 +7,14 @@
 
 namespace lora {
 
+// What a file without an adapter is, and the key that shows it: "a whole checkpoint". Both are "" where its keys do not
+// tell it.
+struct OtherFile {
+  std::string_view what;
+  std::string key;
+};
+OtherFile other_file(const StateDict& file);
+
 // Why a key is not read: a method that is not known, a name that is not known, or no adapter's at all.
 std::string why_not_read(std::string_view key);
 

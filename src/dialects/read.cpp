@@ -42,9 +42,12 @@ std::string cleaned(const std::string& key) {
 // Strengths lie all over a file, and the pages around each come with it: given back as we go, they do not add up.
 class Strengths {
  public:
-  explicit Strengths(std::span<const std::shared_ptr<const MappedFile>> mapped) : mapped_(mapped) {}
+  Strengths(std::span<const std::shared_ptr<const MappedFile>> mapped, Content content)
+      : mapped_(mapped), content_(content) {}
 
-  double read(const std::string& key, const Tensor& t) {
+  // Nothing where only sizes are there.
+  std::optional<double> read(const std::string& key, const Tensor& t) {
+    if (content_ == Content::sizes) return std::nullopt;
     auto value = read_strength(key, t);
     constexpr size_t kOften = 128;
     if (++read_ % kOften == 0)
@@ -54,6 +57,7 @@ class Strengths {
 
  private:
   std::span<const std::shared_ptr<const MappedFile>> mapped_;
+  Content content_;
   size_t read_ = 0;
 };
 
@@ -408,10 +412,11 @@ void note_scale(LoraFile& file) {
 }  // namespace
 
 LoraFile to_lora_file(const StateDict& file, const std::string& denoiser, const std::string& label,
-                      std::span<const std::shared_ptr<const MappedFile>> mapped, BaseModel base_model) {
+                      std::span<const std::shared_ptr<const MappedFile>> mapped, BaseModel base_model,
+                      Content content) {
   check_no_unknown_method(file, label);
   auto named = name_positions(file, label);
-  Strengths strengths(mapped);
+  Strengths strengths(mapped, content);
   const auto& tensors = named ? *named : file;
   auto reading = read_keys(tensors, strengths);
   if (reading.layers.empty() && reading.embeddings.empty())

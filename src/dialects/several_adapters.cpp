@@ -25,7 +25,8 @@ std::string pair_name(std::string key) {
 }  // namespace
 
 bool are_equal(const Tensor& a, const Tensor& b) {
-  return a.defined() && b.defined() && a.sizes() == b.sizes() && at::equal(a.to(at::kDouble), b.to(at::kDouble));
+  if (!a.defined() || !b.defined() || a.sizes() != b.sizes()) return false;
+  return (a.is_meta() && b.is_meta()) || at::equal(a.to(at::kDouble), b.to(at::kDouble));
 }
 
 void add_repeats_without_strength(const std::vector<LoraLayer>& layers, const Repeats& repeats,

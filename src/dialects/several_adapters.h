@@ -12,6 +12,7 @@ namespace lora {
 inline constexpr const char* kDiffers =
     "it differs from {}, which names the same {}; a file must hold one adapter only";
 
+// Tensors without numbers, on the device meta, are equal if their sizes are.
 bool are_equal(const Tensor& a, const Tensor& b);
 
 // For the index of a layer: the keys, by suffix, that name numbers of the layer once more.

@@ -1,61 +1,17 @@
 #include <algorithm>
 #include <set>
 
-#include "checkpoints/repository.h"
 #include "core/check.h"
-#include "core/edge.h"
 #include "core/text.h"
-#include "lora/files.h"
+#include "files/folder_search.h"
+#include "files/listing.h"
+#include "io/public_call.h"
 
 namespace lora {
 
 namespace fs = std::filesystem;
 
 namespace {
-
-fs::path place_of(const fs::path& path) {
-  std::error_code error;
-  auto place = fs::canonical(path, error);
-  return error ? path : place;
-}
-
-// The LoRA files in a folder and below it. Links to folders come last, so that a folder has the name of its own place.
-class Search {
- public:
-  explicit Search(const fs::path& folder) {
-    enter(folder);
-    for (size_t i = 0; i < links_.size(); ++i) enter(links_[i]);
-  }
-
-  std::vector<fs::path> files;
-  std::vector<std::string> notes;
-
- private:
-  std::set<fs::path> entered_;
-  std::vector<fs::path> links_;
-
-  void enter(const fs::path folder) {
-    if (!entered_.insert(place_of(folder)).second) return;
-    std::vector<fs::path> entries;
-    std::error_code error;
-    for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error))
-      entries.push_back(at->path());
-    if (error)
-      notes.push_back(
-          fmt::format("{}: cannot be read, so no LoRA was looked for in it: {}", folder.string(), error.message()));
-    std::sort(entries.begin(), entries.end());
-    for (const auto& entry : entries) {
-      std::error_code unreadable;
-      if (!fs::is_directory(entry, unreadable)) {
-        if (is_weight_file(entry) && fs::is_regular_file(entry, unreadable)) files.push_back(entry);
-      } else if (fs::is_symlink(entry, unreadable)) {
-        links_.push_back(entry);
-      } else {
-        enter(entry);
-      }
-    }
-  }
-};
 
 // Whether the last parts of a file's path are the parts of a name, or for "./name" all parts. The file's ending may be
 // left out.
@@ -71,23 +27,55 @@ bool has_name(const fs::path& file, const std::string& name) {
   return false;
 }
 
+// Files that have the name, each once.
+class Found {
+ public:
+  Found(const fs::path& folder, const std::string& name) : folder_(folder), name_(name) {}
+
+  void add(const fs::path& file) {
+    if (places_.insert(place_of(file)).second) files_.push_back(file.lexically_relative(folder_).string());
+  }
+  // Empty for none. Throws Error{usage} for several.
+  fs::path only(const char* what, const char* advice) const {
+    check(files_.size() <= 1, ErrorKind::usage, "{}: {} LoRAs have the {} \"{}\": {}. {}", folder_.string(),
+          files_.size(), what, name_, listing(files_), advice);
+    return files_.empty() ? fs::path() : folder_ / files_.front();
+  }
+
+ private:
+  const fs::path& folder_;
+  const std::string& name_;
+  std::set<fs::path> places_;
+  std::vector<std::string> files_;
+};
+
 }  // namespace
 
-NamedLora find_lora(const fs::path& folder, const std::string& name) {
-  return edge([&]() -> NamedLora {
-    check(fs::is_directory(folder), ErrorKind::not_found, "{}: no such folder", folder.string());
-    const Search search(folder);
-    std::vector<std::string> names, found;
-    std::set<fs::path> places;
+NamedLora find_lora(const fs::path& folder, const std::string& name, const fs::path& cache) {
+  return public_call([&]() -> NamedLora {
+    const FolderSearch search(folder);
+    std::vector<std::string> names;
+    Found found(folder, name);
     for (const auto& file : search.files) {
-      const auto inside = file.lexically_relative(folder);
       names.push_back(file.stem().string());
-      if (has_name(inside, name) && places.insert(place_of(file)).second) found.push_back(inside.string());
+      if (has_name(file.lexically_relative(folder), name)) found.add(file);
     }
-    check(found.size() <= 1, ErrorKind::usage,
-          "{}: {} LoRAs have the name \"{}\": {}. Write one of these in full, with \"./\" before it", folder.string(),
-          found.size(), name, listing(found));
-    if (!found.empty()) return {folder / found.front(), search.notes};
+    constexpr auto kInFull = "Write one of these in full, with \"./\" before it";
+    if (auto file = found.only("name", kInFull); !file.empty()) return {file, search.notes};
+
+    auto list = list_files(folder, search, {.cache = cache});
+    Found called(folder, name);
+    for (const auto& lora : list.loras) {
+      if (lora.layers == 0) continue;
+      for (const auto& alias : {lora.output_name, lora.title}) {
+        if (alias.empty()) continue;
+        names.push_back(alias);
+        if (alias == name) called.add(lora.file);
+      }
+    }
+    constexpr auto kByFile = "Write the name of one of these files instead";
+    if (auto file = called.only("title or output name", kByFile); !file.empty()) return {file, list.notes};
+
     auto near = nearest(name, names);
     fail(ErrorKind::not_found, "{}: no LoRA named \"{}\" in this folder or below it{}{}", folder.string(), name,
          near.empty() ? "" : fmt::format("; did you mean \"{}\"?", near),

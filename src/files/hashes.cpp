@@ -1,3 +1,5 @@
+#include "files/hashes.h"
+
 #include <algorithm>
 #include <future>
 
@@ -37,10 +39,14 @@ std::string lower(std::string text) {
   return text;
 }
 
+bool is_sha256(const std::string& hash) {
+  return hash.size() == Sha256::kDigits && hash.find_first_not_of("0123456789abcdef") == hash.npos;
+}
+
 // What is to be said of a hash that the metadata states.
 const char* compared(const std::string& hash, bool same) {
   if (same) return kMatches;
-  if (hash.size() != Sha256::kDigits || hash.find_first_not_of("0123456789abcdef") != hash.npos) return kNoHash;
+  if (!is_sha256(hash)) return kNoHash;
   return hash == kNothing ? kOfNothing : kDiffers;
 }
 
@@ -69,17 +75,21 @@ std::map<std::string, std::string> claims(const SafetensorsHeader& header, std::
   return result;
 }
 
+// Nothing for a pickle.
+std::optional<SafetensorsHeader> header_of(const MappedFile& file) {
+  try {
+    return parse_safetensors_header(file.bytes(), file.path().string());
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 FileHashes hash(const std::filesystem::path& file) {
   auto mapped = MappedFile::open(file);
   auto bytes = mapped->bytes();
   auto whole = std::async(std::launch::async, [&] { return sha256(bytes); });
   FileHashes hashes;
-  std::optional<SafetensorsHeader> header;
-  try {
-    header = parse_safetensors_header(bytes, file.string());
-  } catch (const Error&) {  // a pickle
-  }
-  if (header) {
+  if (auto header = header_of(*mapped)) {
     auto data = bytes.substr(header->data_start);
     hashes.data = sha256(data);
     hashes.claims = claims(*header, data, hashes.data);
@@ -92,6 +102,18 @@ FileHashes hash(const std::filesystem::path& file) {
 
 bool FileHashes::changed() const {
   return std::any_of(claims.begin(), claims.end(), [](auto& claim) { return claim.second == kDiffers; });
+}
+
+std::string a1111_hash(const std::filesystem::path& file) {
+  auto mapped = MappedFile::open(file);
+  auto header = header_of(*mapped);
+  return sha256(mapped->bytes().substr(header ? header->data_start : 0));
+}
+
+std::string stated_hash(const std::map<std::string, std::string>& metadata) {
+  auto stated = metadata.find("sshs_model_hash");
+  auto hash = stated == metadata.end() ? std::string() : lower(stated->second);
+  return is_sha256(hash) && hash != kNothing ? hash : "";
 }
 
 FileHashes hash_file(const std::filesystem::path& file) {

@@ -11,13 +11,12 @@
 #include "core/check.h"
 #include "core/edge.h"
 #include "core/text.h"
-#include "dialects/base_model_of.h"
 #include "files/change.h"
 #include "files/inspect_checks.h"
+#include "files/layer_facts.h"
 #include "files/progress.h"
 #include "io/public_call.h"
 #include "loaders/adapter_fields.h"
-#include "names/base_model.h"
 #include "nn/parallel.h"
 
 namespace lora {
@@ -35,16 +34,10 @@ double norm_of(const LoraLayer& layer) {
 }
 
 Facts examined(const LoraLayer& layer) {
-  Facts facts{.component = layer.component, .path = layer.path, .kind = layer.kind};
-  facts.incomplete = !missing_of(layer.tensors).empty();
-  facts.depends_on_base = depends_on_base(layer.tensors);
+  auto facts = described(layer);
+  if (!facts.error.empty()) return facts;
   try {
-    auto size = size_of(layer.tensors);
-    facts.rank = rank_of(layer.tensors);
     facts.alpha = facts.rank > 0 ? alpha_of(layer) : strength_of(layer, 0).alpha;
-    facts.rows = size.rows;
-    facts.columns = size.columns;
-    facts.convolution = !size.kernel.empty();
     facts.norm = all_finite(layer) ? norm_of(layer) : NAN;
   } catch (const std::exception& error) {  // libtorch's are about sizes that do not go together
     if (is_out_of_memory(error)) throw;
@@ -67,19 +60,6 @@ std::vector<Facts> examine(const std::vector<LoraLayer>& given, const ToolProgre
     }
   });
   return layers;
-}
-
-// Of the models that the component may be of, the one that has most of these layers at their sizes.
-PublishedComponent best_fit(std::vector<PublishedComponent> candidates, const std::vector<Facts>& layers,
-                            const std::string& component) {
-  auto fitting = [&](const PublishedComponent& model) {
-    return std::count_if(layers.begin(), layers.end(), [&](auto& layer) {
-      auto it = model.layers.find(layer.path);
-      return layer.component == component && it != model.layers.end() && fits(layer, it->second);
-    });
-  };
-  return *std::max_element(candidates.begin(), candidates.end(),
-                           [&](auto& a, auto& b) { return fitting(a) < fitting(b); });
 }
 
 void count(std::vector<Inspection::Ranks>& ranks, const Facts& layer) {
@@ -109,39 +89,6 @@ Component summary(const std::string& name, const std::vector<Facts>& layers, con
     component.of = model->trainable();
   }
   return component;
-}
-
-// "DoRA", "LoRA with biases + full difference", …: most layers first.
-std::string algorithm_of(const std::vector<Facts>& layers) {
-  std::map<std::string, size_t> counts;
-  for (const auto& layer : layers) ++counts[layer.kind];
-  std::vector<std::pair<size_t, std::string>> order;
-  for (const auto& [kind, n] : counts) order.emplace_back(n, kind);
-  std::stable_sort(order.begin(), order.end(), [](auto& a, auto& b) { return a.first > b.first; });
-  std::vector<std::string> kinds;
-  for (const auto& [n, kind] : order) kinds.push_back(kind);
-  return join(kinds, " + ");
-}
-
-std::string trainer_of(const LoraFile& file) {
-  const auto& metadata = file.metadata;
-  auto value = [&](const char* key) {
-    auto it = metadata.find(key);
-    return it == metadata.end() ? std::string() : it->second;
-  };
-  auto software = value("software");
-  if (metadata.contains("ot_branch") || metadata.contains("ot_revision")) return "OneTrainer";
-  if (software.find("ai-toolkit") != software.npos) return "ai-toolkit";
-  if (auto module = value("ss_network_module"); !module.empty())
-    return fmt::format("{} ({})",
-                       module.starts_with("lycoris") ? "LyCORIS in kohya's sd-scripts" : "kohya's sd-scripts", module);
-  if (auto implementation = value("modelspec.implementation"); !implementation.empty()) return implementation;
-  if (!software.empty()) return software.substr(0, 100);
-  if (metadata.contains("lora_adapter_metadata")) return "PEFT";
-  if (file.dialect == "cloneofsimo") return "cloneofsimo's lora";
-  if (file.dialect.starts_with("xlabs")) return "XLabs";
-  if (file.dialect.starts_with("lycoris")) return "LyCORIS around diffusers (SimpleTuner)";
-  return "";
 }
 
 // All tensors of the source: those of the file, understood or not. Of a folder with several files, and of layers in
@@ -197,24 +144,18 @@ Inspection inspect(const LoraSource& source, const LoraFile& file, const ToolPro
 
   inspection.layers = examine(file.layers, progress);
   inspection.algorithm = algorithm_of(inspection.layers);
-  std::map<std::string, PublishedComponent> published;
+  PublishedModels models;
+  auto published = published_for(inspection.layers, file.base_model, models);
   for (const auto& layer : inspection.layers) {
     auto known = [&](auto& component) { return component.name == layer.component; };
     if (std::any_of(inspection.components.begin(), inspection.components.end(), known)) continue;
-    auto candidates = published_components(file.base_model, layer.component);
-    if (!candidates.empty())
-      published[layer.component] = best_fit(std::move(candidates), inspection.layers, layer.component);
     auto model = published.find(layer.component);
     inspection.components.push_back(
-        summary(layer.component, inspection.layers, model == published.end() ? nullptr : &model->second));
+        summary(layer.component, inspection.layers, model == published.end() ? nullptr : model->second));
   }
   inspection.findings = check_layers(inspection.layers, published);
-  if (auto said = model_said_by(file.metadata); names_another(said, file.base_model))
-    inspection.findings.insert(inspection.findings.begin(),
-                               {true,
-                                fmt::format("the layers contradict the metadata, which says {} ({}: {})",
-                                            to_string(said.model), said.key, said.value),
-                                {}});
+  if (auto contradiction = check_metadata(file))
+    inspection.findings.insert(inspection.findings.begin(), *contradiction);
   add_keys(file, inspection.findings);
   inspection.hashes = hashing.get();
   // Programs that rewrite a file often keep the old hash, so a wrong one is no fault of the tensors.

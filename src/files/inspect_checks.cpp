@@ -5,6 +5,8 @@
 #include <set>
 
 #include "core/text.h"
+#include "dialects/base_model_of.h"
+#include "dialects/evidence.h"
 
 namespace lora {
 
@@ -84,8 +86,7 @@ std::string without_numbers(const std::string& path) {
 }
 
 // What most blocks of a kind have, a block of that kind lacks, though the model has it there.
-std::vector<std::string> gaps(const std::vector<Facts>& layers,
-                              const std::map<std::string, PublishedComponent>& published) {
+std::vector<std::string> gaps(const std::vector<Facts>& layers, const PublishedByComponent& published) {
   struct Kind {
     std::map<std::string, std::set<std::string>> blocks;  // what each has
     std::map<std::string, size_t> counts;                 // how many have it
@@ -104,10 +105,31 @@ std::vector<std::string> gaps(const std::vector<Facts>& layers,
       for (const auto& [leaf, count] : kind.counts) {
         auto component = block.substr(0, block.find('.'));
         auto path = block.substr(component.size() + 1) + "." + leaf;
-        if (2 * count > kind.blocks.size() && !leaves.contains(leaf) && published.at(component).layers.contains(path))
+        if (2 * count > kind.blocks.size() && !leaves.contains(leaf) && published.at(component)->layers.contains(path))
           missing.push_back(component + "." + path);
       }
   return missing;
+}
+
+void find_broken(std::vector<Finding>& findings, const std::vector<Facts>& layers) {
+  find(findings, Is::problem, "has", "have", "one half of a pair of factors",
+       names_where(layers, [](auto& layer) { return layer.incomplete; }));
+  for (const auto& layer : layers)
+    if (!layer.error.empty()) findings.push_back({true, layer.error, {name_of(layer)}});
+}
+
+void find_misfits(std::vector<Finding>& findings, const std::vector<Facts>& layers,
+                  const PublishedByComponent& published) {
+  for (const auto& [component, model] : published) {
+    auto mine = [&](const Facts& layer) { return layer.component == component; };
+    find(findings, Is::problem, "does", "do", fmt::format("not exist in {}", model->model),
+         names_where(layers, [&](auto& layer) { return mine(layer) && !model->layers.contains(layer.path); }));
+    find(findings, Is::problem, "has", "have", fmt::format("other sizes than in {}", model->model),
+         names_where(layers, [&](auto& layer) {
+           auto it = model->layers.find(layer.path);
+           return mine(layer) && it != model->layers.end() && !fits(layer, it->second);
+         }));
+  }
 }
 
 }  // namespace
@@ -124,15 +146,11 @@ bool fits(const Facts& layer, const PublishedLayer& published) {
   return layer.rows == rows && (layer.columns == 0 || layer.columns == columns);
 }
 
-std::vector<Finding> check_layers(const std::vector<Facts>& layers,
-                                  const std::map<std::string, PublishedComponent>& published) {
+std::vector<Finding> check_layers(const std::vector<Facts>& layers, const PublishedByComponent& published) {
   std::vector<Finding> findings;
   find(findings, Is::problem, "has", "have", "NaN or infinite numbers",
        names_where(layers, [](auto& layer) { return !std::isfinite(layer.norm); }));
-  find(findings, Is::problem, "has", "have", "one half of a pair of factors",
-       names_where(layers, [](auto& layer) { return layer.incomplete; }));
-  for (const auto& layer : layers)
-    if (!layer.error.empty()) findings.push_back({true, layer.error, {name_of(layer)}});
+  find_broken(findings, layers);
   auto alpha_0 = [](const Facts& layer) { return layer.rank > 0 && layer.alpha == 0 && !layer.depends_on_base; };
   find(findings, Is::problem, "has", "have",
        "alpha 0, so the factors change nothing (kohya's own loader takes the rank in its place)",
@@ -147,18 +165,25 @@ std::vector<Finding> check_layers(const std::vector<Facts>& layers,
   // The rest is unusual, and sound files can have it: from training with a rate for each block, and from extraction.
   find(findings, Is::remark, "changes its weight", "change their weights",
        fmt::format("more than {} times as much as the median layer does (root mean square)", kHuge), huge(layers));
-  for (const auto& [component, model] : published) {
-    auto mine = [&](const Facts& layer) { return layer.component == component; };
-    find(findings, Is::problem, "does", "do", fmt::format("not exist in {}", model.model),
-         names_where(layers, [&](auto& layer) { return mine(layer) && !model.layers.contains(layer.path); }));
-    find(findings, Is::problem, "has", "have", fmt::format("other sizes than in {}", model.model),
-         names_where(layers, [&](auto& layer) {
-           auto it = model.layers.find(layer.path);
-           return mine(layer) && it != model.layers.end() && !fits(layer, it->second);
-         }));
-  }
+  find_misfits(findings, layers, published);
   find(findings, Is::remark, "is", "are", "missing that most blocks of this kind have", gaps(layers, published));
   return findings;
+}
+
+std::vector<Finding> check_sizes(const std::vector<Facts>& layers, const PublishedByComponent& published) {
+  std::vector<Finding> findings;
+  find_broken(findings, layers);
+  find_misfits(findings, layers, published);
+  return findings;
+}
+
+std::optional<Finding> check_metadata(const LoraFile& file) {
+  auto said = model_said_by(file.metadata);
+  if (!names_another(said, file.base_model)) return std::nullopt;
+  return Finding{true,
+                 fmt::format("the layers contradict the metadata, which says {} ({}: {})", to_string(said.model),
+                             said.key, said.value),
+                 {}};
 }
 
 }  // namespace lora

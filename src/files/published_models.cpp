@@ -73,4 +73,11 @@ std::vector<PublishedComponent> published_components(BaseModel base_model, const
   return found;
 }
 
+const std::vector<PublishedComponent>& PublishedModels::of(BaseModel base_model, const std::string& component) {
+  std::lock_guard lock(mutex_);
+  auto [it, fresh] = made_.try_emplace({base_model, component});
+  if (fresh) it->second = published_components(base_model, component);
+  return it->second;
+}
+
 }  // namespace lora

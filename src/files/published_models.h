@@ -1,6 +1,8 @@
 #pragma once
 // The layers of the base models that LoRAs are made for, without their weights.
 #include <cstdint>
+#include <map>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -24,5 +26,16 @@ struct PublishedComponent {
 
 // What `component` is in the models of that name: several where they differ in it, none where it is not known.
 std::vector<PublishedComponent> published_components(BaseModel base_model, const std::string& component);
+
+// published_components(), each made once. Threads: any number may use one object at once.
+class PublishedModels {
+ public:
+  // Stays valid as long as the object.
+  const std::vector<PublishedComponent>& of(BaseModel base_model, const std::string& component);
+
+ private:
+  std::mutex mutex_;
+  std::map<std::pair<BaseModel, std::string>, std::vector<PublishedComponent>> made_;
+};
 
 }  // namespace lora

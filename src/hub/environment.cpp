@@ -62,8 +62,7 @@ fs::path expanded(const std::string& text) {
 
 fs::path home() {
   if (auto given = variable("HF_HOME"); !given.empty()) return expanded(given);
-  auto cache = variable("XDG_CACHE_HOME");
-  return expanded((cache.empty() ? "~/.cache" : cache) + "/huggingface");
+  return cache_home() / "huggingface";
 }
 
 std::string stored_login() {
@@ -96,6 +95,11 @@ std::string hub_endpoint() {
   check(endpoint.starts_with("https://") || endpoint.starts_with("http://"), ErrorKind::usage,
         "HF_ENDPOINT={} in the environment: an address that begins with https:// was expected", endpoint);
   return endpoint;
+}
+
+fs::path cache_home() {
+  auto cache = variable("XDG_CACHE_HOME");
+  return expanded(cache.empty() ? "~/.cache" : cache);
 }
 
 fs::path hub_cache(const fs::path& cache_dir) {

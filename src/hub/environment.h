@@ -1,5 +1,5 @@
 #pragma once
-// The environment variables of huggingface_hub. Every call reads them again.
+// The environment variables of huggingface_hub, and the folder of caches. Every call reads them again.
 #include <filesystem>
 #include <string>
 
@@ -9,6 +9,8 @@ namespace lora {
 
 // The Hub's address, without a slash at its end. Throws Error{usage} if it does not begin with http:// or https://.
 std::string hub_endpoint();
+// The folder of all caches: $XDG_CACHE_HOME, or ~/.cache.
+std::filesystem::path cache_home();
 // The absolute path of the cache: HubOptions::cache_dir, or the environment's if that is empty.
 std::filesystem::path hub_cache(const std::filesystem::path& cache_dir);
 bool hub_offline();

@@ -9,6 +9,7 @@
 #include "io/public_call.h"
 #include "io/safetensors.h"
 #include "io/sharded.h"
+#include "io/tensor_sizes.h"
 #include "io/torch_file.h"
 #include "lora/state_dict.h"
 
@@ -122,12 +123,12 @@ Format format_of(std::string_view bytes, const std::string& where) {
 }
 
 // Reads a tensor file or, if `index`, the index of a sharded checkpoint.
-StateDict load(const std::filesystem::path& path, bool index) {
+StateDict load(const std::filesystem::path& path, bool index, Content content = Content::tensors) {
   auto file = MappedFile::open(path);
   switch (format_of(file->bytes(), path.string())) {
-    case Format::safetensors: return read_safetensors(*file);
-    case Format::torch_zip: return read_torch_zip(*file);
-    case Format::torch_legacy: return read_torch_legacy(*file);
+    case Format::safetensors: return read_safetensors(*file, content);
+    case Format::torch_zip: return read_torch_zip(*file, content);
+    case Format::torch_legacy: return read_torch_legacy(*file, content);
     case Format::json: break;
   }
   check(index, ErrorKind::bad_file, "{}: is JSON; wanted one of the tensor files of a sharded checkpoint",
@@ -140,6 +141,10 @@ StateDict load(const std::filesystem::path& path, bool index) {
 
 StateDict load_state_dict(const std::filesystem::path& file) {
   return public_call([&] { return load(file, true); });
+}
+
+StateDict load_tensor_sizes(const std::filesystem::path& file) {
+  return edge([&] { return load(file, false, Content::sizes); });
 }
 
 }  // namespace lora

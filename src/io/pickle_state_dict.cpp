@@ -114,6 +114,8 @@ class Flattener {
     uint64_t numel = 1;
     for (int64_t size : tensor.sizes) numel *= static_cast<uint64_t>(size);
     charge(std::min(numel, most_ + 1) * c10::elementSize(tensor.dtype));
+    if (!load_)
+      return at::empty_strided(tensor.sizes, tensor.strides, at::TensorOptions(tensor.dtype).device(at::kMeta));
     const PickleStorage& wanted = *tensor.storage;
     auto [row, missing] = storages_.try_emplace({wanted.key, wanted.dtype, wanted.offset, wanted.nbytes});
     if (missing) row->second = load_(wanted);

@@ -22,11 +22,13 @@ Tensor entry_tensor(const MappedFile& file, size_t start, const SafetensorsEntry
 
 }  // namespace
 
-StateDict read_safetensors(const MappedFile& file) {
+StateDict read_safetensors(const MappedFile& file, Content content) {
   auto header = parse_safetensors_header(file.bytes(), file.path().string());
   StateDict tensors;
   for (const auto& entry : header.entries)
-    tensors.set(entry.name, entry_tensor(file, header.data_start + entry.begin, entry));
+    tensors.set(entry.name, content == Content::sizes
+                                ? at::empty(entry.shape, at::TensorOptions(entry.dtype).device(at::kMeta))
+                                : entry_tensor(file, header.data_start + entry.begin, entry));
   tensors.metadata = std::move(header.metadata);
   return tensors;
 }

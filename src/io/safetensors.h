@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "io/mapped_file.h"
+#include "io/tensor_sizes.h"
 #include "lora/state_dict.h"
 
 namespace lora {
@@ -33,7 +34,7 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors_header(std::string_view file, const std::string& where);
 
 // Tensors alias the private mapping. A tensor whose position in the file does not fit its dtype's alignment is a copy.
-StateDict read_safetensors(const MappedFile& file);
+StateDict read_safetensors(const MappedFile& file, Content content = Content::tensors);
 
 // A tensor that is made only when it is written. So writing a file needs memory only for its largest tensor.
 struct PendingTensor {

@@ -58,7 +58,7 @@ std::string_view record_prefix(const ZipFile& zip, const std::string& where) {
 
 }  // namespace
 
-StateDict read_torch_zip(const MappedFile& file) {
+StateDict read_torch_zip(const MappedFile& file, Content content) {
   std::string where = file.path().string();
   ZipFile zip(file.bytes(), where);
   std::string prefix(record_prefix(zip, where));
@@ -71,6 +71,7 @@ StateDict read_torch_zip(const MappedFile& file) {
   const ZipRecord& record = *zip.find(prefix + "data.pkl");
   std::string unpacked = record.deflated ? zip.inflate(record) : "";
   Pickle pickle = unpickle(record.deflated ? unpacked : zip.stored(record), where);
+  if (content == Content::sizes) return pickle_state_dict(pickle, file, {});
   return pickle_state_dict(pickle, file, [&](const PickleStorage& wanted) {
     auto* data = zip.find(fmt::format("{}data/{}", prefix, wanted.key));
     check(data, ErrorKind::bad_file, "{}: has no record for storage {}", where, wanted.key);
@@ -158,9 +159,10 @@ std::unordered_map<std::string_view, std::string_view> locate_storages(const Map
 
 }  // namespace
 
-StateDict read_torch_legacy(const MappedFile& file) {
+StateDict read_torch_legacy(const MappedFile& file, Content content) {
   std::string where = file.path().string();
   LegacyHeader header = read_legacy_header(file, where);
+  if (content == Content::sizes) return pickle_state_dict(header.object, file, {});
   auto storages = locate_storages(file, header, where);
   return pickle_state_dict(header.object, file, [&](const PickleStorage& wanted) {
     auto row = storages.find(wanted.key);

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "io/mapped_file.h"
+#include "io/tensor_sizes.h"
 #include "lora/state_dict.h"
 
 namespace lora {
@@ -10,7 +11,7 @@ namespace lora {
 // Storages alias the private mapping. A storage that is compressed, or whose position does not fit its dtype's
 // alignment, is a copy. Views of one storage in the file are views of one storage in memory. Throws Error{bad_file,
 // unsupported}.
-StateDict read_torch_zip(const MappedFile& file);
-StateDict read_torch_legacy(const MappedFile& file);
+StateDict read_torch_zip(const MappedFile& file, Content content = Content::tensors);
+StateDict read_torch_legacy(const MappedFile& file, Content content = Content::tensors);
 
 }  // namespace lora

@@ -24,6 +24,12 @@ bool acts_on_input(const LayerTensors& t) {
   return on_input.defined() && on_input.numel() == 1 && number(on_input) != 0;
 }
 
+// Whether only sizes are there, so that nothing tells which side is meant.
+bool has_unread_side(const LayerTensors& t) {
+  auto on_input = get(t, kOnInput);
+  return on_input.defined() && on_input.is_meta();
+}
+
 // PEFT's factors of a linear layer tell by their shape; a convolution's are [1, n, 1, 1] either way.
 bool is_on_input(const Site& site, const Tensor& factor, bool feedforward) {
   if (factor.dim() == 2) return factor.size(0) == 1;
@@ -101,13 +107,13 @@ class Ia3 final : public Kind {
   }
   WeightSize size(const LayerTensors& t) const override {
     auto deviation = get(t, kDeviation);
-    if (!deviation.defined()) return {};
+    if (!deviation.defined() || has_unread_side(t)) return {};
     return acts_on_input(t) ? WeightSize{0, deviation.numel(), {}} : WeightSize{deviation.numel(), 0, {}};
   }
   bool depends_on_base() const override { return true; }
   bool has_strength() const override { return false; }
   int row_dim(const LayerTensors& t, std::string_view suffix, const std::string&) const override {
-    if (suffix == kOnInput || (suffix == kDeviation && acts_on_input(t))) return -1;
+    if (suffix == kOnInput || (suffix == kDeviation && (has_unread_side(t) || acts_on_input(t)))) return -1;
     auto tensor = get(t, suffix);
     bool is_row = tensor.dim() > 1 && tensor.size(0) == 1;
     return !is_row ? 0 : suffix == kDeviation ? 1 : -1;

@@ -98,7 +98,8 @@ class Lokr final : public Kind {
         .rows = product_rows(t),
         .columns = columns_of(t, t.contains(kW1) ? kW1 : kW1b) * columns_of(t, t.contains(kW2) ? kW2 : kW2b),
         .kernel = {}};
-    if (auto rows = get(t, kRows); rows.defined() && rows.numel() == 2) size.rows = (rows[1] - rows[0]).item<int64_t>();
+    if (auto rows = get(t, kRows); rows.defined() && rows.numel() == 2)
+      size.rows = rows.is_meta() ? 0 : (rows[1] - rows[0]).item<int64_t>();
     auto spatial = get(t, t.contains(kCore) ? kCore : kW2);
     if (spatial.defined() && spatial.dim() == 4) size.kernel = {spatial.size(2), spatial.size(3)};
     if (t.contains(kCore) && !size.kernel.empty()) size.columns *= size.kernel[0] * size.kernel[1];

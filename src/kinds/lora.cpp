@@ -285,7 +285,8 @@ std::optional<LoraLayer> Lora::own_block(const LoraLayer& part, int index, int c
   auto A = get(part.tensors, kDown), B = get(part.tensors, kUp);
   if (!A.defined() || !B.defined() || A.size(0) % count != 0 || B.size(1) != A.size(0)) return std::nullopt;
   auto r = A.size(0) / count, from = r * index, to = from + r;
-  auto empty = [](const Tensor& t) { return at::count_nonzero(t).item<int64_t>() == 0; };
+  // Of sizes alone nothing speaks against it.
+  auto empty = [](const Tensor& t) { return t.is_meta() || at::count_nonzero(t).item<int64_t>() == 0; };
   if (!empty(B.slice(1, 0, from)) || !empty(B.slice(1, to))) return std::nullopt;
   auto block = part;
   block.tensors[std::string(kDown)] = A.slice(0, from, to);

@@ -283,10 +283,11 @@ class Oft final : public Kind {
           "{}: a butterfly rotation (BOFT) of q, k and v together cannot be given to them one by one", label);
     auto free = layer;
     auto limit = layer.alpha.value_or(0) * double(size(layer.tensors).rows);
+    free.alpha = 0;  // no limit any more
+    if (limit <= 0) return free;
     auto wide = blocks.to(at::kFloat);
     auto norm = (wide - wide.transpose(1, 2)).norm().item<double>();
-    if (limit > 0 && norm > limit) free.tensors[std::string(kBlocks)] = wide * (limit / norm);
-    free.alpha = 0;  // no limit any more
+    if (norm > limit) free.tensors[std::string(kBlocks)] = wide * (limit / norm);
     return free;
   }
 };

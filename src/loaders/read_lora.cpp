@@ -31,13 +31,15 @@ struct Raw {
   std::map<std::string, fs::path> configs;
 };
 
+std::map<std::string, fs::path> config_beside(const fs::path& file) {
+  auto config = file.parent_path() / kAdapterConfig;
+  if (!fs::exists(config)) return {};
+  return {{"", config}};
+}
+
 Raw read_raw(const FoundLora& file) {
+  if (file.components.empty()) return {load_state_dict(file.path), config_beside(file.path)};
   Raw raw;
-  if (file.components.empty()) {
-    raw.tensors = load_state_dict(file.path);
-    if (auto config = file.path.parent_path() / kAdapterConfig; fs::exists(config)) raw.configs[""] = config;
-    return raw;
-  }
   for (const auto& component : file.components) {
     raw.configs[component] = file.path / component / kAdapterConfig;
     auto tensors = load_state_dict(locate_lora(LoraSource::file(file.path / component), {}).path);
@@ -131,7 +133,7 @@ void apply_configs(LoraFile& file, const std::string& name) {
   bool onetrainer = is_by_onetrainer(file.metadata);
   for (auto& layer : file.layers) {
     components.insert(layer.component);
-    if (layer.alpha) with_alphas.insert(layer.component);
+    if (layer.keys.contains(kAlpha)) with_alphas.insert(layer.component);
     if (onetrainer) layer.settings["inverse_convolutions"] = 1;
   }
   for (const auto& component : components) {
@@ -177,6 +179,17 @@ LoraFile read_lora(const LoraSource& source, const ReadLoraOptions& options, con
     check_layers(file, &raw.tensors);
     check_left_out(file, options.partial);
     apply_configs(file, add_configs(raw.configs, file));
+    return file;
+  });
+}
+
+LoraFile read_lora_sizes(const fs::path& path, const StateDict& sizes) {
+  return named(path.string(), [&] {
+    auto file = to_lora_file(sizes, "", path.string(), {}, BaseModel::unknown, Content::sizes);
+    file.path = path;
+    check_layers(file, &sizes);
+    check_left_out(file, PartialLora::allow);
+    apply_configs(file, add_configs(config_beside(path), file));
     return file;
   });
 }

@@ -9,6 +9,10 @@ namespace lora {
 // has.
 LoraFile read_lora(const LoraSource& source, const ReadLoraOptions& options, const std::string& denoiser);
 
+// The LoRA of a file of which load_tensor_sizes() read `sizes`. No layer has a strength. What is not understood is in
+// left_out. Throws as the public one.
+LoraFile read_lora_sizes(const std::filesystem::path& file, const StateDict& sizes);
+
 // Takes out the layers that have NaN or infinity, also as alpha or scale, with a note. Reads every tensor. Throws
 // Error{bad_file} if no layer is left.
 void drop_not_finite(LoraFile& file);

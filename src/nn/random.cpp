@@ -22,22 +22,33 @@ static void check_generators(at::IntArrayRef shape, const std::vector<at::Genera
   }
 }
 
-static Tensor draw(at::IntArrayRef shape, const at::Generator& generator, const at::TensorOptions& options) {
+// at::randn or at::rand.
+using Draw = Tensor (*)(at::IntArrayRef, std::optional<at::Generator>, at::TensorOptions);
+
+static Tensor draw(Draw f, at::IntArrayRef shape, const at::Generator& generator, const at::TensorOptions& options) {
   auto drawn_on = generator.device().is_cpu() ? options.device(at::kCPU) : options;
-  return at::randn(shape, generator, drawn_on).to(options.device());
+  return f(shape, generator, drawn_on).to(options.device());
 }
 
-Tensor randn_tensor(at::IntArrayRef shape, const std::vector<at::Generator>& generators, Dtype dtype, Device device) {
-  check_generators(shape, generators, device);
-  auto options = at::TensorOptions(dtype).device(device);
-  if (generators.empty()) return at::randn(shape, options);
-  if (generators.size() == 1) return draw(shape, generators.front(), options);
+static Tensor draw(Draw f, at::IntArrayRef shape, const std::vector<at::Generator>& generators,
+                   const at::TensorOptions& options) {
+  check_generators(shape, generators, options.device());
+  if (generators.empty()) return f(shape, std::nullopt, options);
+  if (generators.size() == 1) return draw(f, shape, generators.front(), options);
 
   auto image_shape = shape.vec();
   image_shape[0] = 1;
   std::vector<Tensor> images;
-  for (const auto& generator : generators) images.push_back(draw(image_shape, generator, options));
+  for (const auto& generator : generators) images.push_back(draw(f, image_shape, generator, options));
   return at::cat(images);
+}
+
+Tensor randn_tensor(at::IntArrayRef shape, const std::vector<at::Generator>& generators, Dtype dtype, Device device) {
+  return draw(at::randn, shape, generators, at::TensorOptions(dtype).device(device));
+}
+
+Tensor rand_tensor(at::IntArrayRef shape, const std::vector<at::Generator>& generators, Dtype dtype, Device device) {
+  return draw(at::rand, shape, generators, at::TensorOptions(dtype).device(device));
 }
 
 }  // namespace lora

@@ -17,5 +17,7 @@ at::Generator make_generator(uint64_t seed);
 // work for every device: they draw on the CPU, and the noise is moved. Throws Error{usage} for another number of
 // generators, and for a generator of another device.
 Tensor randn_tensor(at::IntArrayRef shape, const std::vector<at::Generator>& generators, Dtype dtype, Device device);
+// The same for noise that is uniform in [0, 1).
+Tensor rand_tensor(at::IntArrayRef shape, const std::vector<at::Generator>& generators, Dtype dtype, Device device);
 
 }  // namespace lora

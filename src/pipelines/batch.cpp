@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "core/check.h"
+#include "pipelines/call_images.h"
 
 namespace lora {
 
@@ -13,6 +14,7 @@ Batch::Batch(const DiffusionPipeline& pipe, const Prompts& prompt, const CallOpt
              TextWidths widths)
     : pipe_(pipe), prompt_(prompt), options_(options) {
   check_taken(options, taken, pipe.class_name());
+  check_images(options);
   check_scheduler(pipe);
   prompts_ = count_prompts(prompt, options);
   images_ = prompts_ * options.num_images_per_prompt;
@@ -24,7 +26,7 @@ void Batch::set_size(int64_t own, int64_t multiple, std::optional<int64_t> large
   const auto& images = options_.image;
   auto side = [&](int given, int Image::*of) {
     if (given) return int64_t(given);
-    return images.empty() ? own : images.front().*of / multiple * multiple;
+    return images.empty() || options_.padding_mask_crop ? own : images.front().*of / multiple * multiple;
   };
   height_ = side(options_.height, &Image::height);
   width_ = side(options_.width, &Image::width);
@@ -35,7 +37,30 @@ void Batch::set_size(int64_t own, int64_t multiple, std::optional<int64_t> large
         largest.value_or(0));
 }
 
-std::vector<std::string> Batch::texts(bool negative, int encoder) const {
+Tensor Batch::tiled(const Tensor& rows, const char* name) const {
+  check(images_ % rows.size(0) == 0, ErrorKind::usage,
+        "{} has {} images for a batch of {}. Give one for all prompts, or one for each", name, rows.size(0), images_);
+  std::vector<int64_t> times(size_t(rows.dim()), 1);
+  times[0] = images_ / rows.size(0);
+  return rows.size(0) == images_ ? rows : rows.repeat(times);
+}
+
+PromptTexts Batch::texts(bool negative, bool guided) const {
+  PromptTexts texts{.syntax = options_.prompt_syntax,
+                    .max_sequence_length = options_.max_sequence_length,
+                    .negative = negative,
+                    .options = &options_};
+  if (!negative) texts.clip_skip = options_.clip_skip;
+  const bool other_is_text = guided && !(negative ? given_ : given_negative_).prompt_embeds.defined();
+  for (int i = 0; i < 3; ++i) {
+    texts.by_encoder[i] = texts_for(i, negative);
+    if (other_is_text) texts.other_half[i] = texts_for(i, !negative);
+  }
+  return texts;
+}
+
+// The texts that one text encoder takes. `encoder` counts from 0.
+std::vector<std::string> Batch::texts_for(int encoder, bool negative) const {
   const auto& o = options_;
   const std::pair<const char*, const Prompts*> all[2][3] = {
       {{"prompt", &prompt_}, {"prompt_2", &o.prompt_2}, {"prompt_3", &o.prompt_3}},

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "pipelines/call_options.h"
+#include "pipelines/prompt_texts.h"
 
 namespace lora {
 
@@ -14,8 +15,9 @@ class Batch {
   Batch(const DiffusionPipeline& pipe, const Prompts& prompt, const CallOptions& options, const Taken& taken,
         TextWidths widths);
 
-  // Without a size in the call: the first image's, rounded down, or without an image `own`. Throws Error{usage} unless
-  // both sides are multiples of `multiple` and at most `largest`, if there is a largest.
+  // Without a size in the call: the first image's, rounded down. Without an image, or where a part of it is drawn:
+  // `own`. Throws Error{usage} unless both sides are multiples of `multiple` and at most `largest`, if there is a
+  // largest.
   void set_size(int64_t own, int64_t multiple, std::optional<int64_t> largest = {});
 
   int64_t prompts() const { return prompts_; }
@@ -23,9 +25,13 @@ class Batch {
   int64_t height() const { return height_; }  // in pixels
   int64_t width() const { return width_; }
 
-  // The texts that one text encoder takes: one for each prompt, or one for each image where images have adapters of
-  // their own. `encoder` counts from 0.
-  std::vector<std::string> texts(bool negative, int encoder) const;
+  // Repeats all rows in turns until there is one for each image, as diffusers does with images and masks. Throws
+  // Error{usage} with the argument's name where the number of rows does not fit.
+  Tensor tiled(const Tensor& rows, const char* name) const;
+
+  // The texts of the prompts or negative prompts: one for each prompt, or one for each image where images have adapters
+  // of their own. With guidance, the other half is in them too, unless the call gives its embeddings.
+  PromptTexts texts(bool negative, bool guided) const;
 
   // Embeds texts(negative, …). `positive` has the embeddings of the prompts when `negative` is true.
   using Embed = std::function<TextEmbeddings(bool negative, const TextEmbeddings& positive)>;
@@ -40,6 +46,7 @@ class Batch {
   int64_t prompts_, images_, height_ = 0, width_ = 0;
   TextEmbeddings given_, given_negative_;  // undefined where the call gives texts
 
+  std::vector<std::string> texts_for(int encoder, bool negative) const;
   TextEmbeddings each_image(const TextEmbeddings& text) const;
 };
 

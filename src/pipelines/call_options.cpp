@@ -95,7 +95,7 @@ void check_taken(const CallOptions& o, const Taken& taken, const char* pipeline)
       {"micro_conditioning_crop_coord", o.micro_conditioning_crop_coord != none.micro_conditioning_crop_coord},
       {"temperature", o.temperature != none.temperature},
   };
-  static_assert(fields_of<CallOptions>() == 47, "a new argument: add it here, and to check_numbers if it is a number");
+  static_assert(fields_of<CallOptions>() == 52, "a new argument: add it here, and to check_numbers if it is a number");
   for (auto [name, is_given] : given)
     check(!is_given || taken.contains(name), ErrorKind::usage, "{} does not take {}. Leave it out", pipeline, name);
   check_numbers(o);
@@ -137,12 +137,20 @@ void check_scheduler(const DiffusionPipeline& pipe) {
   check(pipe.scheduler != nullptr, ErrorKind::usage, "the pipeline has no scheduler. Set its scheduler");
 }
 
-void check_scheduler_fits(const std::string& name, Predicts predicts, std::string_view pipeline) {
+static void check_predicts(Predicts actual, Predicts predicts, const std::string& name, std::string_view pipeline) {
   const char* other = predicts == Predicts::noise  ? "one for noise, such as euler"
                       : predicts == Predicts::flow ? "flow_match_euler"
                                                    : "AmusedScheduler";
-  check(predicted_for(name).value_or(predicts) == predicts, ErrorKind::usage,
-        "scheduler is {}, which cannot draw with {}. Give {}", name, pipeline, other);
+  check(actual == predicts, ErrorKind::usage, "scheduler is {}, which cannot draw with {}. Give {}", name, pipeline,
+        other);
+}
+
+void check_scheduler_fits(const std::string& name, Predicts predicts, std::string_view pipeline) {
+  check_predicts(predicted_for(name).value_or(predicts), predicts, name, pipeline);
+}
+
+void check_scheduler_fits(const Scheduler& scheduler, Predicts predicts, std::string_view pipeline) {
+  check_predicts(predicted_for(scheduler), predicts, scheduler.class_name(), pipeline);
 }
 
 int64_t count_prompts(const Prompts& prompt, const CallOptions& options) {

@@ -33,6 +33,8 @@ void check_scheduler(const DiffusionPipeline& pipe);
 
 // Throws Error{usage} where a scheduler is for models that predict something else. `name` is a class or a short name.
 void check_scheduler_fits(const std::string& name, Predicts predicts, std::string_view pipeline);
+// The same for a scheduler with its config.
+void check_scheduler_fits(const Scheduler& scheduler, Predicts predicts, std::string_view pipeline);
 
 // The number of prompts, or of rows of prompt_embeds. Throws Error{usage} unless exactly one of the two is given.
 int64_t count_prompts(const Prompts& prompt, const CallOptions& options);

@@ -6,12 +6,11 @@
 #include <cmath>
 
 #include "core/check.h"
-#include "io/png.h"
 #include "io/public_call.h"
 #include "loaders/registry_of.h"
 #include "nn/random.h"
 #include "pipelines/batch.h"
-#include "pipelines/image_processor.h"
+#include "pipelines/call_images.h"
 #include "pipelines/sound_numbers.h"
 
 namespace lora {
@@ -36,13 +35,6 @@ Tensor guidance_scale_embedding(double w, int64_t images, int64_t dim) {
   return dim % 2 ? at::constant_pad_nd(embedding, {0, 1}) : embedding;
 }
 
-// Repeats all rows until there is one for each image, as diffusers does with images and masks.
-Tensor tiled(const Tensor& t, int64_t images, const char* name) {
-  check(images % t.size(0) == 0, ErrorKind::usage,
-        "{} has {} images for a batch of {}. Give one for all prompts, or one for each", name, t.size(0), images);
-  return t.size(0) == images ? t : t.repeat({images / t.size(0), 1, 1, 1});
-}
-
 }  // namespace
 
 class LatentDiffusionPipeline::Call {
@@ -57,6 +49,7 @@ class LatentDiffusionPipeline::Call {
     const auto factor = pipe.vae.scale_factor();
     const auto largest = traits_.largest ? std::optional(*traits_.largest * factor) : std::nullopt;
     batch_.set_size(traits_.sample_size * factor, size_multiple(), largest);
+    pictures_.emplace(o_, batch_.height(), batch_.width());
     if (o_.latents.defined()) check_argument("latents", o_.latents, at::kFloat, latent_shape());
   }
 
@@ -68,13 +61,14 @@ class LatentDiffusionPipeline::Call {
   const Traits traits_;
   Batch batch_;
   const int64_t images_;
+  std::optional<CallImages> pictures_;
   int64_t extra_ = 0;  // input channels of the denoiser beyond those of the latents
   double guidance_scale_ = 0;
   bool guided_ = false;
 
   std::unique_ptr<Scheduler> scheduler_;
   int begin_ = 0, end_ = 0;              // the timesteps of this run
-  int whole_begin_ = 0, whole_end_ = 0;  // those without denoising_start and denoising_end; schedules count them
+  int whole_begin_ = 0, whole_end_ = 0;  // those without denoising_start and denoising_end
   SchedulerStepOptions step_options_;
   Tensor image_latents_, noise_, mask_, masked_latents_;  // of image-to-image and inpainting
 
@@ -83,6 +77,8 @@ class LatentDiffusionPipeline::Call {
   Device device() const { return pipe_.device(); }
   double strength() const { return o_.strength.value_or(inpaints() ? traits_.inpaint_strength : traits_.strength); }
   int count() const { return end_ - begin_; }
+  // The steps that adapters' schedules count. The last step of a second-order scheduler has one timestep, not two.
+  int whole_steps() const { return (whole_end_ - whole_begin_ + scheduler_->order() - 1) / scheduler_->order(); }
   int64_t size_multiple() const { return pipe_.vae.scale_factor() * traits_.patch_size; }
   std::vector<int64_t> latent_shape(int64_t rows) const {
     auto factor = pipe_.vae.scale_factor();
@@ -106,17 +102,10 @@ class LatentDiffusionPipeline::Call {
 // ---- Arguments ------------------------------------------------------------------------------------------------------
 
 void LatentDiffusionPipeline::Call::check_mode() {
-  for (const auto& image : o_.image) check_pixels(image, "image");
-  for (const auto& image : o_.mask_image) check_pixels(image, "mask_image");
-  check_scheduler_fits(pipe_.scheduler->class_name(), traits_.predicts, pipe_.class_name());
+  check_scheduler_fits(*pipe_.scheduler, traits_.predicts, pipe_.class_name());
   for (auto layer : o_.skip_guidance_layers)
     check(layer >= 0 && layer < traits_.layers, ErrorKind::usage,
           "skip_guidance_layers has {}. The model has layers 0 to {}", layer, traits_.layers - 1);
-  check(o_.mask_image.empty() || !o_.image.empty(), ErrorKind::usage, "mask_image needs an image. Give one");
-  check(!o_.strength || !o_.image.empty() || o_.denoising_start, ErrorKind::usage,
-        "strength needs an image to start from. Give one");
-  check(strength() > 0 && strength() <= 1, ErrorKind::usage, "strength is {}. It must be above 0 and at most 1",
-        strength());
   const std::pair<const char*, std::optional<double>> fractions[] = {{"denoising_start", o_.denoising_start},
                                                                      {"denoising_end", o_.denoising_end}};
   for (const auto& [name, fraction] : fractions)
@@ -156,16 +145,18 @@ void LatentDiffusionPipeline::Call::set_timesteps() {
     begin_ = left_out * scheduler_->order();
   }
   whole_begin_ = begin_, whole_end_ = end_;
+  // The timesteps from `first` up to a fraction of the run, in whole steps.
+  auto timesteps_before = [&](double fraction, int first) {
+    auto starts = timesteps.slice(0, first, std::nullopt, scheduler_->order());
+    return int(starts.ge(cutoff(fraction)).sum().item<int64_t>()) * scheduler_->order();
+  };
   if (o_.denoising_start) {
-    auto left = timesteps.lt(cutoff(*o_.denoising_start)).sum().item<int64_t>();
-    if (scheduler_->order() == 2 && left % 2 == 0) ++left;
-    begin_ = end_ - int(left);
+    begin_ = timesteps_before(*o_.denoising_start, 0);
     check(begin_ >= whole_begin_, ErrorKind::usage,
           "denoising_start is {}, but with the strength {} the run starts later. Raise one of them",
           *o_.denoising_start, strength());
   }
-  if (o_.denoising_end)
-    end_ = begin_ + int(timesteps.slice(0, begin_).ge(cutoff(*o_.denoising_end)).sum().item<int64_t>());
+  if (o_.denoising_end) end_ = std::min(end_, begin_ + timesteps_before(*o_.denoising_end, begin_));
   check(begin_ < end_, ErrorKind::usage,
         "the run has no steps: none of the {} steps is left. Raise num_inference_steps or strength, or widen the range "
         "from denoising_start to denoising_end",
@@ -176,13 +167,9 @@ void LatentDiffusionPipeline::Call::set_timesteps() {
 // ---- Text -----------------------------------------------------------------------------------------------------------
 
 TextEmbeddings LatentDiffusionPipeline::Call::embed(CallScope& scope, bool negative) const {
-  Texts texts{.max_sequence_length = o_.max_sequence_length,
-              .negative = negative,
-              .options = &o_,
-              .call = &scope,
-              .steps = whole_end_ - whole_begin_};
-  for (int i = 0; i < 3; ++i) texts.by_encoder[i] = batch_.texts(negative, i);
-  if (!negative) texts.clip_skip = o_.clip_skip;
+  auto texts = batch_.texts(negative, guided_);
+  texts.call = &scope;
+  texts.steps = whole_steps();
   return pipe_.embed(texts);
 }
 
@@ -223,9 +210,9 @@ Tensor LatentDiffusionPipeline::Call::encode(const Tensor& pixels, const char* n
     return m.encode(pixels.to(m.device(), m.dtype()));
   });
   if (drawn_rows(pixels) == images_)
-    latents = {.mean = tiled(latents.mean, images_, name), .logvar = tiled(latents.logvar, images_, name)};
+    latents = {.mean = batch_.tiled(latents.mean, name), .logvar = batch_.tiled(latents.logvar, name)};
   auto drawn = (latents.sample(step_options_.generators) - vae.shift_factor()) * vae.scaling_factor();
-  return tiled(drawn, images_, name).to(device(), dtype());
+  return batch_.tiled(drawn, name).to(device(), dtype());
 }
 
 // The latents that the first step takes. Draws random numbers in the order of diffusers' pipelines.
@@ -233,8 +220,7 @@ Tensor LatentDiffusionPipeline::Call::first_latents() {
   const auto shape = latent_shape();
   auto given = o_.latents.defined() ? o_.latents.to(device(), dtype()) : Tensor();
   bool from_noise = o_.image.empty() || (inpaints() && strength() == 1);
-  if (!o_.image.empty() && !(from_noise && extra_))
-    image_latents_ = encode(to_pixels(o_.image.values(), batch_.height(), batch_.width()), "image");
+  if (!o_.image.empty() && !(from_noise && extra_)) image_latents_ = encode(pictures_->pixels() * 2 - 1, "image");
   if (o_.denoising_start) {
     // Inpainting puts the image back under the noise with which the run before this one began.
     if (inpaints()) noise_ = randn_tensor(shape, step_options_.generators, dtype(), device());
@@ -248,10 +234,10 @@ Tensor LatentDiffusionPipeline::Call::first_latents() {
 
 void LatentDiffusionPipeline::Call::prepare_mask() {
   const auto shape = latent_shape();
-  auto mask = to_mask(o_.mask_image.values(), batch_.height(), batch_.width());
+  auto mask = pictures_->mask();
   auto small = at::upsample_nearest2d(mask, {shape[2], shape[3]});
-  mask_ = tiled(small.to(device(), dtype()), images_, "mask_image");
-  auto pixels = to_pixels(o_.image.values(), batch_.height(), batch_.width());
+  mask_ = batch_.tiled(small.to(device(), dtype()), "mask_image");
+  auto pixels = pictures_->pixels() * 2 - 1;
   if (extra_) {
     masked_latents_ = encode(pixels * mask.lt(0.5), "image");
     return;
@@ -303,7 +289,7 @@ Tensor LatentDiffusionPipeline::Call::run() {
   auto timesteps = scheduler_->timesteps();
   for (int i = 0; i < count(); ++i) {
     auto t = timesteps[begin_ + i];
-    auto run = scope.on(traits_.denoiser, begin_ - whole_begin_ + i, whole_end_ - whole_begin_);
+    auto run = scope.on(traits_.denoiser, (begin_ - whole_begin_ + i) / scheduler_->order(), whole_steps());
     latents = scheduler_->step(predict(latents, t, fixed, i), t, latents, step_options_).prev_sample;
     check_step(latents, i);
     if (inpaints() && !extra_) {
@@ -344,39 +330,5 @@ TextEmbeddings LatentDiffusionPipeline::without_negative_prompt(const TextEmbedd
 Tensor LatentDiffusionPipeline::time_ids(const CallOptions&, int, int, bool) const { return {}; }
 
 std::optional<double> LatentDiffusionPipeline::mu(int64_t) const { return {}; }
-
-TextEmbeddings LatentDiffusionPipeline::Texts::clip(const char* component, const CLIPTextModel& model,
-                                                    const CLIPTokenizer& tokenizer, int encoder) const {
-  return run(component, model,
-             [&] { return penultimate(model, ids(component, model, tokenizer, encoder), clip_skip); });
-}
-
-Tensor LatentDiffusionPipeline::Texts::ids(const char* component, const CLIPTextModel& model,
-                                           const CLIPTokenizer& tokenizer, int encoder) const {
-  note_unread(component, encoder, tokenizer.model_max_length(),
-              [&](const std::string& text) { return tokenizer.with_words(model.added_words()).truncated_part(text); });
-  return tokenize(tokenizer, model, by_encoder[encoder]);
-}
-
-void LatentDiffusionPipeline::Texts::note_unread(const char* component, int encoder, int64_t length,
-                                                 const std::function<std::string(const std::string&)>& cut_off) const {
-  if (options) lora::note_unread(*options, component, negative, by_encoder[encoder], length, cut_off);
-}
-
-Tensor tokenize(const CLIPTokenizer& tokenizer, const CLIPTextModel& model, const std::vector<std::string>& texts) {
-  auto with_words = tokenizer.with_words(model.added_words());
-  std::vector<Tensor> ids;
-  for (const auto& text : texts) ids.push_back(at::tensor(with_words.encode_padded(text), at::kLong));
-  return at::stack(ids).to(model.device());
-}
-
-TextEmbeddings penultimate(const CLIPTextModel& model, const Tensor& ids, std::optional<int> clip_skip) {
-  const auto skipped = int64_t(clip_skip.value_or(0)) + 1;
-  check(skipped >= 1 && skipped <= model.num_hidden_layers(), ErrorKind::usage,
-        "clip_skip is {}. It must be 0 to {}, as this pipeline reads the states before the last layer",
-        clip_skip.value_or(0), model.num_hidden_layers() - 1);
-  auto out = model(ids);
-  return {out.hidden_states[out.hidden_states.size() - 1 - size_t(skipped)], out.text_embeds};
-}
 
 }  // namespace lora

@@ -3,6 +3,7 @@
 #include "io/public_call.h"
 #include "loaders/registry_of.h"
 #include "lora/pipelines.h"
+#include "pipelines/call_images.h"
 #include "pipelines/call_options.h"
 #include "pipelines/pipeline_files.h"
 
@@ -56,7 +57,11 @@ std::unique_ptr<DiffusionPipeline> DiffusionPipeline::from_pretrained(const fs::
 }
 
 std::vector<Image> DiffusionPipeline::operator()(const Prompts& prompt, const CallOptions& options) const {
-  return decode_latents(generate_latents(prompt, options));
+  auto images = decode_latents(generate_latents(prompt, options));
+  return public_call([&] {
+    const CallImages given(options, images.front().height, images.front().width);
+    return given.with_overlay(std::move(images));
+  });
 }
 
 std::vector<std::string> DiffusionPipeline::notes() const {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "checkpoints/single_file.h"
+#include "checkpoints/vae_file.h"
 #include "core/check.h"
 #include "core/text.h"
 #include "io/json_file.h"
@@ -91,12 +92,38 @@ PipelineFiles::PipelineFiles(fs::path path, const PipelineOptions& options, std:
   if (repository) {
     choose_variants([&](const std::string& component) { return names_below(repository->files, component + "/"); });
     fetch_components(*repository, models_in_index(), variants_);
-  } else if (is_folder()) {
+  } else if (is_folder_) {
     choose_variants([&](const std::string& component) { return file_names(path_ / component); });
   } else {
     check(options.variant.empty(), ErrorKind::usage,
           "{}: variant is \"{}\", but a single file has no variants. Leave it out", label_, options.variant);
   }
+  if (!options.vae.empty()) open_given_vae();
+  if (!row_->component("vae")) return;
+  check_class("vae");
+  check(components_.contains("vae") || fs::exists(path_ / "vae"), ErrorKind::not_found,
+        "{}: the folder vae is missing. Give one as vae", label_);
+}
+
+void PipelineFiles::open_given_vae() {
+  check(row_->component("vae"), ErrorKind::usage, "{}: vae is {}, but {} has a VQ model in its place. Leave it out",
+        label_, options_.vae.string(), row_->pipeline);
+  const int64_t default_channels = row_->pipeline == "StableDiffusion3Pipeline" ? 16 : 4;  // as in diffusers
+  auto denoiser = component_config(std::string(row_->denoiser()));
+  if (!denoiser.is_object()) denoiser = json::object();  // it is missing, which is told later
+  auto vae = open_vae(options_.vae,
+                      {.pipeline = row_->pipeline,
+                       .model = label_,
+                       .latent_channels = denoiser.value("out_channels", default_channels),
+                       .own = component_config("vae")},
+                      options_.variant, notes_);
+  components_.insert_or_assign("vae", std::move(vae));
+}
+
+json PipelineFiles::component_config(const std::string& component) const {
+  if (auto found = components_.find(component); found != components_.end()) return json::parse(found->second.config);
+  const auto file = path_ / component / "config.json";
+  return is_folder_ && fs::exists(file) ? read_json(file) : json();
 }
 
 template <class NamesIn>
@@ -121,7 +148,8 @@ void PipelineFiles::choose_variants(NamesIn names_in) {
 std::string PipelineFiles::read() {
   if (!fs::is_directory(path_)) {
     auto file = open_single_file(path_);
-    single_ = std::move(file.components);
+    is_folder_ = false;
+    components_ = std::move(file.components);
     scheduler_config_ = std::move(file.scheduler_config);
     notes_ = std::move(file.notes);
     return file.pipeline_class;
@@ -136,15 +164,15 @@ std::string PipelineFiles::read() {
 }
 
 bool PipelineFiles::has(const std::string& component) const {
-  if (!is_folder()) return single_.contains(component);
+  if (!is_folder_) return components_.contains(component);
   auto entry = index_.find(component);
   return entry != index_.end() && entry->is_array() && entry->size() == 2 && entry->at(1).is_string();
 }
 
 void PipelineFiles::check_class(const std::string& component) const {
+  if (components_.contains(component)) return;
   check(has(component), ErrorKind::bad_file, "{}: {} has no {}", label_,
-        is_folder() ? "model_index.json" : "the checkpoint", component);
-  if (!is_folder()) return;
+        is_folder_ ? "model_index.json" : "the checkpoint", component == "vae" ? "VAE. Give one as vae" : component);
   const auto wanted = row_->component(component)->class_name;
   const auto given = index_[component].at(1).get<std::string>();
   check(given == wanted, ErrorKind::unsupported, "{}: {} is of class {}. {} supports only {}", label_, component, given,
@@ -155,7 +183,7 @@ std::map<std::string, std::string> PipelineFiles::models_in_index() const {
   std::map<std::string, std::string> models;
   for (const auto& row : row_->components) {
     const std::string component(row.name);
-    if (!has(component)) continue;
+    if (!has(component) || (component == "vae" && !options_.vae.empty())) continue;
     check_class(component);
     models[component] = row.class_name;
   }
@@ -164,21 +192,21 @@ std::map<std::string, std::string> PipelineFiles::models_in_index() const {
 
 AutoencoderKL PipelineFiles::vae_in_float32() const {
   check_class("vae");
-  auto config = is_folder() ? read_json(path_ / "vae" / "config.json") : json::parse(single_.at("vae").config);
+  const auto config = component_config("vae");
   auto options = model_options("vae");
   if (config.value("force_upcast", true)) options.dtype = at::kFloat;
   return open<AutoencoderKL>("vae", options);
 }
 
 std::future<CLIPTokenizer> PipelineFiles::tokenizer(const std::string& component, const std::string& pad_token) const {
-  auto folder = is_folder() ? path_ / component : fs::path();
+  auto folder = is_folder_ ? path_ / component : fs::path();
   return std::async(std::launch::async, [folder, pad_token] {
     return folder.empty() ? CLIPTokenizer::openai(pad_token) : CLIPTokenizer::from_pretrained(folder);
   });
 }
 
 T5Tokenizer PipelineFiles::t5_tokenizer(const std::string& component) const {
-  if (is_folder()) return T5Tokenizer::from_pretrained(path_ / component);
+  if (is_folder_) return T5Tokenizer::from_pretrained(path_ / component);
   auto beside = path_.parent_path() / component;
   check(
       fs::is_directory(beside), ErrorKind::not_found,
@@ -193,13 +221,13 @@ T5Tokenizer PipelineFiles::t5_tokenizer(const std::string& component) const {
 json PipelineFiles::own_scheduler_config() const {
   const auto folder = path_ / "scheduler";
   try {
-    return config_of(is_folder() ? *Scheduler::from_pretrained(folder) : *Scheduler::from_config(scheduler_config_));
+    return config_of(is_folder_ ? *Scheduler::from_pretrained(folder) : *Scheduler::from_config(scheduler_config_));
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::unsupported) throw;
     check(!options_.scheduler.empty(), ErrorKind::unsupported,
           "{}; to draw with another one, give its name as scheduler", error.what());
   }
-  auto given = parse_scheduler_config(is_folder() ? read_text(folder / "scheduler_config.json") : scheduler_config_);
+  auto given = parse_scheduler_config(is_folder_ ? read_text(folder / "scheduler_config.json") : scheduler_config_);
   given.emplace("steps_offset", 0);  // the default of all classes that have it
   return given;
 }
@@ -208,8 +236,10 @@ std::unique_ptr<Scheduler> PipelineFiles::scheduler() const {
   const auto predicts = pipeline_class() == "StableDiffusion3Pipeline" ? Predicts::flow
                         : pipeline_class() == "AmusedPipeline"         ? Predicts::tokens
                                                                        : Predicts::noise;
-  check_scheduler_fits(options_.scheduler, predicts, pipeline_class());
+  // A model for flow matching can have a class for noise, which its config sets to flow matching.
   auto config = own_scheduler_config();
+  if (config.value("prediction_type", json()) != "flow_prediction")
+    check_scheduler_fits(options_.scheduler, predicts, pipeline_class());
   // diffusers' StableDiffusionPipeline corrects the schedulers of early repositories in the same way.
   if (pipeline_class() == "StableDiffusionPipeline") {
     if (config.contains("steps_offset")) set_field(config, "steps_offset", 1);
@@ -225,7 +255,7 @@ std::unique_ptr<Scheduler> PipelineFiles::scheduler() const {
 }
 
 bool PipelineFiles::flag(const std::string& name, bool fallback) const {
-  auto value = is_folder() ? index_.value(name, json()) : json();
+  auto value = is_folder_ ? index_.value(name, json()) : json();
   return value.is_boolean() ? value.get<bool>() : fallback;
 }
 
@@ -233,8 +263,8 @@ Dtype PipelineFiles::stored_dtype() const {
   const std::string denoiser(row_->denoiser());
   check_class(denoiser);
   auto dtype_of = [](const Checkpoint& checkpoint) { return checkpoint.tensors.begin()->second.scalar_type(); };
-  return is_folder() ? dtype_of(open_component(path_ / denoiser, kDiffusersFiles, variant_of(denoiser)))
-                     : dtype_of(single_.at(denoiser));
+  return is_folder_ ? dtype_of(open_component(path_ / denoiser, kDiffusersFiles, variant_of(denoiser)))
+                    : dtype_of(components_.at(denoiser));
 }
 
 // ---- Writing --------------------------------------------------------------------------------------------------------

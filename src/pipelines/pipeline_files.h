@@ -21,7 +21,7 @@ class PipelineFiles {
 
   // "StableDiffusionPipeline" for image-to-image and inpainting as well.
   std::string_view pipeline_class() const { return row_->pipeline; }
-  // False for a component that the index lists as missing.
+  // False for a component that the index lists as missing, or that the single file does not have.
   bool has(const std::string& component) const;
   // Opens a model. Throws Error{bad_file} where the component is missing, Error{unsupported} where it has another
   // class.
@@ -54,13 +54,13 @@ class PipelineFiles {
   std::string label_;  // for messages
   PipelineOptions options_;
   const BaseModelRow* row_;
-  nlohmann::json index_;                      // of a folder
-  std::map<std::string, Checkpoint> single_;  // of a single file
-  std::string scheduler_config_;
-  std::map<std::string, std::string> variants_;  // by component, where options_.variant is given
+  bool is_folder_ = true;                         // not a single file
+  nlohmann::json index_;                          // of a folder
+  std::map<std::string, Checkpoint> components_;  // those of a single file, and a VAE that the caller gives
+  std::string scheduler_config_;                  // of a single file
+  std::map<std::string, std::string> variants_;   // by component, where options_.variant is given
   std::vector<std::string> notes_;
 
-  bool is_folder() const { return single_.empty(); }
   std::string variant_of(const std::string& component) const {
     auto found = variants_.find(component);
     return found == variants_.end() ? "" : found->second;
@@ -71,6 +71,10 @@ class PipelineFiles {
   // Chooses the variant of each component. `names_in` gives the names of a component's files.
   template <class NamesIn>
   void choose_variants(NamesIn names_in);
+  // Opens the VAE that replaces the model's.
+  void open_given_vae();
+  // The config of a component; null where the model does not have its file.
+  nlohmann::json component_config(const std::string& component) const;
   nlohmann::json own_scheduler_config() const;
   // Reads the index or the single file, and returns the pipeline's class.
   std::string read();
@@ -80,8 +84,9 @@ class PipelineFiles {
   template <class M>
   M open(const std::string& component, const ModelOptions& options) const {
     check_class(component);
-    if (is_folder()) return M::from_pretrained(path_ / component, options);
-    const auto& [config, tensors, label] = single_.at(component);
+    auto found = components_.find(component);
+    if (found == components_.end()) return M::from_pretrained(path_ / component, options);
+    const auto& [config, tensors, label] = found->second;
     return M::from_state_dict(config, tensors, options, label);
   }
 };

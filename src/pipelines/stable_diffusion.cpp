@@ -41,10 +41,12 @@ void StableDiffusionPipeline::check_words(const std::string&, const std::vector<
   tokenizer.with_words(words);
 }
 
-Tensor StableDiffusionPipeline::encode_prompt(const Prompts& prompt, std::optional<int> clip_skip) const {
+Tensor StableDiffusionPipeline::encode_prompt(const Prompts& prompt, std::optional<int> clip_skip,
+                                              PromptSyntax prompt_syntax) const {
   return public_call([&] {
     const SnapshotScope scope(registry_of(*this));
-    return embed({.by_encoder = {spread_prompts(prompt)}, .clip_skip = clip_skip}).prompt_embeds;
+    return embed({.by_encoder = {spread_prompts(prompt)}, .syntax = prompt_syntax, .clip_skip = clip_skip})
+        .prompt_embeds;
   });
 }
 
@@ -58,11 +60,11 @@ LatentDiffusionPipeline::Traits StableDiffusionPipeline::traits() const {
       .takes = {"guidance_rescale", "eta", "clip_skip", "image", "strength", "mask_image", "cross_attention_kwargs"}};
 }
 
-TextEmbeddings StableDiffusionPipeline::embed(const Texts& texts) const {
-  auto encode = [&] {
-    return text_encoder.encode(texts.ids("text_encoder", text_encoder, tokenizer, 0), texts.clip_skip);
+TextEmbeddings StableDiffusionPipeline::embed(const PromptTexts& texts) const {
+  auto encode = [&](const CLIPTextModel& model, const Tensor& ids) {
+    return TextEmbeddings{model.encode(ids, texts.clip_skip), {}};
   };
-  return {texts.run("text_encoder", text_encoder, encode), {}};
+  return texts.clip({{"text_encoder", text_encoder, tokenizer}}, encode).front();
 }
 
 Tensor StableDiffusionPipeline::predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,

@@ -68,12 +68,13 @@ void StableDiffusion3Pipeline::check_words(const std::string& component, const s
 
 TextEmbeddings StableDiffusion3Pipeline::encode_prompt(const Prompts& prompt, const Prompts& prompt_2,
                                                        const Prompts& prompt_3, std::optional<int> clip_skip,
-                                                       int max_sequence_length) const {
+                                                       int max_sequence_length, PromptSyntax prompt_syntax) const {
   return public_call([&] {
     const SnapshotScope scope(registry_of(*this));
     const auto first = spread_prompts(prompt);
     return embed({.by_encoder = {first, spread_prompts(prompt_2, first, "prompt_2"),
                                  spread_prompts(prompt_3, first, "prompt_3")},
+                  .syntax = prompt_syntax,
                   .clip_skip = clip_skip,
                   .max_sequence_length = max_sequence_length});
   });
@@ -115,31 +116,17 @@ LatentDiffusionPipeline::Traits StableDiffusion3Pipeline::traits() const {
 
 // The states of both CLIP encoders side by side, padded with zeros to T5's width. After them the states of T5, or
 // zeros.
-TextEmbeddings StableDiffusion3Pipeline::embed(const Texts& texts) const {
+TextEmbeddings StableDiffusion3Pipeline::embed(const PromptTexts& texts) const {
   check(texts.max_sequence_length >= 1 && texts.max_sequence_length <= 512, ErrorKind::usage,
         "max_sequence_length is {}. It must be 1 to 512", texts.max_sequence_length);
-  auto first = texts.clip("text_encoder", text_encoder, tokenizer, 0);
-  auto second = texts.clip("text_encoder_2", text_encoder_2, tokenizer_2, 1);
-  auto clip = at::cat({first.prompt_embeds, second.prompt_embeds}, -1);
+  const auto both =
+      texts.clip({{"text_encoder", text_encoder, tokenizer}, {"text_encoder_2", text_encoder_2, tokenizer_2}});
+  auto clip = at::cat({both[0].prompt_embeds, both[1].prompt_embeds}, -1);
   auto width = transformer.joint_attention_dim();
-  Tensor t5;
-  if (text_encoder_3) {
-    auto encode = [&] {
-      auto tokens = tokenizer_3->with_words(text_encoder_3->added_words());
-      texts.note_unread("text_encoder_3", 2, texts.max_sequence_length, [&](const std::string& text) {
-        return tokens.truncated_part(text, texts.max_sequence_length);
-      });
-      std::vector<Tensor> ids;
-      for (const auto& text : texts.by_encoder[2])
-        ids.push_back(at::tensor(tokens.encode_padded(text, texts.max_sequence_length), at::kLong));
-      return (*text_encoder_3)(at::stack(ids));
-    };
-    t5 = texts.run("text_encoder_3", *text_encoder_3, encode).to(clip.scalar_type());
-  } else {
-    t5 = at::zeros({clip.size(0), texts.max_sequence_length, width}, clip.options());
-  }
+  auto t5 = text_encoder_3 ? texts.t5("text_encoder_3", *text_encoder_3, *tokenizer_3).to(clip.scalar_type())
+                           : at::zeros({clip.size(0), texts.max_sequence_length, width}, clip.options());
   return {at::cat({at::constant_pad_nd(clip, {0, width - clip.size(2)}), t5}, 1),
-          at::cat({first.pooled, second.pooled}, -1)};
+          at::cat({both[0].pooled, both[1].pooled}, -1)};
 }
 
 Tensor StableDiffusion3Pipeline::predict(const Tensor& input, const Tensor& timestep, const Conditions& conditions,

@@ -69,11 +69,14 @@ void StableDiffusionXLPipeline::check_words(const std::string& component, const 
 }
 
 TextEmbeddings StableDiffusionXLPipeline::encode_prompt(const Prompts& prompt, const Prompts& prompt_2,
-                                                        std::optional<int> clip_skip) const {
+                                                        std::optional<int> clip_skip,
+                                                        PromptSyntax prompt_syntax) const {
   return public_call([&] {
     const SnapshotScope scope(registry_of(*this));
     const auto first = spread_prompts(prompt);
-    return embed({.by_encoder = {first, spread_prompts(prompt_2, first, "prompt_2")}, .clip_skip = clip_skip});
+    return embed({.by_encoder = {first, spread_prompts(prompt_2, first, "prompt_2")},
+                  .syntax = prompt_syntax,
+                  .clip_skip = clip_skip});
   });
 }
 
@@ -109,11 +112,11 @@ LatentDiffusionPipeline::Traits StableDiffusionXLPipeline::traits() const {
           .takes = std::move(takes)};
 }
 
-TextEmbeddings StableDiffusionXLPipeline::embed(const Texts& texts) const {
-  if (!text_encoder) return texts.clip("text_encoder_2", text_encoder_2, tokenizer_2, 0);
-  auto first = texts.clip("text_encoder", *text_encoder, *tokenizer, 0);
-  auto second = texts.clip("text_encoder_2", text_encoder_2, tokenizer_2, 1);
-  return {at::cat({first.prompt_embeds, second.prompt_embeds}, -1), second.pooled};
+TextEmbeddings StableDiffusionXLPipeline::embed(const PromptTexts& texts) const {
+  const ClipEncoder last{"text_encoder_2", text_encoder_2, tokenizer_2};
+  if (!text_encoder) return texts.clip({last}).front();
+  const auto both = texts.clip({{"text_encoder", *text_encoder, *tokenizer}, last});
+  return {at::cat({both[0].prompt_embeds, both[1].prompt_embeds}, -1), both[1].pooled};
 }
 
 TextEmbeddings StableDiffusionXLPipeline::without_negative_prompt(const TextEmbeddings& prompts,

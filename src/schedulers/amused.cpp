@@ -71,12 +71,15 @@ class AmusedScheduler final : public ConfiguredScheduler {
     check(steps_.count() > 0, ErrorKind::usage, "AmusedScheduler: call set_timesteps before step");
     check_inputs(model_output, sample, options);
     auto t = table_index(timestep, steps_.count());
+    const auto starting = starting_ratios(options, sample.size(0));
     if (options.generators.size() <= 1)
-      return unmask(model_output, t, sample, options.generators.empty() ? at::Generator() : options.generators.front());
+      return unmask(model_output, t, sample, starting,
+                    options.generators.empty() ? at::Generator() : options.generators.front());
 
     std::vector<Tensor> prev, drawn;
     for (int64_t i = 0; i < sample.size(0); ++i) {
-      auto image = unmask(model_output.narrow(0, i, 1), t, sample.narrow(0, i, 1), options.generators[size_t(i)]);
+      auto image = unmask(model_output.narrow(0, i, 1), t, sample.narrow(0, i, 1), starting.narrow(0, i, 1),
+                          options.generators[size_t(i)]);
       prev.push_back(image.prev_sample);
       drawn.push_back(image.pred_original_sample);
     }
@@ -111,8 +114,19 @@ class AmusedScheduler final : public ConfiguredScheduler {
           options.generators.size(), sample.size(0));
   }
 
+  // float32 [N, 1].
+  static Tensor starting_ratios(const SchedulerStepOptions& options, int64_t images) {
+    const auto& ratios = options.starting_mask_ratio;
+    if (ratios.empty()) return at::ones({images, 1});
+    check(ratios.size() == 1 || int64_t(ratios.size()) == images, ErrorKind::usage,
+          "AmusedScheduler: there are {} starting mask ratios for {} images; give one for the whole batch, or one for "
+          "each image",
+          ratios.size(), images);
+    return at::tensor(ratios, at::kFloat).unsqueeze(1).expand({images, 1});
+  }
+
   // One step of images that draw from one generator.
-  SchedulerOutput unmask(const Tensor& model_output, int64_t t, const Tensor& sample,
+  SchedulerOutput unmask(const Tensor& model_output, int64_t t, const Tensor& sample, const Tensor& starting,
                          const at::Generator& generator) const {
     auto tokens = sample.flatten(1);
     auto unknown = tokens == mask_token_id_;
@@ -121,7 +135,7 @@ class AmusedScheduler final : public ConfiguredScheduler {
 
     auto prev = drawn;
     if (t > 0) {
-      auto masked = least_sure(probabilities, drawn, unknown, t, generator);
+      auto masked = least_sure(probabilities, drawn, unknown, t, starting, generator);
       prev = drawn.masked_fill(masked, mask_token_id_);
     }
     return {prev.view(sample.sizes()), drawn.view(sample.sizes())};
@@ -137,8 +151,8 @@ class AmusedScheduler final : public ConfiguredScheduler {
   // The tokens to mask again, bool [N, places]. The schedule gives their number, at least one and fewer than before.
   // Chosen are the tokens with the lowest log probability plus Gumbel noise. Known tokens have the highest confidence.
   Tensor least_sure(const Tensor& probabilities, const Tensor& drawn, const Tensor& unknown, int64_t t,
-                    const at::Generator& generator) const {
-    auto count = (unknown.size(1) * mask_ratio(t)).floor().to(unknown.device());
+                    const Tensor& starting, const at::Generator& generator) const {
+    auto count = (unknown.size(1) * (starting * mask_ratio(t))).floor().to(unknown.device());
     count = at::minimum(unknown.sum(-1, /*keepdim=*/true) - 1, count).clamp_min(1).to(at::kLong);
 
     auto chosen = probabilities.gather(-1, drawn.unsqueeze(-1)).squeeze(-1);

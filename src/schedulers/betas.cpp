@@ -24,15 +24,24 @@ SchedulerFields beta_fields(double beta_start, double beta_end, const std::strin
 
 SchedulerFields zero_snr_fields() { return {{.name = "rescale_betas_zero_snr", .fallback = false}}; }
 
-// Nichol & Dhariwal 2021, equation 17, with betas capped at 0.999.
-static Tensor squared_cosine_betas(int64_t count) {
-  auto alpha_bar = [&](int64_t i) {
-    double t = static_cast<double>(i) / static_cast<double>(count);
-    return std::pow(std::cos((t + 0.008) / 1.008 * std::numbers::pi / 2), 2.0);
-  };
+SchedulerFields beta_fields_with_exp(double beta_start, double beta_end, const std::string& beta_schedule) {
+  auto fields = beta_fields(beta_start, beta_end, beta_schedule);
+  for (auto& field : fields)
+    if (field.name == "beta_schedule") field.supported.push_back("exp");
+  return fields;
+}
+
+// Nichol & Dhariwal 2021, equation 17.
+static double squared_cosine(double t) { return std::pow(std::cos((t + 0.008) / 1.008 * std::numbers::pi / 2), 2.0); }
+
+static double exponential(double t) { return std::exp(t * -12.0); }
+
+// The betas, capped at 0.999, of an alpha_bar that is a function of the time from 0 to 1.
+static Tensor betas_for_alpha_bar(int64_t count, double (*alpha_bar)(double)) {
+  auto at_index = [&](int64_t i) { return alpha_bar(static_cast<double>(i) / static_cast<double>(count)); };
   std::vector<float> betas;
   for (int64_t i = 0; i < count; ++i)
-    betas.push_back(static_cast<float>(std::min(1 - alpha_bar(i + 1) / alpha_bar(i), 0.999)));
+    betas.push_back(static_cast<float>(std::min(1 - at_index(i + 1) / at_index(i), 0.999)));
   return at::tensor(betas);
 }
 
@@ -49,7 +58,7 @@ static Tensor make_betas(const SchedulerConfig& config) {
   if (schedule == "linear") return at::linspace(start, end, count, at::kFloat);
   if (schedule == "scaled_linear")
     return at::linspace(std::pow(start, 0.5), std::pow(end, 0.5), count, at::kFloat).pow(2);
-  return squared_cosine_betas(count);
+  return betas_for_alpha_bar(count, schedule == "exp" ? exponential : squared_cosine);
 }
 
 // Lin et al. 2023 (arXiv:2305.08891), algorithm 1.

@@ -7,6 +7,8 @@ namespace lora {
 
 // num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas.
 SchedulerFields beta_fields(double beta_start, double beta_end, const std::string& beta_schedule);
+// The same. beta_schedule may also be "exp".
+SchedulerFields beta_fields_with_exp(double beta_start, double beta_end, const std::string& beta_schedule);
 // rescale_betas_zero_snr.
 SchedulerFields zero_snr_fields();
 

@@ -142,7 +142,7 @@ static bool has_type(const Json& value, const SchedulerField& field) {
     case Type::number_integer: return value.is_number_integer();
     case Type::number_float: return to_number(value).has_value();
     case Type::array:
-      return value.is_array() && !value.empty() &&
+      return value.is_array() && (!value.empty() || field.fallback.is_array()) &&
              std::all_of(value.begin(), value.end(), [](const Json& v) { return v.is_number(); });
     default: return value.type() == field.type;
   }
@@ -154,6 +154,7 @@ static const char* type_name(Type type) {
     case Type::number_integer: return "a whole number";
     case Type::number_float: return "a number";
     case Type::array: return "a list of numbers";
+    case Type::null: return "null";
     default: return "a text";
   }
 }

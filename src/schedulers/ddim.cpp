@@ -42,7 +42,7 @@ class DDIMScheduler final : public ConfiguredScheduler {
     auto alpha_bar_prev = t_prev >= 0 ? alphas_cumprod_[t_prev] : final_alpha_cumprod_;
     auto beta_bar = 1 - alpha_bar;
 
-    auto [x0, epsilon] = predict(model_output, sample, alpha_bar);
+    auto [x0, epsilon] = predict_clean_and_noise(prediction_, model_output, sample, alpha_bar);
     x0 = limit_sample(config_, x0);
 
     auto variance = (1 - alpha_bar_prev) / beta_bar * (1 - alpha_bar / alpha_bar_prev);
@@ -65,20 +65,6 @@ class DDIMScheduler final : public ConfiguredScheduler {
   std::unique_ptr<Scheduler> clone() const override { return std::make_unique<DDIMScheduler>(config_); }
 
  private:
-  struct Prediction {
-    Tensor x0, epsilon;
-  };
-
-  Prediction predict(const Tensor& output, const Tensor& sample, const Tensor& alpha_bar) const {
-    auto alpha = alpha_bar.pow(0.5), sigma = (1 - alpha_bar).pow(0.5);
-    switch (prediction_) {
-      case PredictionType::epsilon: return {(sample - sigma * output) / alpha, output};
-      case PredictionType::sample: return {output, (sample - alpha * output) / sigma};
-      case PredictionType::v_prediction: break;
-    }
-    return {alpha * sample - sigma * output, alpha * output + sigma * sample};
-  }
-
   int64_t stride_ = 0;
   PredictionType prediction_;
   Tensor alphas_cumprod_, final_alpha_cumprod_;  // float32: [trained_], []

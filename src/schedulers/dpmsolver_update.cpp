@@ -17,10 +17,10 @@ struct Interval {
   Tensor h;  // the step in lambda = log(alpha / sigma)
 };
 
-Tensor lambda_of(const Tensor& sigma) {
-  auto level = dpmsolver_level(sigma);
-  return at::log(level.alpha) - at::log(level.sigma);
-}
+struct Times {
+  std::vector<DPMSolverLevel> levels;
+  std::vector<Tensor> lambdas;
+};
 
 Weights ode_plus_plus(const Interval& v) {
   auto e = at::exp(-v.h) - 1.0;
@@ -66,29 +66,66 @@ Weights weights(const DPMSolverMethod& method, const Interval& v) {
 
 }  // namespace
 
-DPMSolverLevel dpmsolver_level(const Tensor& sigma) {
+DPMSolverLevel dpmsolver_level(const Tensor& sigma, bool flow) {
+  if (flow) return {1 - sigma, sigma};
   auto alpha = (sigma.pow(2) + 1).pow(0.5).reciprocal();
   return {alpha, sigma * alpha};
 }
 
+Tensor dpmsolver_lambda(const DPMSolverLevel& level) { return at::log(level.alpha) - at::log(level.sigma); }
+
+// The levels and lambdas of an update: those of the next sample, then those of the outputs.
+static Times times(const DPMSolverMethod& method, const std::vector<Tensor>& sigmas) {
+  Times all;
+  for (const auto& sigma : sigmas) {
+    all.levels.push_back(dpmsolver_level(sigma, method.flow));
+    all.lambdas.push_back(dpmsolver_lambda(all.levels.back()));
+  }
+  return all;
+}
+
 Tensor dpmsolver_update(const DPMSolverMethod& method, const DPMSolverInputs& inputs) {
   const auto& [x, m, sigmas, noise] = inputs;
-  auto lambda_t = lambda_of(sigmas[0]), lambda_s0 = lambda_of(sigmas[1]);
-  auto h = lambda_t - lambda_s0;
-  auto w = weights(method, {dpmsolver_level(sigmas[0]), dpmsolver_level(sigmas[1]), h});
+  const auto [level, lambda] = times(method, sigmas);
+  auto h = lambda[0] - lambda[1];
+  auto w = weights(method, {level[0], level[1], h});
 
   auto x_t = w.sample * x + w.d0 * m[0];
   if (m.size() > 1) {
-    auto lambda_s1 = lambda_of(sigmas[2]);
-    auto r0 = (lambda_s0 - lambda_s1) / h;
+    auto r0 = (lambda[1] - lambda[2]) / h;
     auto d1 = r0.reciprocal() * (m[0] - m[1]);
     if (m.size() == 2) {
       x_t = x_t + (method.heun ? w.heun : w.midpoint) * d1;
     } else {
-      auto r1 = (lambda_s1 - lambda_of(sigmas[3])) / h;
+      auto r1 = (lambda[2] - lambda[3]) / h;
       auto change = d1 - r1.reciprocal() * (m[1] - m[2]);
       auto d2 = (r0 + r1).reciprocal() * change;
       x_t = x_t + w.heun * (d1 + r0 / (r0 + r1) * change) + w.d2 * d2;
+    }
+  }
+  return method.stochastic ? x_t + w.noise * noise : x_t;
+}
+
+Tensor dpmsolver_singlestep_update(const DPMSolverMethod& method, const DPMSolverInputs& inputs) {
+  const auto& [x, m, sigmas, noise] = inputs;
+  const auto [level, lambda] = times(method, sigmas);
+  const auto oldest = m.size();
+  auto h = lambda[0] - lambda[oldest];
+  auto w = weights(method, {level[0], level[oldest], h});
+
+  auto x_t = w.sample * x + w.d0 * m[oldest - 1];
+  if (m.size() > 1) {
+    auto r0 = (lambda[1] - lambda[oldest]) / h;
+    auto d1 = r0.reciprocal() * (m[0] - m[oldest - 1]);
+    if (m.size() == 2) {
+      x_t = x_t + (method.heun ? w.heun : w.midpoint) * d1;
+    } else if (method.heun) {
+      auto r1 = (lambda[2] - lambda[3]) / h;
+      auto d1_middle = r1.reciprocal() * (m[1] - m[2]);
+      auto d2 = 2.0 * (d1 - d1_middle) / (r0 - r1);
+      x_t = x_t + w.heun * ((r0 * d1_middle - r1 * d1) / (r0 - r1)) + w.d2 * d2;
+    } else {
+      x_t = x_t + w.heun * d1;
     }
   }
   return method.stochastic ? x_t + w.noise * noise : x_t;

@@ -14,7 +14,8 @@ namespace {
 
 class EulerAncestralDiscreteScheduler final : public EulerScheduler {
  public:
-  explicit EulerAncestralDiscreteScheduler(SchedulerConfig config) : EulerScheduler(std::move(config)) {}
+  explicit EulerAncestralDiscreteScheduler(const SchedulerConfig& config)
+      : EulerScheduler(config, alphas_cumprod_above_zero(config)) {}
 
   void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
     check_run(num_inference_steps, trained_, options);

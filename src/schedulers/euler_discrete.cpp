@@ -12,8 +12,8 @@ namespace {
 
 class EulerDiscreteScheduler final : public EulerScheduler {
  public:
-  explicit EulerDiscreteScheduler(SchedulerConfig config)
-      : EulerScheduler(std::move(config)), schedule_(sigma_schedule(config_)) {}
+  explicit EulerDiscreteScheduler(const SchedulerConfig& config)
+      : EulerScheduler(config, alphas_cumprod_above_zero(config)), schedule_(sigma_schedule(config_)) {}
 
   void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
     check_run(num_inference_steps, trained_, options);
@@ -61,6 +61,7 @@ SchedulerClass euler_discrete_scheduler() {
                         spacing_fields("linspace"),
                         prediction_fields({"epsilon", "sample", "original_sample", "v_prediction"}),
                         sigma_fields(),
+                        final_sigma_fields(),
                         {{.name = "interpolation_type", .fallback = "linear", .supported = {"linear", "log_linear"}},
                          {.name = "sigma_min", .fallback = nullptr, .type = Json::value_t::number_float},
                          {.name = "sigma_max", .fallback = nullptr, .type = Json::value_t::number_float},

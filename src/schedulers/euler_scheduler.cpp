@@ -2,16 +2,15 @@
 
 #include <ATen/ATen.h>
 
-#include "schedulers/betas.h"
 #include "schedulers/noise.h"
 #include "schedulers/timesteps.h"
 
 namespace lora {
 
-EulerScheduler::EulerScheduler(SchedulerConfig config)
+EulerScheduler::EulerScheduler(SchedulerConfig config, const Tensor& alphas_cumprod)
     : ConfiguredScheduler(std::move(config)),
       prediction_(prediction_type(config_)),
-      table_(alphas_cumprod_above_zero(config_)),
+      table_(alphas_cumprod),
       sigmas_(to_float32({table_.most()})) {}
 
 double EulerScheduler::init_noise_sigma() const {
@@ -38,18 +37,17 @@ std::vector<double> EulerScheduler::sigmas_at(const Tensor& timesteps) const {
   return table_.at_timesteps({t, t + timesteps.numel()});
 }
 
+Tensor EulerScheduler::predict_clean(const Tensor& model_output, const Tensor& sample, const Tensor& sigma) const {
+  if (prediction_ == PredictionType::epsilon) return sample - sigma * model_output;
+  if (prediction_ == PredictionType::sample) return model_output;
+  auto variance = sigma.pow(2) + 1;
+  return model_output * (-sigma / variance.pow(0.5)) + sample / variance;
+}
+
 EulerScheduler::Denoised EulerScheduler::denoise(const Tensor& model_output, const Tensor& sample,
                                                  const Tensor& sigma) const {
   auto x = sample.to(at::kFloat);
-  Tensor x0;
-  if (prediction_ == PredictionType::epsilon) {
-    x0 = x - sigma * model_output;
-  } else if (prediction_ == PredictionType::sample) {
-    x0 = model_output;
-  } else {
-    auto variance = sigma.pow(2) + 1;
-    x0 = model_output * (-sigma / variance.pow(0.5)) + x / variance;
-  }
+  auto x0 = predict_clean(model_output, x, sigma);
   return {x, x0, (x - x0) / sigma};
 }
 

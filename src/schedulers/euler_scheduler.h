@@ -14,7 +14,7 @@ class EulerScheduler : public ConfiguredScheduler {
   double init_noise_sigma() const override;
 
  protected:
-  explicit EulerScheduler(SchedulerConfig config);
+  EulerScheduler(SchedulerConfig config, const Tensor& alphas_cumprod);
 
   Tensor do_scale_model_input(const Tensor& sample, const Tensor& timestep) override;
   Tensor do_add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override;
@@ -23,6 +23,9 @@ class EulerScheduler : public ConfiguredScheduler {
   Tensor spaced(int64_t count) const;
   // The noise levels at these float32 timesteps.
   std::vector<double> sigmas_at(const Tensor& timesteps) const;
+
+  // The clean sample that a model output predicts.
+  Tensor predict_clean(const Tensor& model_output, const Tensor& sample, const Tensor& sigma) const;
 
   // One sample, float32, and what the model says of it.
   struct Denoised {

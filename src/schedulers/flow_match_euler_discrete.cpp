@@ -113,17 +113,9 @@ class FlowMatchEulerDiscreteScheduler final : public ConfiguredScheduler {
     } else {
       for (auto& sigma : sigmas) sigma = shifted(sigma);
     }
-    if (auto terminal = config_.maybe_number("shift_terminal").value_or(0); terminal != 0) stretch(sigmas, terminal);
+    if (auto terminal = config_.maybe_number("shift_terminal").value_or(0); terminal != 0)
+      stretch_to_terminal(sigmas, terminal, class_name());
     return {sigmas.begin(), sigmas.end()};
-  }
-
-  // Stretches the levels so that the last one is `terminal`.
-  template <class T>
-  static void stretch(std::vector<T>& sigmas, double terminal) {
-    check(sigmas.back() < 1, ErrorKind::usage,
-          "FlowMatchEulerDiscreteScheduler: shift_terminal needs a run whose last sigma is below 1; use more steps");
-    auto scale = (1 - sigmas.back()) / static_cast<T>(1 - terminal);
-    for (auto& sigma : sigmas) sigma = 1 - (1 - sigma) / scale;
   }
 
   SigmaSchedule schedule_;
@@ -144,12 +136,10 @@ SchedulerClass flow_match_euler_discrete_scheduler() {
       {.name = "max_image_seq_len", .fallback = 4096},
       {.name = "invert_sigmas", .fallback = false},
       {.name = "shift_terminal", .fallback = nullptr, .type = Json::value_t::number_float, .least = 0, .most = 0.999},
-      {.name = "use_karras_sigmas", .fallback = false},
-      {.name = "use_exponential_sigmas", .fallback = false},
-      {.name = "use_beta_sigmas", .fallback = false, .supported = {false}},
       {.name = "time_shift_type", .fallback = "exponential", .supported = {"exponential", "linear"}},
       {.name = "stochastic_sampling", .fallback = false}};
-  return scheduler_class<FlowMatchEulerDiscreteScheduler>("FlowMatchEulerDiscreteScheduler", fields);
+  return scheduler_class<FlowMatchEulerDiscreteScheduler>("FlowMatchEulerDiscreteScheduler",
+                                                          concat({fields, sigma_fields()}));
 }
 
 }  // namespace lora

@@ -1,9 +1,6 @@
 // Latent Consistency Models' multistep sampling (Luo et al. 2023, arXiv:2310.04378, algorithm 3).
 #include <ATen/ATen.h>
 
-#include <algorithm>
-#include <cmath>
-
 #include "core/check.h"
 #include "nn/random.h"
 #include "schedulers/betas.h"
@@ -21,25 +18,13 @@ class LCMScheduler final : public ConfiguredScheduler {
  public:
   explicit LCMScheduler(SchedulerConfig config)
       : ConfiguredScheduler(std::move(config)),
-        original_steps_(config_.integer("original_inference_steps")),
+        original_steps_(original_inference_steps(config_)),
         prediction_(prediction_type(config_)),
-        alphas_cumprod_(alphas_cumprod_zero_snr(config_)) {
-    check(original_steps_ <= trained_, ErrorKind::unsupported,
-          "LCMScheduler: original_inference_steps {} is out of range; it must be from 1 to num_train_timesteps, {}",
-          original_steps_, trained_);
-  }
+        alphas_cumprod_(alphas_cumprod_zero_snr(config_)) {}
 
-  // Evenly spaced timesteps out of those that the model was distilled on.
   void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
     check_run(num_inference_steps, original_steps_, options);
-    auto stride = trained_ / original_steps_;
-    auto gap = static_cast<double>(original_steps_) / num_inference_steps;
-    std::vector<double> timesteps;
-    for (int i = 0; i < num_inference_steps; ++i) {
-      auto skipped = static_cast<int64_t>(std::floor(i * gap));
-      timesteps.push_back(static_cast<double>((original_steps_ - skipped) * stride - 1));
-    }
-    steps_.start(to_int64(timesteps));
+    steps_.start(distilled_timesteps(config_, num_inference_steps));
   }
 
   SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
@@ -47,7 +32,7 @@ class LCMScheduler final : public ConfiguredScheduler {
     check_step_inputs(model_output, sample);
     auto i = steps_.index(timestep);
     auto t = table_index(timestep, trained_);
-    auto x0 = limit_sample(config_, predict(model_output, sample, alphas_cumprod_[t]));
+    auto x0 = limit_sample(config_, predict_clean_and_noise(prediction_, model_output, sample, alphas_cumprod_[t]).x0);
 
     // c_skip and c_out of the boundary condition, with sigma_data 0.5.
     auto scaled = at::scalar_tensor(t, at::kLong) * config_.number("timestep_scaling");
@@ -72,16 +57,6 @@ class LCMScheduler final : public ConfiguredScheduler {
   std::unique_ptr<Scheduler> clone() const override { return std::make_unique<LCMScheduler>(config_); }
 
  private:
-  Tensor predict(const Tensor& output, const Tensor& sample, const Tensor& alpha_bar) const {
-    auto alpha = alpha_bar.sqrt(), sigma = (1 - alpha_bar).sqrt();
-    switch (prediction_) {
-      case PredictionType::epsilon: return (sample - sigma * output) / alpha;
-      case PredictionType::sample: return output;
-      case PredictionType::v_prediction: break;
-    }
-    return alpha * sample - sigma * output;
-  }
-
   int64_t original_steps_;
   PredictionType prediction_;
   Tensor alphas_cumprod_;  // float32 [trained_]

@@ -12,9 +12,20 @@ SchedulerFields prediction_fields(const std::vector<std::string>& supported) {
 
 PredictionType prediction_type(const SchedulerConfig& config) {
   auto type = config.text("prediction_type");
-  return type == "epsilon"        ? PredictionType::epsilon
-         : type == "v_prediction" ? PredictionType::v_prediction
-                                  : PredictionType::sample;
+  return type == "epsilon"           ? PredictionType::epsilon
+         : type == "v_prediction"    ? PredictionType::v_prediction
+         : type == "flow_prediction" ? PredictionType::flow_prediction
+                                     : PredictionType::sample;
+}
+
+CleanAndNoise predict_clean_and_noise(PredictionType type, const Tensor& output, const Tensor& sample,
+                                      const Tensor& alpha_bar) {
+  auto alpha = alpha_bar.pow(0.5), sigma = (1 - alpha_bar).pow(0.5);
+  switch (type) {
+    case PredictionType::epsilon: return {(sample - sigma * output) / alpha, output};
+    case PredictionType::sample: return {output, (sample - alpha * output) / sigma};
+    default: return {alpha * sample - sigma * output, alpha * output + sigma * sample};
+  }
 }
 
 SchedulerFields thresholding_fields() {

@@ -8,11 +8,18 @@
 
 namespace lora {
 
-enum class PredictionType { epsilon, sample, v_prediction };
+enum class PredictionType { epsilon, sample, v_prediction, flow_prediction };
 
 // prediction_type. `supported` lists the values that the class supports.
 SchedulerFields prediction_fields(const std::vector<std::string>& supported);
 PredictionType prediction_type(const SchedulerConfig& config);
+
+// What a model output says of a sample sqrt(alpha_bar) · clean + sqrt(1 - alpha_bar) · noise.
+struct CleanAndNoise {
+  Tensor x0, epsilon;
+};
+CleanAndNoise predict_clean_and_noise(PredictionType type, const Tensor& output, const Tensor& sample,
+                                      const Tensor& alpha_bar);
 
 // thresholding, dynamic_thresholding_ratio, sample_max_value.
 SchedulerFields thresholding_fields();

@@ -9,41 +9,25 @@
 #include "core/text.h"
 #include "io/public_call.h"
 #include "schedulers/registry.h"
+#include "schedulers/short_names.h"
 
 namespace lora {
-
-// A short name on a command line, its class, and the config fields that it sets.
-struct ShortName {
-  std::string name, class_name;
-  Json fields = Json::object();
-};
-
-static const std::vector<ShortName>& short_names() {
-  static const std::vector<ShortName> names{
-      {"ddim", "DDIMScheduler"},
-      {"pndm", "PNDMScheduler"},
-      {"euler", "EulerDiscreteScheduler"},
-      {"euler_ancestral", "EulerAncestralDiscreteScheduler"},
-      {"dpmpp_2m",
-       "DPMSolverMultistepScheduler",
-       {{"algorithm_type", "dpmsolver++"}, {"solver_order", 2}, {"use_karras_sigmas", false}}},
-      {"dpmpp_2m_karras",
-       "DPMSolverMultistepScheduler",
-       {{"algorithm_type", "dpmsolver++"}, {"solver_order", 2}, {"use_karras_sigmas", true}}},
-      {"lcm", "LCMScheduler"},
-      {"flow_match_euler", "FlowMatchEulerDiscreteScheduler"}};
-  return names;
-}
 
 static const std::vector<SchedulerClass>& scheduler_classes() {
   static const std::vector<SchedulerClass> classes{amused_scheduler(),
                                                    ddim_scheduler(),
+                                                   deis_multistep_scheduler(),
                                                    dpmsolver_multistep_scheduler(),
+                                                   dpmsolver_sde_scheduler(),
+                                                   dpmsolver_singlestep_scheduler(),
                                                    euler_ancestral_discrete_scheduler(),
                                                    euler_discrete_scheduler(),
                                                    flow_match_euler_discrete_scheduler(),
+                                                   heun_discrete_scheduler(),
                                                    lcm_scheduler(),
-                                                   pndm_scheduler()};
+                                                   pndm_scheduler(),
+                                                   tcd_scheduler(),
+                                                   unipc_multistep_scheduler()};
   return classes;
 }
 
@@ -59,12 +43,18 @@ static const SchedulerClass& find_class(std::string_view name, ErrorKind kind) {
 }
 
 std::optional<Predicts> predicted_for(const std::string& name) {
-  auto class_name = name;
-  for (const auto& short_name : short_names())
-    if (short_name.name == name) class_name = short_name.class_name;
+  const auto* short_name = find_short_name(name);
+  const auto& class_name = short_name ? short_name->class_name : name;
   if (class_name == "AmusedScheduler") return Predicts::tokens;
   if (class_name == "FlowMatchEulerDiscreteScheduler") return Predicts::flow;
   return has_field(class_name, "prediction_type") ? std::optional(Predicts::noise) : std::nullopt;
+}
+
+Predicts predicted_for(const Scheduler& scheduler) {
+  // A class for noise can also be set to flow matching.
+  auto config = parse_scheduler_config(scheduler.config());
+  if (config.value("prediction_type", Json()) == "flow_prediction") return Predicts::flow;
+  return predicted_for(scheduler.class_name()).value_or(Predicts::noise);
 }
 
 bool has_field(std::string_view class_name, std::string_view field) {
@@ -106,10 +96,9 @@ std::vector<std::string> Scheduler::names() {
 std::unique_ptr<Scheduler> Scheduler::from_config(const std::string& json, const std::string& class_name) {
   auto config = parse_scheduler_config(json);
   auto name = class_name.empty() ? class_name_of(config) : class_name;
-  for (const auto& short_name : short_names()) {
-    if (class_name != short_name.name) continue;
-    name = short_name.class_name;
-    config.update(short_name.fields);
+  if (const auto* short_name = find_short_name(class_name)) {
+    name = short_name->class_name;
+    config.update(short_name->fields);
   }
   const auto& found = find_class(name, class_name.empty() ? ErrorKind::unsupported : ErrorKind::usage);
   return found.create({found.name, found.fields, config});

@@ -3,10 +3,12 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <boost/math/special_functions/beta.hpp>
 #include <cmath>
 #include <numbers>
 
 #include "core/check.h"
+#include "core/text.h"
 #include "schedulers/timesteps.h"
 
 namespace lora {
@@ -14,16 +16,27 @@ namespace lora {
 SchedulerFields sigma_fields() {
   return {{.name = "use_karras_sigmas", .fallback = false},
           {.name = "use_exponential_sigmas", .fallback = false},
-          {.name = "use_beta_sigmas", .fallback = false, .supported = {false}},
-          {.name = "final_sigmas_type", .fallback = "zero", .supported = {"zero", "sigma_min"}}};
+          {.name = "use_beta_sigmas", .fallback = false}};
+}
+
+SchedulerFields final_sigma_fields() {
+  return {{.name = "final_sigmas_type", .fallback = "zero", .supported = {"zero", "sigma_min"}}};
 }
 
 SigmaSchedule sigma_schedule(const SchedulerConfig& config) {
-  bool karras = config.flag("use_karras_sigmas"), exponential = config.flag("use_exponential_sigmas");
-  check(!karras || !exponential, ErrorKind::unsupported,
-        "{}: the config sets both use_karras_sigmas and use_exponential_sigmas; set one of them to false",
-        config.class_name());
-  return karras ? SigmaSchedule::karras : exponential ? SigmaSchedule::exponential : SigmaSchedule::from_timesteps;
+  static const std::pair<const char*, SigmaSchedule> rows[] = {{"use_karras_sigmas", SigmaSchedule::karras},
+                                                               {"use_exponential_sigmas", SigmaSchedule::exponential},
+                                                               {"use_beta_sigmas", SigmaSchedule::beta}};
+  std::vector<std::string> set;
+  auto schedule = SigmaSchedule::from_timesteps;
+  for (const auto& [name, its] : rows) {
+    if (!config.flag(name)) continue;
+    set.push_back(name);
+    schedule = its;
+  }
+  check(set.size() < 2, ErrorKind::unsupported, "{}: the config sets {}; set all but one of them to false",
+        config.class_name(), join(set, " and "));
+  return schedule;
 }
 
 SigmaTable::SigmaTable(const Tensor& alphas_cumprod) {
@@ -96,13 +109,26 @@ std::vector<double> exponential_sigmas(SigmaRange range, int64_t count) {
   return sigmas;
 }
 
+// The quantiles of a beta distribution (Lee et al. 2024, arXiv:2407.12173).
+std::vector<double> beta_sigmas(SigmaRange range, int64_t count) {
+  constexpr double alpha = 0.6, beta = 0.6;
+  auto sigmas = numpy_linspace(0, 1, count);
+  for (auto& sigma : sigmas)
+    sigma = range.least + boost::math::ibeta_inv(alpha, beta, 1 - sigma) * (range.most - range.least);
+  return sigmas;
+}
+
 }  // namespace
 
 std::vector<double> choose_sigmas(SigmaSchedule schedule, const SchedulerConfig& config,
                                   const std::vector<double>& sigmas, int64_t count) {
   if (schedule == SigmaSchedule::from_timesteps) return sigmas;
   auto range = sigma_range(config, {.most = sigmas.front(), .least = sigmas.back()});
-  return schedule == SigmaSchedule::karras ? karras_sigmas(range, count) : exponential_sigmas(range, count);
+  switch (schedule) {
+    case SigmaSchedule::karras: return karras_sigmas(range, count);
+    case SigmaSchedule::exponential: return exponential_sigmas(range, count);
+    default: return beta_sigmas(range, count);
+  }
 }
 
 Tensor close_sigmas(const SchedulerConfig& config, const SigmaTable& table, std::vector<double> sigmas) {

@@ -1,18 +1,22 @@
 #pragma once
 // Noise levels sigma = sqrt((1 - alpha_bar) / alpha_bar), their timesteps, and the schedules that choose them directly.
+#include <string>
 #include <vector>
 
+#include "core/check.h"
 #include "lora/tensor.h"
 #include "schedulers/config.h"
 
 namespace lora {
 
-// use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, final_sigmas_type.
+// use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas.
 SchedulerFields sigma_fields();
+// final_sigmas_type.
+SchedulerFields final_sigma_fields();
 
-enum class SigmaSchedule { from_timesteps, karras, exponential };
+enum class SigmaSchedule { from_timesteps, karras, exponential, beta };
 
-// Throws Error{unsupported} if the config sets two schedules.
+// Throws Error{unsupported} if the config sets more than one schedule.
 SigmaSchedule sigma_schedule(const SchedulerConfig& config);
 
 // The sigmas of the training timesteps. Converts between timesteps and sigmas as numpy does, with float32 tables and
@@ -42,6 +46,15 @@ std::vector<double> choose_sigmas(SigmaSchedule schedule, const SchedulerConfig&
 // `sigmas` and the level after the last step, float32 on the CPU. final_sigmas_type selects that level: 0, or the least
 // of the table.
 Tensor close_sigmas(const SchedulerConfig& config, const SigmaTable& table, std::vector<double> sigmas);
+
+// Stretches levels of flow matching so that the last one is `terminal`. Throws Error{usage} if it is 1.
+template <class T>
+void stretch_to_terminal(std::vector<T>& sigmas, double terminal, const std::string& class_name) {
+  check(sigmas.back() < 1, ErrorKind::usage,
+        "{}: shift_terminal needs a run whose last sigma is below 1; use more steps", class_name);
+  auto scale = (1 - sigmas.back()) / static_cast<T>(1 - terminal);
+  for (auto& sigma : sigmas) sigma = 1 - (1 - sigma) / scale;
+}
 
 // log(x) in float32 exactly as numpy computes it on x86 CPUs with FMA, for normal positive x. The result may be off by
 // 2 ulp. A more accurate logarithm would assign some sigmas to other timesteps than the reference.

@@ -68,6 +68,52 @@ Tensor table_timesteps(const SchedulerConfig& config, int64_t steps) {
   return to_int64(timesteps);
 }
 
+std::vector<double> solver_timesteps(const SchedulerConfig& config, const std::string& spacing, int64_t steps,
+                                     int64_t usable) {
+  if (spacing == "trailing") {
+    auto ratio = static_cast<double>(config.integer("num_train_timesteps")) / static_cast<double>(steps);
+    auto timesteps = rounded(numpy_arange(static_cast<double>(usable), 0, -ratio));
+    for (auto& timestep : timesteps) timestep -= 1;
+    return timesteps;
+  }
+  check_num_inference_steps(config, steps, usable - 1);
+  auto last = static_cast<double>(usable - 1);
+  auto ratio = static_cast<double>(usable / (steps + 1));
+  auto timesteps = spacing == "linspace" ? rounded(numpy_linspace(0, last, steps + 1))
+                                         : numpy_linspace(0, ratio * static_cast<double>(steps), steps + 1);
+  if (spacing == "leading")
+    for (auto& timestep : timesteps) timestep += config.number("steps_offset");
+  std::reverse(timesteps.begin(), timesteps.end());
+  timesteps.pop_back();
+  return timesteps;
+}
+
+int64_t original_inference_steps(const SchedulerConfig& config) {
+  auto steps = config.integer("original_inference_steps"), trained = config.integer("num_train_timesteps");
+  check(steps <= trained, ErrorKind::unsupported,
+        "{}: original_inference_steps {} is out of range; it must be from 1 to num_train_timesteps, {}",
+        config.class_name(), steps, trained);
+  return steps;
+}
+
+Tensor distilled_timesteps(const SchedulerConfig& config, int64_t steps) {
+  auto original = original_inference_steps(config);
+  auto stride = config.integer("num_train_timesteps") / original;
+  auto gap = static_cast<double>(original) / static_cast<double>(steps);
+  std::vector<double> timesteps;
+  for (int64_t i = 0; i < steps; ++i) {
+    auto skipped = static_cast<int64_t>(std::floor(static_cast<double>(i) * gap));
+    timesteps.push_back(static_cast<double>((original - skipped) * stride - 1));
+  }
+  return to_int64(timesteps);
+}
+
+std::vector<double> doubled_after_first(const std::vector<double>& values) {
+  std::vector<double> doubled;
+  for (auto value : values) doubled.insert(doubled.end(), doubled.empty() ? 1 : 2, value);
+  return doubled;
+}
+
 Tensor to_int64(const std::vector<double>& values) {
   return at::tensor(std::vector<int64_t>(values.begin(), values.end()));
 }

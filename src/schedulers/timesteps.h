@@ -28,6 +28,20 @@ std::vector<double> spaced_timesteps(const SchedulerConfig& config, int64_t step
 // Error{usage} if steps_offset moves the first timestep past the end of the table.
 Tensor table_timesteps(const SchedulerConfig& config, int64_t steps);
 
+// The timesteps of the multistep solvers, highest first: `steps` out of the lowest `usable` training timesteps. Their
+// spacing leaves the last timestep to the end of the run. Throws Error{usage} for more steps than there are timesteps.
+std::vector<double> solver_timesteps(const SchedulerConfig& config, const std::string& spacing, int64_t steps,
+                                     int64_t usable);
+
+// original_inference_steps, for models that were distilled on so many timesteps. Throws Error{unsupported} if there are
+// more of them than training timesteps.
+int64_t original_inference_steps(const SchedulerConfig& config);
+// `steps` evenly spaced timesteps out of those, int64, highest first.
+Tensor distilled_timesteps(const SchedulerConfig& config, int64_t steps);
+
+// {a, b, c, …} gives {a, b, b, c, c, …}: each step of a second-order scheduler ends where the next one starts.
+std::vector<double> doubled_after_first(const std::vector<double>& values);
+
 Tensor to_int64(const std::vector<double>& values);
 Tensor to_float32(const std::vector<double>& values);
 

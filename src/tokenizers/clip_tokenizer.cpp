@@ -138,6 +138,8 @@ std::string CLIPTokenizer::decode(const std::vector<int64_t>& ids) const {
 
 int64_t CLIPTokenizer::model_max_length() const { return impl_->model_max_length; }
 
+int64_t CLIPTokenizer::pad_token_id() const { return impl_->pad; }
+
 int64_t CLIPTokenizer::vocab_size() const { return impl_->vocabulary.size(); }
 
 }  // namespace lora

@@ -84,6 +84,28 @@ TEST(Generate, CountGivesEachPictureItsOwnSeed) {
   EXPECT_LE(largest, 1) << "alone or in a batch, a seed draws the same";
 }
 
+TEST(Generate, TakesASchedulerByAnyOfItsNames) {
+  TemporaryFolder folder;
+  auto draw = [&](const std::string& scheduler, const std::string& more) {
+    auto file = (folder / "p.png").string();
+    auto result = lora_command("generate " + kModel + " -p rocket --seed 1 --scheduler '" + scheduler + "' " + more +
+                               " -o " + file);
+    EXPECT_EQ(result.code, 0) << result.err;
+    return Image::load(file);
+  };
+  auto named = draw("DPM++ 2M SDE Karras", "--steps 3");
+  EXPECT_EQ(named.text.at("scheduler"), "DPMSolverMultistepScheduler");
+  EXPECT_EQ(named.pixels, draw("dpmpp_2m_sde_karras", "--steps 3").pixels);
+  EXPECT_NE(named.pixels, draw("dpmpp_2m_sde", "--steps 3").pixels);
+  EXPECT_EQ(draw("Euler a", "--steps 3").pixels, draw("EulerAncestralDiscreteScheduler", "--steps 3").pixels);
+
+  // Nine calls of the model are five of the 50 steps: the last step has one call.
+  named.save(folder / "from.png");
+  auto heun = draw("heun", "--strength 0.1 --image " + (folder / "from.png").string());
+  EXPECT_EQ(heun.text.at("steps"), "5");
+  EXPECT_EQ(heun.text.at("scheduler"), "HeunDiscreteScheduler");
+}
+
 TEST(Generate, FusedIsTheSamePicture) {
   TemporaryFolder folder;
   auto common =

@@ -44,28 +44,33 @@ const std::vector<Option>& options() {
        .refused = {{"sd", "--prompt-2"}, {"sd-inpaint", "--prompt-2"}, {"amused-256", "--prompt-2"}}},
       {.name = "prompt 3", .arguments = {"--prompt-3", "cactus"}, .refused = {{"sd35", ""}, {"*", "--prompt-3"}}},
       {.name = "negative", .arguments = {"-n", "blue"}},
+      {.name = "weights", .arguments = {"-p", "blue (owl:1.6) BREAK [red] apple"}, .reveals = {"plain"}},
+      {.name = "plain", .arguments = {"--prompt-syntax", "plain"}, .acts = Acts::not_at_all},
+      {.name = "style", .arguments = {"--style", "bold", "--styles", "{}/styles.csv"}},
       {.name = "steps", .arguments = {"--steps", "5"}},
       {.name = "no guidance", .arguments = {"--cfg", "1"}, .hides = {"negative"}},
       {.name = "seed", .arguments = {"--seed", "6"}},
       {.name = "size", .arguments = {"--size", "24x16"}},
-      {.name = "image",
-       .arguments = {"--image", "{}/image.png", "--strength", "1"},
-       .refused = {{"amused-256", "image"}}},
-      {.name = "strength",
-       .arguments = {"--strength", "0.75"},
-       .needs = {"image"},
-       .refused = {{"amused-256", "image"}}},
-      {.name = "mask",
-       .arguments = {"--mask", "{}/mask.png"},
-       .needs = {"image"},
-       .refused = {{"amused-256", "image"}}},
+      {.name = "image", .arguments = {"--image", "{}/image.png", "--strength", "1"}},
+      {.name = "strength", .arguments = {"--strength", "0.75"}, .needs = {"image"}},
+      // Its right lower quarter is white.
+      {.name = "mask", .arguments = {"--mask", "{}/mask.png"}, .needs = {"image"}},
+      {.name = "mask blur", .arguments = {"--mask-blur", "1"}, .needs = {"mask"}},
+      // The part that it masks is the whole picture.
+      {.name = "mask invert", .arguments = {"--mask-invert"}, .needs = {"mask"}, .hides = {"only masked"}},
+      {.name = "model's rest", .arguments = {"--no-keep-unmasked"}, .needs = {"mask"}},
+      {.name = "own rest", .arguments = {"--keep-unmasked"}, .needs = {"mask"}, .acts = Acts::not_at_all},
+      {.name = "only masked",
+       .arguments = {"--only-masked", "1"},
+       .needs = {"mask", "mask blur"},
+       .clashes = {"model's rest"},
+       .says = "--no-keep-unmasked"},
       // Where the mask is black everywhere, only the image and what encodes it matter.
       {.name = "black mask",
-       .arguments = {"--mask", "{}/black.png"},
+       .arguments = {"--mask", "{}/black.png", "--no-keep-unmasked"},
        .needs = {"image"},
-       .refused = {{"amused-256", "image"}},
-       .hides = {"prompt", "prompt 2", "prompt 3", "negative", "steps", "no guidance", "strength", "scheduler",
-                 "velocity", "clip skip", "lora", "lora late", "lora left", "refiner", "refiner start"}},
+       .hides = {"prompt", "prompt 2", "prompt 3", "negative", "weights", "style", "steps", "no guidance", "strength",
+                 "scheduler", "velocity", "clip skip", "lora", "lora late", "lora left", "refiner", "refiner start"}},
       {.name = "refiner", .arguments = {"--refiner", "{}/refiner"}, .refused = {{"sdxl", ""}, {"*", "--refiner"}}},
       {.name = "own refiner",
        .arguments = {"--refiner", "{}/model"},
@@ -94,7 +99,7 @@ const std::vector<Option>& options() {
        .clashes = {"fuse"},
        .says = "a weight alone"},
       {.name = "lora left",
-       .arguments = {"--lora", R"({}/left.safetensors:{"mask": "{}/mask.png"})"},
+       .arguments = {"--lora", R"({}/left.safetensors:{"mask": "{}/right.png"})"},
        .clashes = {"fuse"},
        .says = "a weight alone"},
       {.name = "fuse", .arguments = {"--fuse"}, .needs = {"lora"}, .acts = Acts::not_at_all},
@@ -106,6 +111,11 @@ const std::vector<Option>& options() {
        .says = "fp16"},
       {.name = "json", .arguments = {"--json"}, .acts = Acts::not_at_all},
       {.name = "device", .arguments = {"--device", "cpu"}, .acts = Acts::not_at_all},
+      {.name = "vae", .arguments = {"--vae", "{}/vae"}, .refused = {{"amused-256", "VQ model"}}},
+      {.name = "own vae",
+       .arguments = {"--vae", "{}/model/vae"},
+       .acts = Acts::not_at_all,
+       .refused = {{"amused-256", "VQ model"}}},
   };
   return all;
 }
@@ -147,9 +157,19 @@ Names with_needs(const Names& names) {
   return all;
 }
 
-void save(const fs::path& file, int from_column) {
+// Options of which one replaces an argument of another.
+bool replaces(const Names& names) {
+  std::set<std::string> seen;
+  for (const auto& name : with_needs(names))
+    for (const auto& word : option(name).arguments)
+      if (word.starts_with("--") && word != "--lora" && word != "--strength" && !seen.insert(word).second) return true;
+  return false;
+}
+
+// A mask that is white from a column and a row on.
+void save(const fs::path& file, int from_column, int from_row = 0) {
   Image mask{16, 16, std::vector<uint8_t>(16 * 16 * 3), {}};
-  for (int y = 0; y < 16; ++y)
+  for (int y = from_row; y < 16; ++y)
     for (int x = from_column; x < 16; ++x)
       for (int c = 0; c < 3; ++c) mask.pixels[size_t((y * 16 + x) * 3 + c)] = 255;
   mask.save(file);
@@ -179,11 +199,15 @@ class GenerateOptions : public testing::TestWithParam<std::string> {
       save_safetensors(tiny::factors(*pipe, lora, {"to_q", "to_v", "query", "q_proj", "fc1"}, 2),
                        folder_ / (lora + std::string(".safetensors")));
     tiny::picture("options", {16, 16}).save(folder_ / "image.png");
-    save(folder_ / "mask.png", 8);
+    save(folder_ / "mask.png", 8, 8);
+    save(folder_ / "right.png", 8);
     save(folder_ / "black.png", 16);
+    save_other_vae();
+    std::ofstream(folder_ / "styles.csv") << "name,prompt,negative_prompt\nbold,a {prompt} cactus,green\n";
   }
 
-  // Runs `lora generate` with options, and with arguments that replace those of the options. Each set runs once.
+  // Runs `lora generate` with options, and with arguments that replace those of the options. "" stands for the value of
+  // a flag. Each set runs once.
   const Outcome& drawn(const Names& names, const std::map<std::string, std::string>& more = {}) {
     std::map<std::string, std::vector<std::string>> given{
         {"-p", {"red apple"}}, {"--size", {"16x16"}}, {"--steps", {"4"}}, {"--cfg", {"3"}}, {"--seed", {"5"}}};
@@ -223,6 +247,10 @@ class GenerateOptions : public testing::TestWithParam<std::string> {
       here.push_back(o);
       // This model draws the whole picture, also where the mask is black.
       if (GetParam() == "sd-inpaint" && lists({"black mask"}, o)) here.back().hides.clear();
+      if (GetParam() != "amused-256") continue;
+      // At full strength, all tokens of the image are masked. A kept token is not drawn.
+      if (lists({"image"}, o)) here.back().acts = Acts::not_at_all;
+      if (lists({"black mask"}, o)) here.back().hides.push_back("seed");
     }
     return here;
   }
@@ -260,6 +288,17 @@ class GenerateOptions : public testing::TestWithParam<std::string> {
 
  private:
   std::map<std::vector<std::string>, Outcome> outcomes_;
+
+  // Where the model has a VAE: another one of its shape.
+  void save_other_vae() {
+    const auto own = folder_ / "model" / "vae";
+    if (!fs::exists(own)) return;
+    fs::copy(own, folder_ / "vae", fs::copy_options::recursive);
+    StateDict other;
+    for (const auto& [name, t] : load_state_dict(own / "diffusion_pytorch_model.safetensors"))
+      other.set(name, reference::weight("other." + name, t.sizes()));
+    save_safetensors(other, folder_ / "vae" / "diffusion_pytorch_model.safetensors");
+  }
 
   Outcome run(const std::vector<std::string>& line) {
     CLI::App app("", "lora");
@@ -303,6 +342,7 @@ TEST_P(GenerateOptions, EachActsBesideEachAsItDoesAlone) {
     for (const auto& b : here) {
       if (&b <= &a || b.arguments[0] == (a.arguments[0] == "--lora" ? "" : a.arguments[0])) continue;
       SCOPED_TRACE(b.name);
+      if (replaces({a.name, b.name})) continue;
       const auto says_a = refusal(a), says_b = refusal(b);
       if (says_a || says_b) {
         const auto& outcome = drawn({a.name, b.name});
@@ -342,6 +382,35 @@ TEST_P(GenerateOptions, ABatchIsItsPicturesAlone) {
   EXPECT_LE(largest_difference(both.images[1], drawn({"lora", "seed"}).images.front()), 1);
 }
 
+// What is not masked is the picture, beside every option.
+TEST_P(GenerateOptions, WhatIsNotMaskedIsKept) {
+  const auto image = Image::load(folder_ / "image.png");
+  for (const auto& a : options_here()) {
+    SCOPED_TRACE(a.name);
+    if (refusal(a) || replaces({a.name, "mask"})) continue;
+    const auto& kept = drawn({a.name, "image"}, {{"--mask", "{}/black.png"}});
+    if (lists({"only masked"}, a)) {
+      EXPECT_EQ(kept.code, 2);
+      EXPECT_THAT(kept.message, HasSubstr("black everywhere"));
+      continue;
+    }
+    ASSERT_EQ(kept.code, 0) << kept.message;
+    if (lists({"size", "mask invert", "model's rest"}, a)) continue;
+    EXPECT_EQ(kept.images.front().pixels, image.pixels);
+  }
+  // Far from the edge of the mask, beside the options that move it.
+  auto expect_kept = [&](const Names& names, int rows) {
+    const auto& picture = drawn(names, {{"--mask-blur", "1"}});
+    ASSERT_EQ(picture.code, 0) << picture.message;
+    const auto bytes = size_t(rows) * 16 * 3;
+    const auto& drawn_pixels = picture.images.front().pixels;
+    EXPECT_TRUE(std::equal(image.pixels.begin(), image.pixels.begin() + int64_t(bytes), drawn_pixels.begin()));
+    EXPECT_NE(picture.images.front().pixels, image.pixels);
+  };
+  expect_kept({"image", "mask"}, 5);
+  expect_kept({"image", "mask", "only masked"}, 5);
+}
+
 TEST_P(GenerateOptions, AnotherSpellingDrawsTheSame) {
   auto expect_same = [&](const Outcome& a, const Outcome& b) {
     ASSERT_EQ(a.code, 0) << a.message;
@@ -362,9 +431,15 @@ TEST_P(GenerateOptions, WhatNeedsAnotherIsRefusedAlone) {
     EXPECT_EQ(outcome.code, 2);
     EXPECT_THAT(outcome.message, HasSubstr(says));
   };
-  if (GetParam() != "sd-inpaint")
-    expect_refused({{"--strength", "0.5"}}, GetParam() == "amused-256" ? "strength" : "--strength needs --image");
-  if (GetParam() != "sd-inpaint") expect_refused({{"--mask", "{}/mask.png"}}, "--mask");
+  if (GetParam() != "sd-inpaint") {
+    expect_refused({{"--strength", "0.5"}}, "--strength needs --image");
+    expect_refused({{"--mask", "{}/mask.png"}}, "--mask needs --image");
+    expect_refused({{"--mask-blur", "2"}}, "--mask-blur needs --mask");
+    expect_refused({{"--only-masked", "2"}}, "--only-masked needs --mask");
+    expect_refused({{"--mask-invert", ""}}, "--mask-invert needs --mask");
+    expect_refused({{"--keep-unmasked", ""}}, "--keep-unmasked needs --mask");
+    expect_refused({{"--no-keep-unmasked", ""}}, "--keep-unmasked needs --mask");
+  }
   expect_refused({{"--refiner-start", "0.5"}}, "--refiner-start needs --refiner");
   expect_refused({{"-p", "apple <lora:ink:1>"}}, "--lora-dir");
   expect_refused({{"--fuse", ""}}, "--fuse: there is no LoRA to fuse");

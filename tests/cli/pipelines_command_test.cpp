@@ -73,7 +73,9 @@ TEST(Generate, StartsFromAPictureAndDrawsAPartAnew) {
   Image mask{64, 64, std::vector<uint8_t>(64 * 64 * 3, 0), {}};
   mask.save(folder / "black.png");
   draw(folder, "--image " + base.string() + " --mask " + (folder / "black.png").string());
+  EXPECT_EQ(pixels(folder / "out.png"), pixels(base));
   // Nothing is drawn anew: what the VAE makes of the picture.
+  draw(folder, "--image " + base.string() + " --no-keep-unmasked --mask " + (folder / "black.png").string());
   auto kept = pixels(folder / "out.png"), was = pixels(base);
   double difference = 0;
   for (size_t i = 0; i < kept.size(); ++i) difference += std::abs(int(kept[i]) - int(was[i]));
@@ -83,6 +85,89 @@ TEST(Generate, StartsFromAPictureAndDrawsAPartAnew) {
   expect_error(call + "--mask " + base.string(), 2, "--mask needs --image");
   expect_error(call + "--image " + base.string() + " --strength 1.5", 2, "--strength is 1.5");
   expect_error(call + "--prompt-2 owl", 2, "StableDiffusionPipeline does not take --prompt-2");
+}
+
+TEST(Generate, DrawsAMaskedPartAtFullSize) {
+  TemporaryFolder folder;
+  auto large = tiny::picture("large", {96, 128});
+  large.save(folder / "large.png");
+  Image mask{128, 96, std::vector<uint8_t>(96 * 128 * 3, 0), {}};
+  for (int y = 40; y < 60; ++y)
+    for (int x = 50; x < 70; ++x)
+      for (int c = 0; c < 3; ++c) mask.pixels[size_t((y * 128 + x) * 3 + c)] = 255;
+  mask.save(folder / "mask.png");
+  auto files = "--image " + (folder / "large.png").string() + " --mask " + (folder / "mask.png").string();
+  auto changed = [&] {
+    auto image = Image::load(folder / "out.png");
+    EXPECT_EQ(std::pair(image.width, image.height), std::pair(128, 96));
+    int left = 128, top = 96, right = 0, bottom = 0;
+    for (int y = 0; y < image.height; ++y)
+      for (int x = 0; x < image.width; ++x)
+        for (int c = 0; c < 3; ++c)
+          if (auto i = size_t((y * 128 + x) * 3 + c); image.pixels[i] != large.pixels[i])
+            left = std::min(left, x), top = std::min(top, y), right = std::max(right, x), bottom = std::max(bottom, y);
+    return std::array{left, top, right, bottom};
+  };
+  draw(folder, files + " --only-masked 8 --mask-blur 0");
+  EXPECT_EQ(changed(), (std::array{50, 40, 69, 59}));
+  draw(folder, files + " --only-masked 8");
+  for (int side : {0, 1}) {
+    auto [left, top, right, bottom] = changed();
+    EXPECT_GE((std::array{left, top}[size_t(side)]), (std::array{50, 40}[size_t(side)]) - 12);
+    EXPECT_LE((std::array{right, bottom}[size_t(side)]), (std::array{69, 59}[size_t(side)]) + 12);
+    EXPECT_LT((std::array{left, top}[size_t(side)]), (std::array{50, 40}[size_t(side)]));
+  }
+  draw(folder, files + " --mask-invert --mask-blur 0");
+  auto inverted = Image::load(folder / "out.png");
+  for (int y = 40; y < 60; ++y)
+    EXPECT_TRUE(std::equal(&large.pixels[size_t((y * 128 + 50) * 3)], &large.pixels[size_t((y * 128 + 70) * 3)],
+                           &inverted.pixels[size_t((y * 128 + 50) * 3)]));
+
+  auto call = "generate " + kModel + " -p rocket --steps 2 ";
+  expect_error(call + files + " --only-masked 8 --no-keep-unmasked", 2, "Leave --no-keep-unmasked out");
+  expect_error(call + files + " --only-masked -1", 2, "--only-masked is -1");
+  expect_error(call + files + " --mask-blur 30", 2, "--mask-blur is 30, which leaves no white part of --mask");
+  expect_error(call + "--only-masked 8", 2, "--only-masked needs --mask");
+  expect_error(call + "--mask-invert", 2, "--mask-invert needs --mask");
+  expect_error(call + "--mask-blur 3", 2, "--mask-blur needs --mask");
+  expect_error(call + "--no-keep-unmasked", 2, "--keep-unmasked needs --mask");
+}
+
+TEST(Generate, DrawsWithAnotherVae) {
+  namespace fs = std::filesystem;
+  TemporaryFolder folder;
+  const auto own = tiny::folder("sd") / "vae", other = folder / "vae";
+  fs::copy(own, other, fs::copy_options::recursive);
+  StateDict tensors;
+  for (const auto& [name, t] : load_state_dict(own / "diffusion_pytorch_model.safetensors"))
+    tensors.set(name, reference::weight("other." + name, t.sizes()));
+  save_safetensors(tensors, other / "diffusion_pytorch_model.safetensors");
+  auto drawn = [&](const std::string& model, const std::string& more) {
+    auto result = lora_command("generate " + model + " -p owl --steps 1 --seed 1 --dtype float32 -o " +
+                               (folder / "out.png").string() + " " + more);
+    EXPECT_EQ(result.code, 0) << result.err;
+    return pixels(folder / "out.png");
+  };
+  const auto model = tiny::folder("sd").string();
+  const auto with_it = drawn(model, "--vae " + other.string());
+  EXPECT_EQ(Image::load(folder / "out.png").text.at("vae"), other.string());
+  EXPECT_NE(with_it, drawn(model, ""));
+  EXPECT_EQ(with_it, drawn(model, "--vae " + (other / "diffusion_pytorch_model.safetensors").string()));
+  // It is in a model that is written.
+  save_safetensors(tiny::factors(*tiny::open("sd"), "ink", {"to_v"}, 2), folder / "ink.safetensors");
+  const auto ink = " --lora " + (folder / "ink.safetensors").string();
+  auto fused = lora_command("fuse " + model + ink + " --vae " + other.string() + " -o " + (folder / "fused").string());
+  ASSERT_EQ(fused.code, 0) << fused.err;
+  EXPECT_EQ(drawn((folder / "fused").string(), ""), drawn(model, "--fuse --vae " + other.string() + ink));
+
+  const auto call = " -p owl --steps 1 -o " + (folder / "out.png").string();
+  fs::copy(tiny::folder("sd"), folder / "without", fs::copy_options::recursive);
+  fs::remove_all(folder / "without" / "vae");
+  expect_error("generate " + (folder / "without").string() + call, 1, "Give one as --vae");
+  EXPECT_EQ(drawn((folder / "without").string(), "--vae " + other.string()), with_it);
+  expect_error("generate " + tiny::folder("sd3").string() + call + " --vae " + other.string(), 1, "another family");
+  expect_error("generate " + tiny::folder("amused-256").string() + call + " --vae " + other.string(), 2, "--vae is ");
+  expect_error("generate " + model + call + " --vae nowhere", 1, "nowhere: there is no such folder or file of a VAE");
 }
 
 TEST(Generate, TakesEveryKindOfModel) {
@@ -156,7 +241,7 @@ TEST(Generate, SaysWhatTheFilesHaveAndNaN) {
   expect_error(call + " --lora " + (folder / "ink.safetensors").string() + ":1e38", 1, "NaN or infinite numbers");
   EXPECT_FALSE(std::filesystem::exists(folder / "out.png"));
 
-  tiny::write(model / "scheduler" / "scheduler_config.json", {{"_class_name", "UniPCMultistepScheduler"}});
+  tiny::write(model / "scheduler" / "scheduler_config.json", {{"_class_name", "KDPM2DiscreteScheduler"}});
   expect_error(call, 1, "--scheduler");
   EXPECT_EQ(lora_command(call + " --scheduler euler").code, 0);
 }

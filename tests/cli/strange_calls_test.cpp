@@ -114,7 +114,7 @@ TEST_F(StrangeCalls, AWrongCallIsRefusedWithCode2) {
       {draw(p + " --device mps"), "--device mps"},
       {draw(p + " --device meta"), "--device meta"},
       {draw(p + " --device cuda:99"), "--device is cuda:99"},
-      {draw(p + " --scheduler euler_a"), "euler_ancestral"},
+      {draw(p + " --scheduler euler_b"), "euler_ancestral"},
       {draw(p + " --strength 0.5"), "--strength needs --image"},
       {draw(p + " --image " + at("white.png") + " --strength 1.5"), "--strength is 1.5"},
       {draw(p + " --mask " + at("white.png")), "--mask needs --image"},
@@ -210,9 +210,9 @@ TEST_F(StrangeCalls, EachRemarkIsSaid) {
   for (int i = 0; i < 80; ++i) words += "owl ";
   const std::pair<std::string, const char*> calls[] = {
       {p + " -n blue --cfg 1", "the negative prompt has no effect, because --cfg is 1"},
-      {prompt(words + "tree"),
+      {prompt(words + "tree") + " --prompt-syntax plain",
        "text_encoder reads 32 tokens of the prompt. It does not read the end: \"owl owl owl owl "},
-      {p + " -n " + word(words), "32 tokens of the negative prompt"},
+      {p + " --prompt-syntax plain -n " + word(words), "32 tokens of the negative prompt"},
       {prompt("caf\xe9"), "the prompt \"caf\\xe9\" is not UTF-8"},
       {p + lora(":{\"text_encoder_2\": 0, \"unet\": 0.5}"), "text_encoder_2; it has: unet, text_encoder"},
       {p + lora(":{\"transformer\": 0}"), "transformer; it has: unet"},
@@ -231,8 +231,9 @@ TEST_F(StrangeCalls, EachTextEncoderTellsWhatItDoesNotRead) {
       {"sd35", {"text_encoder reads 32", "text_encoder_2 reads 32", "text_encoder_3 reads 256"}},
       {"amused-256", {"text_encoder reads 32"}}};
   for (const auto& [name, parts] : models) {
-    auto result = lora_command("generate " + tiny::folder(name).string() + prompt(words) +
-                               " -n blue --cfg 1 --steps 1 -o " + word((out_ / "out.png").string()));
+    auto result =
+        lora_command("generate " + tiny::folder(name).string() + prompt(words) +
+                     " -n blue --cfg 1 --steps 1 --prompt-syntax plain -o " + word((out_ / "out.png").string()));
     EXPECT_EQ(result.code, 0) << result.err;
     for (const auto& part : parts) EXPECT_TRUE(contains(result.err, part)) << name << "\n" << result.err;
     EXPECT_TRUE(contains(result.err, "the negative prompt has no effect, because --cfg is 1")) << name << "\n"

@@ -4,7 +4,7 @@
 
 #include "io/digest.h"
 #include "io/safetensors.h"
-#include "lora/files.h"
+#include "lora/lora_folder.h"
 #include "support/compare.h"
 
 namespace lora {

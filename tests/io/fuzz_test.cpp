@@ -2,6 +2,7 @@
 
 #include "io/png.h"
 #include "io/support.h"
+#include "io/tensor_sizes.h"
 #include "lora/image.h"
 
 namespace lora {
@@ -61,6 +62,10 @@ TEST_P(Fuzz, MutatedFilesLoadOrThrowAnError) {
       ++loaded;
     } catch (const Error&) {
       ++refused;
+    }
+    try {
+      load_tensor_sizes(file);
+    } catch (const Error&) {
     }
   }
   EXPECT_EQ(loaded + refused, kRounds);

@@ -357,7 +357,6 @@ TEST_P(Misuse, PicturesWhosePixelsDoNotFitSayTheirSizes) {
       o.height = o.width = 32;
       auto message = message_of([&] { draw(o); });
       EXPECT_NE(message.find("image"), std::string::npos) << message;
-      if (message.find("does not take") != std::string::npos) continue;
       EXPECT_NE(message.find(std::to_string(width)), std::string::npos) << message;
       EXPECT_NE(message.find(std::to_string(height)), std::string::npos) << message;
     }

@@ -45,9 +45,9 @@ TEST_F(ModelFiles, AnotherSchedulerDrawsAModelWhoseOwnIsNotSupported) {
     auto config = nlohmann::json::parse(std::ifstream(file));
     auto wanted = draw(*DiffusionPipeline::from_pretrained(root, {.dtype = at::kFloat, .scheduler = "euler"}));
     for (const auto& [name, more] : std::map<std::string, nlohmann::json>{
-             {"UniPCMultistepScheduler", {{"solver_order", 2}, {"predict_x0", true}, {"solver_type", "bh2"}}},
-             {"HeunDiscreteScheduler", nlohmann::json::object()},
-             {"DEISMultistepScheduler", {{"solver_type", "logrho"}}},
+             {"SASolverScheduler", {{"predictor_order", 2}, {"corrector_order", 2}, {"tau_func", nullptr}}},
+             {"KDPM2DiscreteScheduler", nlohmann::json::object()},
+             {"IPNDMScheduler", nlohmann::json::object()},
              {"DDIMScheduler", {{"beta_schedule", "laplace"}}}}) {
       SCOPED_TRACE(name);
       auto own = config;

@@ -54,10 +54,52 @@ TEST(RunInTwoCalls, IsTheRunInOne) {
                                                       {"a batch", batch},
                                                       {"a schedule", scheduled},
                                                       {"a schedule and an image", scheduled_from_image}};
-  for (const auto& [name, o] : rows) {
+  const auto own = pipe->scheduler;
+  // Heun's method makes two calls of the model in each step. A run is cut between steps.
+  for (const auto& scheduler : {own, std::shared_ptr<const Scheduler>(Scheduler::from_config(own->config(), "heun"))}) {
+    pipe->scheduler = scheduler;
+    for (const auto& [name, o] : rows)
+      for (double at : {0.5, 0.7}) {
+        SCOPED_TRACE(testing::Message() << scheduler->class_name() << ": " << name << " at " << at);
+        auto whole = pipe->generate_latents("owl", o);
+        EXPECT_LE(distance(in_two_calls(*pipe, *pipe, o, at), whole), 1e-4);
+      }
+  }
+}
+
+TEST(RunOfSecondOrder, TakesTwoTimestepsAStep) {
+  auto pipe = tiny::open("sd");
+  pipe->load_lora_weights(tiny::factors(*pipe, "ink", {"to_q"}, 2), {.adapter_name = "ink"});
+  for (const char* name : {"heun", "dpmpp_sde"}) {
     SCOPED_TRACE(name);
-    auto whole = pipe->generate_latents("owl", o);
-    EXPECT_LE(distance(in_two_calls(*pipe, *pipe, o, 0.5), whole), 1e-4);
+    auto scheduler = Scheduler::from_config(pipe->scheduler->config(), name);
+    scheduler->set_timesteps(6);
+    pipe->scheduler = std::move(scheduler);
+    auto timesteps = pipe->scheduler->timesteps();
+    auto timesteps_of = [&](CallOptions o) {
+      std::vector<Tensor> seen;
+      o.callback_on_step_end = [&](const StepEnd& end) {
+        EXPECT_EQ(end.step, int(seen.size()));
+        seen.push_back(end.timestep);
+        return true;
+      };
+      pipe->generate_latents("owl", o);
+      return at::stack(seen);
+    };
+    EXPECT_TRUE(at::equal(timesteps_of(options(6)), timesteps));
+    auto half = options(6);
+    half.image = {tiny::picture("part", {16, 16})};
+    half.strength = 0.5;
+    EXPECT_TRUE(at::equal(timesteps_of(half), timesteps.slice(0, 6)));
+
+    // Schedules of adapters count steps, not calls of the model.
+    std::vector<std::pair<int, int>> counted;
+    half.adapters = {{.name = "ink", .schedule = [&](int step, int steps) {
+                        counted.emplace_back(step, steps);
+                        return 1.0;
+                      }}};
+    pipe->generate_latents("owl", half);
+    EXPECT_EQ(counted, (std::vector<std::pair<int, int>>{{0, 3}, {0, 3}, {1, 3}, {1, 3}, {2, 3}}));
   }
 }
 

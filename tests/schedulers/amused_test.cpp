@@ -107,6 +107,27 @@ TEST(AmusedScheduler, MasksEachImageForItsOwnTimestep) {
   }
 }
 
+// The less was masked at the start, the less is masked after a step. Each image has its own share.
+TEST(AmusedScheduler, MasksLessWhereLessWasMaskedAtTheStart) {
+  auto logits = 2 * at::randn({2, 12, 3, 4}, make_generator(2));
+  auto scheduler = make({{"masking_schedule", "linear"}});
+  scheduler->set_timesteps(4);
+  auto tokens = masked();
+  tokens[1].slice(0, 1, 3).fill_(5);  // 4 of 12 are masked
+  auto generators = [] { return std::vector{make_generator(1), make_generator(2)}; };
+  auto t = scheduler->timesteps()[0];
+  auto prev =
+      scheduler->step(logits, t, tokens, {.generators = generators(), .starting_mask_ratio = {1, 1. / 3}}).prev_sample;
+  EXPECT_EQ((prev[0] == kMask).sum().item<int64_t>(), 9);
+  EXPECT_EQ((prev[1] == kMask).sum().item<int64_t>(), 3);
+  auto both =
+      scheduler->step(logits, t, tokens, {.generators = generators(), .starting_mask_ratio = {0.5}}).prev_sample;
+  EXPECT_EQ((both[0] == kMask).sum().item<int64_t>(), 4);
+  expect_error(ErrorKind::usage, HasSubstr("3 starting mask ratios for 2 images"), [&] {
+    scheduler->step(logits, t, tokens, {.starting_mask_ratio = {1, 1, 1}});
+  });
+}
+
 TEST(AmusedScheduler, AcceptsACopyOfItsConfig) {
   auto scheduler = make({{"masking_schedule", "linear"}});
   auto copy = Scheduler::from_config(scheduler->config());

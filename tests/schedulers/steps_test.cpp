@@ -36,7 +36,10 @@ TEST(SchedulerSteps, CountsAreChecked) {
       expect_error(ErrorKind::usage, AllOf(HasSubstr(std::to_string(steps)), HasSubstr("to ")),
                    [&] { scheduler->set_timesteps(steps); });
   }
-  expect_error(ErrorKind::usage, HasSubstr("1 to 50"), [] { make("lcm")->set_timesteps(51); });
+  for (const auto* name : {"lcm", "tcd"})
+    expect_error(ErrorKind::usage, HasSubstr("1 to 50"), [&] { make(name)->set_timesteps(51); });
+  for (const auto* name : {"dpmpp_2s", "deis", "unipc"})
+    expect_error(ErrorKind::usage, HasSubstr("1 to 999"), [&] { make(name)->set_timesteps(1000); });
   expect_error(ErrorKind::usage, HasSubstr("4 to 1000"), [] { make("pndm")->set_timesteps(3); });
   expect_error(ErrorKind::usage, HasSubstr("1 to 999"), [] { make("dpmpp_2m")->set_timesteps(1000); });
   expect_error(ErrorKind::usage, HasSubstr("timestep 1000"), [] {
@@ -86,11 +89,15 @@ TEST(SchedulerSteps, EveryCountThatIsAllowedGivesARun) {
     for (const auto* spacing : {"linspace", "leading", "trailing"}) {
       SCOPED_TRACE(name + " " + spacing);
       auto scheduler = make(name, {{"timestep_spacing", spacing}, {"skip_prk_steps", true}});
-      for (int steps = 1; steps < (name == "lcm" ? 51 : 1000); ++steps) {
+      // Each step of a second-order scheduler but the last has two timesteps.
+      auto timesteps_of = [&](int steps) { return scheduler->order() * (steps - 1) + 1; };
+      bool distilled = name == "lcm" || name == "tcd";
+      bool slow = name.ends_with("_karras") || name.ends_with("_exponential") || name.ends_with("_beta");
+      for (int steps = 1; steps < (distilled ? 51 : 1000); steps += slow && steps > 70 ? 31 : 1) {
         scheduler->set_timesteps(steps);
         auto count = scheduler->timesteps().numel();
-        ASSERT_TRUE(count == steps || count == steps + 1) << steps;
-        bool from_table = name == "ddim" || name == "pndm" || name == "lcm";
+        ASSERT_TRUE(count == timesteps_of(steps) || count == timesteps_of(steps + 1)) << steps;
+        bool from_table = name == "ddim" || name == "pndm" || distilled;
         ASSERT_TRUE(!from_table || scheduler->timesteps().min().item<int64_t>() >= 0) << steps;
       }
     }
@@ -112,13 +119,16 @@ TEST(SchedulerSteps, NeedARun) {
 }
 
 TEST(SchedulerSteps, EndWithTheRun) {
-  for (const auto* name : {"euler", "euler_ancestral", "dpmpp_2m", "lcm", "flow_match_euler"}) {
+  for (const auto& name : Scheduler::names()) {
+    if (name == "ddim" || name == "pndm") continue;  // their steps depend only on their timesteps
     SCOPED_TRACE(name);
     auto scheduler = make(name);
     scheduler->set_timesteps(2);
-    for (int64_t i : {0, 1}) scheduler->step(sample(), scheduler->timesteps()[i], sample());
-    expect_error(ErrorKind::usage, HasSubstr("all 2 steps are done"),
-                 [&] { scheduler->step(sample(), scheduler->timesteps()[1], sample()); });
+    auto count = scheduler->timesteps().numel();
+    EXPECT_EQ(count, scheduler->order() + 1);
+    for (int64_t i = 0; i < count; ++i) scheduler->step(sample(), scheduler->timesteps()[i], sample());
+    expect_error(ErrorKind::usage, HasSubstr("all " + std::to_string(count) + " steps are done"),
+                 [&] { scheduler->step(sample(), scheduler->timesteps()[count - 1], sample()); });
   }
 }
 
@@ -147,19 +157,21 @@ TEST(SchedulerSteps, InputsAreChecked) {
   auto euler = make("euler");
   euler->set_timesteps(5);
   expect_error(ErrorKind::usage, HasSubstr("5"), [&] { euler->set_begin_index(5); });
-  auto ddim = make("ddim");
-  ddim->set_timesteps(5);
-  expect_error(ErrorKind::usage, HasSubstr("eta"),
-               [&] { ddim->step(sample(), ddim->timesteps()[0], sample(), {.eta = 1.5}); });
+  for (const auto* name : {"ddim", "tcd"}) {
+    auto scheduler = make(name);
+    scheduler->set_timesteps(5);
+    expect_error(ErrorKind::usage, HasSubstr("eta"),
+                 [&] { scheduler->step(sample(), scheduler->timesteps()[0], sample(), {.eta = 1.5}); });
+  }
 }
 
 TEST(SchedulerSteps, WrongGeneratorsLeaveTheRunAsItWas) {
-  for (const auto* name : {"euler_ancestral", "lcm"}) {
+  for (const auto* name : {"euler_ancestral", "lcm", "tcd", "dpmpp_sde", "dpmpp_2m_sde"}) {
     SCOPED_TRACE(name);
     auto scheduler = make(name);
     scheduler->set_timesteps(3);
     auto t = scheduler->timesteps()[0];
-    SchedulerStepOptions wrong{.generators = {make_generator(1), make_generator(2), make_generator(3)}};
+    SchedulerStepOptions wrong{.eta = 0.5, .generators = {make_generator(1), make_generator(2), make_generator(3)}};
     expect_error(ErrorKind::usage, HasSubstr("batch of 2"), [&] { scheduler->step(sample(), t, sample(), wrong); });
     auto step = [&](Scheduler& s) {
       return s.step(sample(), t, sample(), {.generators = {make_generator(1)}}).prev_sample;
@@ -183,6 +195,42 @@ TEST(SchedulerSteps, DDIMWithEtaOneIsFiniteAtZeroTerminalSNR) {
     x = ddim->step(0.5 * x, t, x, {.eta = 1, .generators = {make_generator(4)}}).prev_sample;
   }
   EXPECT_TRUE(at::isfinite(x).all().item<bool>());
+}
+
+// The reference multiplies the infinite length of the last step by 0.
+TEST(SchedulerSteps, UniPCWithBh1IsFiniteToTheLevelZero) {
+  auto run = [](const char* solver_type) {
+    auto unipc = make("unipc", {{"solver_type", solver_type}});
+    unipc->set_timesteps(8);
+    auto x = sample();
+    for (int64_t i = 0; i < 8; ++i) {
+      auto t = unipc->timesteps()[i];
+      x = unipc->step(0.5 * x, t, x).prev_sample;
+    }
+    return x;
+  };
+  EXPECT_TRUE(at::isfinite(run("bh1")).all().item<bool>());
+  EXPECT_LE((run("bh1") - run("bh2")).abs().max().item<double>(), 0.1 * run("bh2").abs().max().item<double>());
+}
+
+// The noise of a whole step goes on from that of its first half. The middle is the geometric mean of the two levels.
+TEST(SchedulerSteps, TheNoiseOfAnSDEStepIsOnePath) {
+  auto scheduler = make("dpmpp_sde");
+  scheduler->set_timesteps(10);
+  auto t = scheduler->timesteps();
+  auto zeros = at::zeros({1, 4, 128, 128});
+  auto ones = at::ones({2, 1});
+  auto level = scheduler->add_noise(0 * ones, ones, t.index_select(0, at::tensor({int64_t{0}, int64_t{2}})));
+  double from = level[0].item<double>(), to = level[1].item<double>(), middle = std::sqrt(from * to);
+  // Where sample and output are 0, only the noise is left.
+  SchedulerStepOptions options{.generators = {make_generator(3)}};
+  auto half = scheduler->step(zeros, t[0], zeros, options).prev_sample;
+  auto whole = scheduler->step(zeros, t[1], zeros, options).prev_sample;
+  auto up = [&](double a, double b) { return b * std::sqrt(a * a - b * b) / a; };
+  EXPECT_NEAR(half.std().item<double>(), up(from, middle), 0.02 * up(from, middle));
+  EXPECT_NEAR(whole.std().item<double>(), up(from, to), 0.02 * up(from, to));
+  auto correlation = (half * whole).mean().item<double>() / (half.std() * whole.std()).item<double>();
+  EXPECT_NEAR(correlation, std::sqrt((from - middle) / (from - to)), 0.02);
 }
 
 // The reference takes the second of two equal timesteps for the first, and runs out of levels.

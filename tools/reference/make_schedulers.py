@@ -1,8 +1,9 @@
 """Makes tests/data/schedulers: whole runs of diffusers' schedulers with a cheap function in the model's place.
 
-Needs torch, safetensors and diffusers==0.42.1. Run it from anywhere: python tools/reference/make_schedulers.py
+Needs torch, safetensors, diffusers==0.42.1, scipy and torchsde. Run it from anywhere: python tools/reference/make_schedulers.py
 """
 
+import inspect
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import diffusers
 import numpy
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from safetensors.torch import save_file
 
 OUT = Path(__file__).resolve().parents[2] / "tests/data/schedulers"
@@ -42,6 +44,11 @@ EULER = {**BETAS, "_class_name": "EulerDiscreteScheduler"}
 ANCESTRAL = {**BETAS, "_class_name": "EulerAncestralDiscreteScheduler"}
 DPM = {**BETAS, "_class_name": "DPMSolverMultistepScheduler"}
 LCM = {**BETAS, "_class_name": "LCMScheduler"}
+HEUN = {**BETAS, "_class_name": "HeunDiscreteScheduler"}
+SDE = {**BETAS, "_class_name": "DPMSolverSDEScheduler"}
+SINGLE = {**BETAS, "_class_name": "DPMSolverSinglestepScheduler"}
+DEIS = {**BETAS, "_class_name": "DEISMultistepScheduler"}
+TCD = {**BETAS, "_class_name": "TCDScheduler"}
 
 # As published with Stable Diffusion 3 and 3.5, FLUX.1 dev and LTX-Video.
 SD3 = {"_class_name": "FlowMatchEulerDiscreteScheduler", "_diffusers_version": "0.29.0.dev0",
@@ -172,6 +179,137 @@ def runs():
     yield "ddim-threshold-bfloat16", {**DDIM, "thresholding": True}, {"steps": 5, "dtype": "bfloat16"}
 
 
+def solver_runs():
+    """The same for the solvers of second and higher order, for TCD, and for beta sigmas."""
+    beta, sigma_min = {"use_beta_sigmas": True}, {"final_sigmas_type": "sigma_min"}
+    limits = {"sigma_min": 0.05, "sigma_max": 10.0}
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    schedules = ("karras", "exponential", "beta")
+    predictions = ("epsilon", "sample", "v_prediction")
+
+    for steps in (1, 2, 5, 20, 50):
+        yield f"euler-beta-{steps}", {**EULER, **beta}, {"steps": steps}
+        yield f"dpmpp-beta-{steps}", {**DPM, **beta}, {"steps": steps}
+    yield "euler-beta-limits", {**EULER, **beta, **limits}, {"steps": 7}
+    yield "euler-beta-sigma-min-v", {**SDXL, **beta, **sigma_min, "prediction_type": "v_prediction"}, {"steps": 7}
+    yield "flow-match-beta", {**SD3, **beta}, {"steps": 7}
+    for schedule in schedules:
+        sigmas = {f"use_{schedule}_sigmas": True}
+        for order in (2, 3):
+            config = {**DPM, **sigmas, "algorithm_type": "sde-dpmsolver++", "solver_order": order}
+            yield f"dpmpp-{order}m-sde-{schedule}", config, {"steps": 9, "seeds": [31]}
+        config = {**DPM, **sigmas, "algorithm_type": "sde-dpmsolver++", "solver_type": "heun"}
+        yield f"dpmpp-2m-sde-heun-{schedule}", config, {"steps": 16, "seeds": [31, 32]}
+        for base in (HEUN, SDE, SINGLE, DEIS, UNIPC):
+            name = base["_class_name"].removesuffix("Scheduler").lower()
+            yield f"{name}-{schedule}", {**base, **sigmas}, {"steps": 7, "seeds": [33]}
+            yield f"{name}-{schedule}-begin", {**base, **sigmas}, {"steps": 20, "begin": 8, "seeds": [33]}
+    for base in (HEUN, SDE, DEIS, UNIPC):
+        name = base["_class_name"].removesuffix("Scheduler").lower()
+        for spacing in ("linspace", "leading", "trailing"):
+            yield f"{name}-{spacing}", {**base, "timestep_spacing": spacing}, {"steps": 7, "seeds": [34]}
+        yield f"{name}-trailing-61", {**base, "timestep_spacing": "trailing", "steps_offset": 0}, {"steps": 61, "seeds": [34]}
+        yield f"{name}-cosine", {**base, "beta_schedule": "squaredcos_cap_v2"}, {"steps": 6, "seeds": [34]}
+    for base in (HEUN, SDE, SINGLE, DEIS, UNIPC):
+        name = base["_class_name"].removesuffix("Scheduler").lower()
+        for steps in (1, 2, 3, 20, 50):
+            yield f"{name}-{steps}", base, {"steps": steps, "seeds": [35]}
+        yield f"{name}-middle", base, {"steps": 20, "middle": 8, "seeds": [36]}
+        yield f"{name}-defaults", {"_class_name": base["_class_name"]}, {"steps": 6, "seeds": [36]}
+        for dtype in ("bfloat16", "float16"):
+            yield f"{name}-{dtype}", {**base, "use_karras_sigmas": True}, {"steps": 12, "dtype": dtype, "seeds": [37]}
+        for given, config in (("sd15", SD15), ("sd21", SD21), ("sdxl", SDXL), ("limits", {**EULER, **limits})):
+            options = {"steps": 6, "class_name": base["_class_name"], "seeds": [38]}
+            yield f"{given}-as-{name}", config, options
+
+    for prediction in ("sample", "v_prediction"):
+        yield f"heun-{prediction}", {**HEUN, "prediction_type": prediction}, {"steps": 6}
+    yield "heun-clip", {**HEUN, "clip_sample": True, "clip_sample_range": 0.8}, {"steps": 6}
+    yield "heun-exp-betas", {**HEUN, "beta_schedule": "exp"}, {"steps": 6}
+    yield "heun-limits", {**HEUN, **limits, "use_karras_sigmas": True}, {"steps": 6}
+    yield "sde-v", {**SDE, "prediction_type": "v_prediction"}, {"steps": 6, "seeds": [39, 40]}
+    yield "sde-begin", SDE, {"steps": 12, "begin": 10, "seeds": [39, 40]}
+
+    for algorithm in ("dpmsolver++", "sde-dpmsolver++", "dpmsolver"):
+        for order in (1, 2, 3):
+            for solver in ("midpoint", "heun"):
+                config = {**SINGLE, "algorithm_type": algorithm, "solver_order": order, "solver_type": solver, **sigma_min}
+                yield f"single-{algorithm}-{order}-{solver}", config, {"steps": 12, "seeds": [41]}
+        for prediction in predictions:
+            config = {**SINGLE, "algorithm_type": algorithm, **sigma_min, "prediction_type": prediction}
+            config["thresholding"] = algorithm.endswith("++")
+            yield f"single-{algorithm}-{prediction}", config, {"steps": 5, "seeds": [42, 43]}
+    for steps in (3, 4, 5, 6, 7, 8):
+        for order in (2, 3):
+            config = {**SINGLE, "solver_order": order, "lower_order_final": True, **sigma_min}
+            yield f"single-lower-{order}-{steps}", config, {"steps": steps}
+            yield f"single-zero-{order}-{steps}", {**SINGLE, "solver_order": order}, {"steps": steps}
+    yield "single-begin-3", {**SINGLE, "solver_order": 3}, {"steps": 20, "begin": 8}
+    cosine = {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1}
+    yield "single-cosine", {**SINGLE, **cosine}, {"steps": 8}
+
+    for order in (1, 2, 3):
+        yield f"deis-{order}", {**DEIS, "solver_order": order}, {"steps": 16}
+        yield f"deis-few-{order}", {**DEIS, "solver_order": order}, {"steps": 8}
+        yield f"deis-full-{order}", {**DEIS, "solver_order": order, "lower_order_final": False}, {"steps": 8}
+        yield f"deis-begin-{order}", {**DEIS, "solver_order": order}, {"steps": 20, "begin": 8}
+    for prediction in predictions:
+        yield f"deis-{prediction}", {**DEIS, "prediction_type": prediction, "thresholding": True}, {"steps": 5}
+
+    for solver in ("bh1", "bh2"):
+        for order in (1, 2, 3, 4):
+            config = {**UNIPC, "solver_type": solver, "solver_order": order, **sigma_min}
+            yield f"unipc-{solver}-{order}", config, {"steps": 16}
+            noise = {"predict_x0": False, "lower_order_final": False}
+            yield f"unipc-{solver}-{order}-noise", {**config, **noise}, {"steps": 8}
+            yield f"unipc-{solver}-{order}-begin", config, {"steps": 20, "begin": 8}
+    for order in (1, 2, 3):
+        yield f"unipc-zero-{order}", {**UNIPC, "solver_order": order}, {"steps": 8}
+        karras = {"solver_order": order, "use_karras_sigmas": True, **sigma_min}
+        yield f"unipc-karras-sigma-min-{order}", {**UNIPC, **karras}, {"steps": 8}
+    yield "unipc-uncorrected", {**UNIPC, "disable_corrector": [0, 1, 4]}, {"steps": 8}
+    yield "unipc-zero-snr", {**UNIPC, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction",
+                             "timestep_spacing": "trailing"}, {"steps": 8}
+    for prediction in predictions:
+        yield f"unipc-{prediction}", {**UNIPC, "prediction_type": prediction, "thresholding": True}, {"steps": 5}
+        config = {**UNIPC, "prediction_type": prediction, "predict_x0": False, **sigma_min}
+        yield f"unipc-{prediction}-noise", config, {"steps": 5}
+
+    for base in (DPM, SINGLE, DEIS, UNIPC):
+        name = base["_class_name"].removesuffix("Scheduler").lower()
+        for steps in (1, 5, 28):
+            yield f"{name}-flow-{steps}", {**base, **flow}, {"steps": steps}
+        yield f"{name}-flow-begin", {**base, **flow}, {"steps": 20, "begin": 8}
+        yield f"{name}-flow-epsilon", {**base, **flow, "prediction_type": "epsilon"}, {"steps": 6}
+    yield "dpmpp-sde-flow", {**DPM, **flow, "algorithm_type": "sde-dpmsolver++"}, {"steps": 9, "seeds": [44]}
+    yield "unipc-flow-karras", {**UNIPC, **flow, "use_karras_sigmas": True}, {"steps": 7}
+    yield "unipc-flow-terminal", {**UNIPC, **flow, "shift_terminal": 0.1}, {"steps": 7}
+    yield "unipc-flow-sigma-min", {**UNIPC, **flow, **sigma_min}, {"steps": 7}
+
+    for steps in (1, 4, 8, 50):
+        yield f"tcd-{steps}", TCD, {"steps": steps, "eta": 0.0}
+        yield f"tcd-eta-{steps}", TCD, {"steps": steps, "eta": 0.3, "seeds": [45]}
+    yield "tcd-eta-whole", TCD, {"steps": 4, "eta": 1.0, "seeds": [45, 46]}
+    for prediction in predictions:
+        config = {**TCD, "prediction_type": prediction, "original_inference_steps": 100}
+        yield f"tcd-{prediction}", config, {"steps": 7, "eta": 0.5, "seeds": [47]}
+    yield "tcd-begin", TCD, {"steps": 8, "begin": 3, "eta": 0.3, "seeds": [48]}
+    zero_snr = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    yield "tcd-zero-snr", {**TCD, **zero_snr}, {"steps": 4, "eta": 0.3, "seeds": [49]}
+    yield "sdxl-as-tcd", SDXL, {"steps": 4, "class_name": "TCDScheduler", "eta": 0.3, "seeds": [49]}
+    for dtype in ("bfloat16", "float16"):
+        yield f"tcd-{dtype}", TCD, {"steps": 4, "dtype": dtype, "eta": 0.3, "seeds": [50]}
+
+
+def told_where_to_begin(runs):
+    """Tells all schedulers the index of their first timestep, as pipelines do, except where the run is from the middle.
+
+    A scheduler that is not told takes the second of two equal timesteps.
+    """
+    for name, config, options in runs:
+        yield name, config, options if "middle" in options else {"begin": 0, **options}
+
+
 def flow_runs():
     """The same for flow matching."""
     for steps in (1, 2, 5, 28, 1000):
@@ -214,6 +352,26 @@ def make_generator(seeds):
     return generators[0] if len(generators) == 1 else generators
 
 
+class BrownianPath:
+    """The noise sampler of DPMSolverSDEScheduler, from the call's generator in place of torchsde's tree.
+
+    A step asks twice: for its first half, then for the whole. Both lie on one path of Brownian motion.
+    """
+
+    def __init__(self, sample, generator):
+        self.sample, self.generator, self.half = sample, generator, None
+
+    def __call__(self, sigma, sigma_next):
+        draw = randn_tensor(self.sample.shape, generator=self.generator, dtype=self.sample.dtype)
+        if self.half is None:
+            path = draw * (sigma - sigma_next).sqrt()
+            self.half = sigma_next, path
+        else:
+            path = self.half[1] + draw * (self.half[0] - sigma_next).sqrt()
+            self.half = None
+        return path / (sigma - sigma_next).sqrt()
+
+
 def kept_steps(count):
     return sorted({round(i) for i in numpy.linspace(0, count - 1, min(count, MOST_KEPT))})
 
@@ -222,6 +380,7 @@ def run(config, options, sample, noise):
     """Gives what is written of the run: a dict for the JSON file, and tensors."""
     cls = getattr(diffusers, options.get("class_name", config["_class_name"]))
     scheduler = cls.from_config(config)
+    whole_config = dict(scheduler.config)  # a run of the singlestep class changes it
     scheduler.set_timesteps(options["steps"], **{key: options[key] for key in ("mu", "sigmas") if key in options})
     dtype = getattr(torch, options.get("dtype", "float32"))
     sample, noise = sample.to(dtype), noise.to(dtype)
@@ -243,8 +402,10 @@ def run(config, options, sample, noise):
         timesteps = timesteps[begin:]
         x = scheduler.add_noise(sample, noise, timesteps[:1].repeat(len(sample)))
     extra = {"eta": options["eta"]} if "eta" in options else {}
-    if generator is not None and cls not in (diffusers.PNDMScheduler,):
+    if generator is not None and "generator" in inspect.signature(scheduler.step).parameters:
         extra["generator"] = generator
+    if cls is diffusers.DPMSolverSDEScheduler:
+        scheduler.noise_sampler = BrownianPath(noise, generator)
 
     samples, clean = [], None
     for t in timesteps:
@@ -259,7 +420,7 @@ def run(config, options, sample, noise):
     tensors["samples"] = torch.stack([samples[i] for i in kept])
     if clean is not None:
         tensors["clean"] = clean
-    facts = {"kept": kept, "init_noise_sigma": float(scheduler.init_noise_sigma), "config": dict(scheduler.config)}
+    facts = {"kept": kept, "init_noise_sigma": float(scheduler.init_noise_sigma), "config": whole_config}
     return facts, tensors
 
 
@@ -361,6 +522,7 @@ def main():
     assert diffusers.__version__ == "0.42.1", diffusers.__version__
     OUT.mkdir(parents=True, exist_ok=True)
     make_runs("runs", runs(), **numbers())
+    make_runs("solver_runs", told_where_to_begin(solver_runs()))
     make_runs("flow_match_runs", flow_runs())
     make_amused()
 

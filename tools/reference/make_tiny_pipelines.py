@@ -9,13 +9,17 @@ tiny.json has "pipelines", by name: the model_index.json, the config of each com
 names. Weights, pictures and adapters are made from names alone (tiny.py), here and in the tests. tiny.safetensors has
 for each case the latents after the last step and the picture of the first.
 Pictures are uint8 [N, H, W, 3]. `image: [h, w]` is the picture named after the case, of that size; `mask: [h, w]` is
-white in the middle half of its columns. `latents: CASE` are those that another case left. Adapters hold factors for
-every linear layer and convolution whose path ends in one of `targets`.
+white in the middle half of its columns, or inside `white: [top, left, bottom, right]`. `invert_mask`, `blur_factor` and
+`apply_overlay` stand for calls of Pillow and of VaeImageProcessor around the pipeline's call. `latents: CASE` are those
+that another case left. Adapters hold factors for every linear layer and convolution whose path ends in one of
+`targets`.
 """
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import torch
 from common import DATA, ROOT, as_numpy, check_versions, quiet, save_json, save_tensors, sizes
+from diffusers.image_processor import VaeImageProcessor
 from tiny import noise, weight
 
 OUT = DATA / "pipelines"
@@ -263,6 +267,22 @@ def cases():
     add("sd", "image, LCM", "image", image=[32, 32], strength=0.5, guidance_scale=1.4, scheduler=scheduler("LCMScheduler"))
     add("sd", "inpaint, noise in every step", "inpaint", image=[32, 32], mask=[32, 32], strength=1.0,
         scheduler=scheduler("EulerAncestralDiscreteScheduler"))  # fmt: skip
+    # The crop of a wide picture; one that does not have the shape of what is drawn; one with pixels around it.
+    cropped = dict(mode="inpaint", size=[32, 32], strength=0.7, padding_mask_crop=0)
+    for pipe in ("sd", "sd-inpaint", "sdxl", "sd3"):
+        add(pipe, "inpaint, crop", **cropped, image=[40, 72], mask=[40, 72], white=[8, 44, 30, 62])
+    add("sd", "inpaint, crop of a tall picture", **cropped, image=[60, 24], mask=[60, 24])
+    add("sd", "inpaint, crop of a flat picture", **cropped, image=[20, 48], mask=[20, 48])
+    add("sd", "inpaint, padded crop, blurred", **{**cropped, "padding_mask_crop": 5, "blur_factor": 2, "size": [32, 48]},
+        image=[64, 48], mask=[64, 48], white=[30, 6, 44, 20])  # fmt: skip
+    add("sdxl", "inpaint, crop, two pictures", **cropped, image=[48, 48], mask=[48, 48],
+        white=[3, 20, 24, 41], num_images_per_prompt=2)  # fmt: skip
+    over = dict(mode="inpaint", image=[32, 32], mask=[32, 32], strength=0.8, apply_overlay=True)
+    for pipe in ("sd", "sd-inpaint", "sdxl", "sd3"):
+        add(pipe, "inpaint, overlay", **over)
+        add(pipe, "inpaint, overlay, blurred", **over, blur_factor=3)
+    add("sd", "inpaint, overlay, inverted", **over, invert_mask=True, blur_factor=4)
+    add("sd", "inpaint, overlay of another size", **{**over, "image": [44, 52]}, size=[32, 48], blur_factor=2)
     add("sd-inpaint", "inpaint", "inpaint", image=[32, 32], mask=[32, 32], strength=1.0)
     add("sd-inpaint", "inpaint, less strength", "inpaint", image=[32, 32], mask=[32, 32], strength=0.7)
     add("sd-inpaint", "inpaint, adapter", "inpaint", image=[32, 32], mask=[32, 32], strength=1.0, adapters=[adapter("one")])
@@ -290,6 +310,22 @@ def cases():
         add(pipe, "to 0.6, DPM++", denoising_end=0.6, num_inference_steps=8, scheduler=scheduler("DPMSolverMultistepScheduler"))
         add(pipe, "LCM", scheduler=scheduler("LCMScheduler"), guidance_scale=1.5, adapters=TWO[:1])
         add(pipe, "DPM++", scheduler=scheduler("DPMSolverMultistepScheduler", use_karras_sigmas=True))
+    solvers = {
+        "Heun": scheduler("HeunDiscreteScheduler"),
+        "UniPC": scheduler("UniPCMultistepScheduler", use_karras_sigmas=True),
+        "DEIS": scheduler("DEISMultistepScheduler"),
+        "DPM++ single": scheduler("DPMSolverSinglestepScheduler"),
+        "DPM++ 2M SDE": scheduler("DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"),
+        "Euler, beta sigmas": scheduler("EulerDiscreteScheduler", use_beta_sigmas=True),
+        "TCD": scheduler("TCDScheduler"),
+    }
+    for name, solver in solvers.items():
+        solved = dict(scheduler=solver, num_inference_steps=6)
+        add("sdxl", name, **solved, **(dict(eta=0.3) if name == "TCD" else {}))
+        add("sd", f"image, {name}", "image", image=[32, 32], strength=0.6, **solved)
+        add("sd", f"inpaint, {name}", "inpaint", image=[32, 32], mask=[32, 32], strength=0.8, **solved)
+    add("sd", "image, DPM++ 2M SDE, two pictures", "image", image=[32, 32], strength=0.6, num_images_per_prompt=2,
+        **{**solved, "seed": [5, 6], "scheduler": solvers["DPM++ 2M SDE"]})  # fmt: skip
     add("sdxl-refiner", "image", "image", image=[32, 32], strength=0.5)
     add("sdxl-refiner", "from 0.6", "image", latents="sdxl: to 0.6", denoising_start=0.6, num_inference_steps=8)
     add("sdxl-refiner", "from image to 0.6", "image", latents="sdxl: image to 0.6", denoising_start=0.6,
@@ -308,6 +344,14 @@ def cases():
         add(pipe, "told otherwise", micro_conditioning_aesthetic_score=4, micro_conditioning_crop_coord=[3, 5])
         add(pipe, "wide", size=[16, 24])
         add(pipe, "adapters", adapters=TWO)
+        add(pipe, "image", "image", image=[16, 16], strength=0.5, num_inference_steps=6)
+        add(pipe, "image of another size, two pictures", "image", image=[20, 36], size=[16, 24], strength=0.9,
+            num_inference_steps=6, num_images_per_prompt=2)  # fmt: skip
+        add(pipe, "image, adapters", "image", image=[16, 16], strength=0.7, adapters=TWO[:1], guidance_scale=1.0)
+        add(pipe, "inpaint", "inpaint", image=[16, 16], mask=[16, 16], num_inference_steps=6)
+        add(pipe, "inpaint, less strength", "inpaint", image=[16, 16], mask=[24, 40], white=[8, 4, 24, 30], strength=0.6,
+            num_inference_steps=6, num_images_per_prompt=2)  # fmt: skip
+        add(pipe, "inpaint, overlay, blurred", "inpaint", image=[16, 16], mask=[16, 16], apply_overlay=True, blur_factor=2)
     return rows
 
 
@@ -428,11 +472,14 @@ def picture(name, size):
     return PIL.Image.fromarray(((noise(name, (*size, 3)).numpy() + 1) * 128).astype(np.uint8))
 
 
-def mask(size):
+def mask(size, white, invert, blur_factor):
     h, w = size
     grey = np.zeros((h, w), dtype=np.uint8)
-    grey[:, w // 4 : w - w // 4] = 255
-    return PIL.Image.fromarray(grey)
+    top, left, bottom, right = white or (0, w // 4, h, w - w // 4)
+    grey[top:bottom, left:right] = 255
+    made = PIL.Image.fromarray(grey)
+    made = PIL.ImageOps.invert(made) if invert else made
+    return VaeImageProcessor.blur(made, blur_factor) if blur_factor else made
 
 
 def draw(name, row, specs, latents):
@@ -456,25 +503,51 @@ def draw(name, row, specs, latents):
         if key in arguments:
             arguments[key] = tuple(arguments[key])
     size = arguments.pop("size", None)
+    takes_size = row["mode"] == "text" or (spec["cls"] != "Amused" and (row["mode"] == "inpaint" or "3" in spec["cls"]))
     if row["mode"] == "image" and size:
         # Image-to-image takes its size from the picture: diffusers' SD 3 resizes, the others are given it resized.
         arguments["image"] = picture(name, arguments["image"]).resize(size[::-1], PIL.Image.LANCZOS)
     elif "image" in arguments:
         arguments["image"] = picture(name, arguments["image"])
-    if size and (row["mode"] != "image" or "3" in spec["cls"]):
+    if size and takes_size:
         arguments["height"], arguments["width"] = size
-    elif "image" in arguments and (row["mode"] == "inpaint" or "3" in spec["cls"]):
+    elif "image" in arguments and takes_size:
         arguments["height"], arguments["width"] = arguments["image"].height, arguments["image"].width
     if "mask" in arguments:
-        arguments["mask_image"] = mask(arguments.pop("mask"))
+        forms = (arguments.pop(key, None) for key in ("white", "invert_mask", "blur_factor"))
+        arguments["mask_image"] = mask(arguments.pop("mask"), *forms)
+    overlay = arguments.pop("apply_overlay", False)
     if "latents" in arguments:
         arguments["image"] = latents[arguments.pop("latents")]
     seed = arguments.pop("seed")
     one = lambda s: torch.Generator().manual_seed(s)
     arguments["generator"] = [one(s) for s in seed] if isinstance(seed, list) else one(seed)
-    out = pipe(output_type="latent", **arguments)
-    out = out[0] if isinstance(out, tuple) else out.images
-    return pipe, out
+    if "padding_mask_crop" not in arguments:
+        out = pipe(output_type="latent", **arguments)
+        out = out[0] if isinstance(out, tuple) else out.images
+        return pipe, out, overlaid(pipe, spec, out, arguments) if overlay else None
+    # diffusers makes nothing but pictures here: the latents are those after the last step.
+    left = {}
+
+    def keep(pipe, step, timestep, tensors):
+        left.update(tensors)
+        return tensors
+
+    images = pipe(callback_on_step_end=keep, **arguments).images
+    if spec["cls"] == "StableDiffusion3":  # diffusers decodes without the shift
+        part = pipe.image_processor.get_crop_region(arguments["mask_image"], size[1], size[0], arguments["padding_mask_crop"])
+        return pipe, left["latents"], overlaid(pipe, spec, left["latents"], arguments, part)
+    return pipe, left["latents"], torch.from_numpy(np.stack([np.array(image) for image in images]))
+
+
+def overlaid(pipe, spec, latents, arguments, part=None):
+    """The pictures of latents, with the unmasked part of the original put back."""
+    drawn = [PIL.Image.fromarray(image.numpy()) for image in decode(pipe, spec, latents)]
+    original, mask = arguments["image"], arguments["mask_image"]
+    if part is None:
+        original, mask = (picture.resize(drawn[0].size, PIL.Image.LANCZOS) for picture in (original, mask))
+    whole = [pipe.image_processor.apply_overlay(mask, original, image, part) for image in drawn]
+    return torch.from_numpy(np.stack([np.array(image) for image in whole]))
 
 
 def decode(pipe, spec, latents):
@@ -494,10 +567,12 @@ def main():
     quiet()
     specs, latents, expected = pipelines(), {}, {}
     for name, row in cases().items():
-        pipe, latents[name] = draw(name, row, specs, latents)
+        pipe, latents[name], pictures = draw(name, row, specs, latents)
         assert latents[name].dtype == torch.int64 or torch.isfinite(latents[name]).all(), name
         expected[f"{name}.latents"] = latents[name]
-        if name.endswith((": plain", ": image", ": inpaint")):
+        if pictures is not None:
+            expected[f"{name}.images"] = pictures
+        elif name.endswith((": plain", ": image", ": inpaint")):
             expected[f"{name}.images"] = decode(pipe, specs[row["pipeline"]], latents[name][:1])
         print(name, list(latents[name].shape), float(latents[name].float().abs().max()))
     table = {}

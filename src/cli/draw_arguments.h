@@ -1,0 +1,33 @@
+#pragma once
+// What `generate` and `grid` draw, on the command line.
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+
+#include "lora/pipeline.h"
+#include "model_arguments.h"
+#include "picture_arguments.h"
+#include "prompt_arguments.h"
+
+namespace lora::cli {
+
+struct DrawArguments {
+  ModelArguments model;
+  PromptArguments prompts;
+  PictureArguments pictures;
+  std::string size, scheduler, lora_dir, seed = "-1";
+  std::optional<int> steps, clip_skip;
+  std::optional<double> cfg;
+  bool yes = false;
+
+  // Declares the options of the members, and --steps, --cfg, --seed, --size, --scheduler, --clip-skip, --lora-dir and
+  // --yes.
+  void declare(CLI::App& command);
+
+  PipelineOptions pipeline_options() const;
+  // What the calls for `count` pictures of each prompt have in common. Reads the files of pictures. Throws Error{usage}
+  // for values that are not understood.
+  CallOptions call_options(int count) const;
+};
+
+}  // namespace lora::cli
