@@ -52,10 +52,13 @@ check:  ## check the format, the order of the folders and the documents
 
 sanitize: adapters_asan adapters_tsan  ## what concerns adapters and threads, under both sanitizers
 
-# Those tests alone, which need no reference: the whole suites take several times as long.
+# Those tests alone, which need no reference: the whole suites take several times as long. Under the thread sanitizer,
+# those that have threads of their own.
+suites_asan := nn|kinds|adapters|loaders|pipelines
+suites_tsan := nn|pipelines
 adapters_asan adapters_tsan: adapters_%:
-	@tools/setup/build.sh $* test_nn test_kinds test_adapters test_loaders test_pipelines
-	@ctest --test-dir build/$* --output-on-failure --parallel 2 -R '^(nn|kinds|adapters|loaders|pipelines)(_[12])?$$'
+	@tools/setup/build.sh $* $(addprefix test_,$(subst |, ,$(suites_$*)))
+	@ctest --test-dir build/$* --output-on-failure --parallel 2 -R '^($(suites_$*))(_[12])?$$'
 
 asan ubsan tsan:  ## build with that sanitizer and run the tests
 	@tools/setup/python.sh reference
@@ -63,7 +66,7 @@ asan ubsan tsan:  ## build with that sanitizer and run the tests
 	@ctest --test-dir build/$@ --output-on-failure
 
 install: build  ## install the library and the command into PREFIX
-	@tools/setup/build.sh release lora lora_base
+	@tools/setup/build.sh release lora lora_base lora_pages
 	@cmake --install build/release --prefix $(PREFIX)
 
 clean:  ## remove all that was built, the Python environment included

@@ -128,9 +128,9 @@ struct LoadReport {
     std::string reason;
   };
 
-  std::string adapter_name;
-  std::string source;   // the file, or "state dict"
-  std::string dialect;  // "kohya", "peft", "diffusers", …; several are joined by " + "
+  std::string adapter_name;  // empty for a textual inversion
+  std::string source;        // the file, or "state dict"
+  std::string dialect;       // "kohya", "peft", "diffusers", …; several are joined by " + "
   std::vector<Component> components;
   std::vector<std::string> embeddings;  // words that prompts may have now: the file brings their vectors
   std::vector<Unmatched> unmatched;

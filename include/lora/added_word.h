@@ -10,6 +10,7 @@ namespace lora {
 struct AddedWord {
   std::string text;
   std::vector<int64_t> ids;
+  bool is_no_token = false;  // with_words() refuses the word if it is one token of the vocabulary
 };
 
 }  // namespace lora

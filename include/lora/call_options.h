@@ -76,7 +76,9 @@ struct CallOptions {
   // prompts, or one for each.
   Prompts negative_prompt, negative_prompt_2, negative_prompt_3;
   int num_images_per_prompt = 1;
-  double eta = 0.0;  // DDIM: 0 is deterministic, 1 is DDPM
+  // DDIM: 0 is deterministic, 1 is DDPM. TCD: 0 is deterministic, 1 has the most noise. A pipeline with another
+  // scheduler refuses it.
+  double eta = 0.0;
   // diffusers' generator. One seed draws the noise of the whole batch, as torch.Generator().manual_seed(seed) does. One
   // seed for each image draws each image as it is drawn alone. Leave it empty for a random seed.
   OneOrMany<uint64_t> seed;

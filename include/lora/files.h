@@ -28,6 +28,9 @@ using ToolProgress = std::function<void(int done, int total)>;
 struct FileHashes {
   std::string file;  // SHA-256 of the whole file
   std::string data;  // SHA-256 of a safetensors file's data, which its metadata does not change; "" for other files
+  // The hash by which A1111 names a LoRA in its pictures: sshs_model_hash of the metadata, or else `data`, or else
+  // `file`.
+  std::string a1111;
   // The hashes that the metadata states, by key: "sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256". The
   // value is "matches", "differs: …", or the reason why the hash cannot be checked.
   std::map<std::string, std::string> claims;

@@ -18,6 +18,11 @@ class LatentDiffusionPipeline : public DiffusionPipeline {
   Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const final;
   std::vector<Image> decode_latents(const Tensor& latents) const final;
 
+  void enable_vae_slicing() final { vae.enable_slicing(); }
+  void disable_vae_slicing() final { vae.disable_slicing(); }
+  void enable_vae_tiling(const TilingOptions& options = {}) final { vae.enable_tiling(options); }
+  void disable_vae_tiling() final { vae.disable_tiling(); }
+
   Component autoencoder() const final { return {"vae", &vae}; }
 
   AutoencoderKL vae;

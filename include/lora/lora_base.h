@@ -150,6 +150,10 @@ class LoraBaseMixin {
   void adapt(const std::vector<std::pair<std::string, Model*>>& components);
   // Throws Error{conflict, usage} where a text encoder's tokenizer cannot have these words beside its own.
   virtual void check_words(const std::string& /*component*/, const std::vector<AddedWord>& /*words*/) const {}
+  // The same for the words of these parts, by component, beside those of the state. Those of the adapter `replaced` do
+  // not count. With `are_no_tokens`, none of the new words may be one token of a vocabulary.
+  void check_new_words(const std::vector<std::shared_ptr<const Adapter>>& parts, const AdapterState& state,
+                       const std::string& replaced, const std::string& source, bool are_no_tokens = false) const;
 
   // Loads one component's part. `prefix` is that of the keys. Keys without a prefix belong to the denoiser.
   LoadReport load_into(Model& model, const std::string& prefix, const StateDict& state_dict,
@@ -164,8 +168,6 @@ class LoraBaseMixin {
   // The registry, for the library's own code (src/loaders/registry_of.h).
   friend AdapterRegistry& registry_of(LoraBaseMixin& mixin);
   friend const AdapterRegistry& registry_of(const LoraBaseMixin& mixin);
-  void check_new_words(const std::vector<std::shared_ptr<const Adapter>>& parts, const AdapterState& state,
-                       const std::string& replaced, const std::string& source) const;
 };
 
 }  // namespace lora

@@ -44,8 +44,9 @@ class Model {
   const std::string& config() const { return made().config; }
   Dtype dtype() const { return made().dtype; }
   Device device() const { return made().device; }
+  int64_t num_parameters() const;
   // Every tensor under its name in the checkpoint, with everything that is fused into it. The tensors are the model's
-  // own memory: fusing changes them.
+  // own memory: fusing changes them. Ends PipelineOptions::low_memory for this model.
   const StateDict& state_dict() const;
   // Writes what a diffusers folder has for this component: config.json and the weights. Replaces an existing folder of
   // a component as DiffusionPipeline::save_pretrained() does. Throws Error{io}.

@@ -1,16 +1,20 @@
 #pragma once
 // Prompts to images: what all pipelines have in common. lora/pipelines.h has the pipelines.
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "lora/autoencoders.h"
 #include "lora/call_options.h"
 #include "lora/image.h"
 #include "lora/loaders.h"
+#include "lora/memory.h"
 #include "lora/model.h"
 #include "lora/scheduler.h"
+#include "lora/textual_inversion.h"
 
 namespace lora {
 
@@ -31,9 +35,22 @@ struct PipelineOptions {
   // model's own VAE, or else as in the family's published one. A VAE of another family is refused: it has another
   // number of latent channels, or another scaling_factor in its config. aMUSEd has no VAE.
   std::filesystem::path vae;
+  // Text encoders in place of the model's own, which may then be missing. The names are "text_encoder" or "clip_l",
+  // "text_encoder_2" or "clip_g", "text_encoder_3" or "t5xxl". Each is a folder with a config.json and weights, or a
+  // file with the names of transformers or of OpenCLIP, such as those for ComfyUI. What a file's tensors do not say is
+  // as in the model's own text encoder, or else as in the family's published one. One of another class or shape is
+  // refused. For T5, the folder tokenizer_3 must be in the model, beside the checkpoint, or beside the given file or
+  // its folder.
+  std::map<std::string, std::filesystem::path> text_encoders;
   // What the denoiser predicts, in place of what the files say: "epsilon", "v_prediction" or "sample". Schedulers of SD
   // 3 and aMUSEd do not take it.
   std::string prediction_type;
+  // Weights are in memory only while their model works: those of the text encoders leave before the first step, and
+  // those of the denoiser before the images are decoded. Weights in the dtype of their file are mapped, and read again
+  // by the system. Other weights are converted again. Fused weights stay, and so do weights that are not from a
+  // safetensors file or an uncompressed checkpoint. The results are the same. Model::state_dict() brings the weights of
+  // its model back for good.
+  bool low_memory = false;
 };
 
 // Threads: any number of threads may make any calls of one pipeline at once, those of LoraBaseMixin as well. When a
@@ -44,7 +61,7 @@ struct PipelineOptions {
 // A pipeline can be moved, not copied. Its models belong to it alone. Two pipelines that open one file still share its
 // memory, where the dtype is the file's. A call on a pipeline that was moved from throws Error{usage}. An exception of
 // the caller's callback leaves the call unchanged; every other exception is a lora::Error.
-class DiffusionPipeline : public virtual LoraBaseMixin {
+class DiffusionPipeline : public TextualInversionLoaderMixin {
  public:
   // Opens the pipeline of:
   // - a diffusers folder, whose model_index.json names the pipeline's class;
@@ -85,6 +102,16 @@ class DiffusionPipeline : public virtual LoraBaseMixin {
   // they save. Leaves nothing there.
   static void check_save_folder(const std::filesystem::path& folder);
 
+  // Of the pipeline's autoencoder: see AutoencoderKL and VQModel. enable_vae_tiling() throws Error{usage} for aMUSEd,
+  // which does not have tiles. Threads: may be called at any time.
+  virtual void enable_vae_slicing() = 0;
+  virtual void disable_vae_slicing() = 0;
+  virtual void enable_vae_tiling(const TilingOptions& options = {}) = 0;
+  virtual void disable_vae_tiling() = 0;
+  // An estimate of the memory that a call with these options needs. `free` decides whether images would be decoded one
+  // by one or in tiles.
+  MemoryNeeded memory_needed(const CallOptions& options = {}, double free = free_memory()) const;
+
   // "StableDiffusionPipeline", …
   virtual const char* class_name() const = 0;
   // The models that can hold LoRA, by their names in model_index.json: the denoiser, then the text encoders.
@@ -95,6 +122,10 @@ class DiffusionPipeline : public virtual LoraBaseMixin {
   Device device() const { return models().front().model->device(); }
 
   std::shared_ptr<const Scheduler> scheduler;  // each run clones it
+  // A scheduler of another class with the config of `scheduler`, as diffusers' `X.from_config(pipe.scheduler.config)`.
+  // `name` is as in PipelineOptions. Throws Error{usage} for an unknown name, and for a class that cannot draw with
+  // this pipeline.
+  std::unique_ptr<Scheduler> scheduler_named(const std::string& name) const;
 
  protected:
   // Throws Error{usage} where there is no scheduler.

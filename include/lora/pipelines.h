@@ -164,6 +164,11 @@ class AmusedPipeline : public DiffusionPipeline, public AmusedLoraLoaderMixin {
   Tensor generate_latents(const Prompts& prompt, const CallOptions& options = {}) const override;
   std::vector<Image> decode_latents(const Tensor& latents) const override;
 
+  void enable_vae_slicing() override { vqvae.enable_slicing(); }
+  void disable_vae_slicing() override { vqvae.disable_slicing(); }
+  void enable_vae_tiling(const TilingOptions& options = {}) override;
+  void disable_vae_tiling() override {}
+
   const char* class_name() const override { return "AmusedPipeline"; }
   std::vector<Component> models() const override;
   Component autoencoder() const override { return {"vqvae", &vqvae}; }

@@ -28,16 +28,16 @@ bool same(const std::vector<FusedAdapter>& a, const std::vector<FusedAdapter>& b
                     [](auto& x, auto& y) { return x.adapter == y.adapter && x.in_weights == y.in_weights; });
 }
 
-// The words of all loaded adapters; nullptr if there are none. If several adapters have a word, its vectors are the
-// same in all of them (see stage_words).
+// All words that are loaded, alone or with adapters; nullptr if there are none. If a word is loaded several times, its
+// vectors are the same (see beside_loaded).
 std::shared_ptr<const AddedRows> added_rows(const AdapterState& state, size_t component, const Parts& parts) {
   std::vector<Tensor> rows;
   std::vector<AddedWord> words;
   std::set<std::string> seen;
   int64_t next = parts.vocabulary ? parts.vocabulary->weight.size(0) : 0;
-  for (const auto& adapter : state.loaded) {
-    const auto& part = adapter->parts[component].adapter;
-    if (!part) continue;
+  auto add = [&](const LoadedAdapter& loaded) {
+    const auto& part = loaded.parts[component].adapter;
+    if (!part) return;
     for (const auto& [text, vectors] : part->words) {
       if (!seen.insert(text).second) continue;
       rows.push_back(vectors);
@@ -45,7 +45,9 @@ std::shared_ptr<const AddedRows> added_rows(const AdapterState& state, size_t co
       std::iota(ids.begin(), ids.end(), next);
       next += vectors.size(0);
     }
-  }
+  };
+  for (const auto& adapter : state.loaded) add(*adapter);
+  for (const auto& word : state.textual_inversions) add(*word);
   if (rows.empty()) return nullptr;
   return std::make_shared<const AddedRows>(AddedRows{at::cat(rows), std::move(words)});
 }
@@ -148,9 +150,9 @@ void AdapterRegistry::publish(std::shared_ptr<const AdapterSnapshot> snapshot) {
 WeightsOfRun AdapterRegistry::weights(const AdapterState& state, size_t component) const {
   static const std::vector<FusedAdapter> kNothing;
   const auto* fused = state.enabled ? &state.components[component].fused : &kNothing;
-  return {.weight = [](const Site& site) { return site.weight; },
-          .bias = [](const Site& site) { return site.bias; },
-          .base = [this, fused](const Site& site) { return base_under(*fused, site, base_); }};
+  return {.weight = present_weight, .bias = present_bias, .base = [this, fused](const Site& site) {
+            return base_under(*fused, site, base_);
+          }};
 }
 
 // ---- Changes --------------------------------------------------------------------------------------------------------
@@ -193,11 +195,11 @@ std::shared_ptr<const AdapterSnapshot> AdapterRegistry::prepare(AdapterState nex
     if (!rewrite.empty()) {  // the weights after the rewrite
       weights.weight = [&](const Site& site) {
         auto made = rewrite.weight(site);
-        return made.defined() ? made : site.weight;
+        return made.defined() ? made : present_weight(site);
       };
       weights.bias = [&](const Site& site) {
         auto made = rewrite.bias(site);
-        return made.defined() ? made : site.bias;
+        return made.defined() ? made : present_bias(site);
       };
     }
     const Run* old = before ? before->runs[c].get() : nullptr;

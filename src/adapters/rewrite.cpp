@@ -9,6 +9,7 @@
 
 #include "io/mapped_file.h"
 #include "nn/parallel.h"
+#include "nn/weights.h"
 
 namespace lora {
 
@@ -246,6 +247,7 @@ Rewrite::Rewrite(std::vector<Rebuild> work, BaseWeights& known) : work_(std::mov
   if (work_.empty()) return;
   c10::NoGradGuard no_grad;
   try {
+    for (const auto& rebuild : work_) keep_for_writing(*rebuild.site);
     copy_bases();
     prepared_ = work_.size();
     if (const bool on_gpu = !work_.front().site->weight.is_cpu(); on_gpu || end_of_wave(work_, 0) < work_.size()) {
@@ -264,6 +266,7 @@ Rewrite::Rewrite(std::vector<Rebuild> work, BaseWeights& known) : work_(std::mov
     undo_->plan();
     changes_.reserve(work_.size());
     for (const auto& rebuild : work_) known_.written.insert(rebuild.site);
+    for (const auto& rebuild : work_) rebuild.site->stays = true;
   } catch (...) {
     for (auto* site : copied_) known_.copies.erase(site);
     throw;

@@ -241,6 +241,18 @@ void AdapterState::unfuse(const std::vector<std::string>& names, size_t componen
   std::erase_if(components[component].fused, [&](auto& f) { return names.empty() || contains(names, f.name); });
 }
 
+void AdapterState::add_textual_inversion(const std::string& word, const AdapterParts& parts) {
+  ++parts_version;
+  LoadedAdapter fresh{.name = word, .id = next_id++, .scale = 1.0, .parts = {}};
+  for (const auto& part : parts) fresh.parts.push_back({part, {}});
+  textual_inversions.push_back(std::make_shared<const LoadedAdapter>(std::move(fresh)));
+}
+
+void AdapterState::remove_textual_inversions(const std::vector<std::string>& words) {
+  ++parts_version;
+  std::erase_if(textual_inversions, [&](auto& word) { return contains(words, word->name); });
+}
+
 void AdapterState::move(const std::string& name, Device device) {
   ++parts_version;
   auto adapter = copy(name);

@@ -60,6 +60,8 @@ struct AdapterState {
     std::vector<FusedAdapter> fused;  // in the order in which they were fused
   };
   std::vector<std::shared_ptr<const LoadedAdapter>> loaded;  // in load order; states share the entries
+  // Words without layers, named by their words, in load order. They stay whatever happens to adapters.
+  std::vector<std::shared_ptr<const LoadedAdapter>> textual_inversions;
   std::vector<Component> components;
   bool enabled = true;  // if false, the output is that of the base model
   int next_default = 0;
@@ -110,6 +112,9 @@ struct AdapterState {
             std::optional<double> max_loss = std::nullopt);
   // Removes the named adapters from the weights, or all fused adapters if the list is empty.
   void unfuse(const std::vector<std::string>& names, size_t component);
+  // Adds a word. `parts` have no layers.
+  void add_textual_inversion(const std::string& word, const AdapterParts& parts);
+  void remove_textual_inversions(const std::vector<std::string>& words);
   // Moves the tensors of an adapter. Its fused parts do not change.
   void move(const std::string& name, Device device);
 

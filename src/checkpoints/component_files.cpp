@@ -75,6 +75,10 @@ std::string note_of_left_out(const std::string& label, const std::vector<std::st
   return fmt::format("{}: the model does not have these tensors, which were left out: {}", label, listing(names));
 }
 
+std::string note_of_no_variant(const std::string& label, const std::string& variant) {
+  return fmt::format("{}: no weights of variant \"{}\": read without a variant", label, variant);
+}
+
 std::string choose_weights(const std::vector<std::string>& names, const WeightFiles& files, const std::string& variant,
                            const std::string& label) {
   auto has = [&](const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); };

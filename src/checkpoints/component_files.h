@@ -43,6 +43,9 @@ std::vector<std::string> file_names(const std::filesystem::path& folder);
 // The note that a model does not have these tensors. `label` is the folder or file.
 std::string note_of_left_out(const std::string& label, const std::vector<std::string>& names);
 
+// The note that a folder is read without the variant, which it does not have.
+std::string note_of_no_variant(const std::string& label, const std::string& variant);
+
 // Reads config.json and the weights of one component. Throws as choose_weights() does.
 Checkpoint open_component(const std::filesystem::path& folder, const WeightFiles& files,
                           const std::string& variant = "");

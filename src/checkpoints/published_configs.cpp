@@ -150,7 +150,7 @@ json clip_config(const StateDict& tensors, const std::string& hidden_act, std::o
 
 json t5_config(const StateDict& tensors) {
   const std::string kAttention = "encoder.block.0.layer.0.SelfAttention.",
-                    kMlp = "encoder.block.0.layer.1.DenseReluDense.";
+                    kMlp = "encoder.block.0.layer.1.DenseReluDense.", kTokens = "encoder.embed_tokens.weight";
   auto heads = std::max<int64_t>(1, dimension(tensors, kAttention + "relative_attention_bias.weight", 1));
   const bool gated = tensors.contains(kMlp + "wi_0.weight");
   return {
@@ -166,7 +166,7 @@ json t5_config(const StateDict& tensors) {
       {"num_layers", count_blocks(tensors, "encoder.block.{}.layer.0.SelfAttention.q.weight")},
       {"relative_attention_max_distance", 128},
       {"relative_attention_num_buckets", dimension(tensors, kAttention + "relative_attention_bias.weight", 0)},
-      {"vocab_size", dimension(tensors, "shared.weight", 0)},
+      {"vocab_size", dimension(tensors, tensors.contains(kTokens) ? kTokens : "shared.weight", 0)},
   };
 }
 

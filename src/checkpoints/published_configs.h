@@ -23,6 +23,8 @@ nlohmann::json vae_config(std::string_view pipeline, const StateDict& tensors);
 // the value comes from the tensor.
 nlohmann::json clip_config(const StateDict& tensors, const std::string& hidden_act,
                            std::optional<int64_t> projection_dim = {});
+// The widths of OpenCLIP's text encoders: ViT-H of Stable Diffusion 2, ViT-bigG of SDXL.
+inline constexpr int64_t kOpenClipHWidth = 1024, kOpenClipGWidth = 1280;
 nlohmann::json t5_config(const StateDict& tensors);
 nlohmann::json sd3_config(const StateDict& tensors);
 

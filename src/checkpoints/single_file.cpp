@@ -46,7 +46,11 @@ constexpr auto kWanted = "not a Stable Diffusion checkpoint (1.x, 2.x, XL or 3)"
 SingleFile split(const StateDict& tensors, const std::string& label) {
   if (has_prefix(tensors, "model.diffusion_model.joint_blocks.")) return split_stable_diffusion_3(tensors, label);
   if (!tensors.contains("model.diffusion_model.input_blocks.0.0.weight")) reject(tensors);
-  if (has_prefix(tensors, "conditioner.embedders.")) return split_stable_diffusion_xl(tensors, label);
+  // Without text encoders, the place of the pooled embeddings tells SDXL.
+  const bool xl =
+      has_prefix(tensors, "conditioner.embedders.") ||
+      (!has_prefix(tensors, "cond_stage_model.") && has_prefix(tensors, "model.diffusion_model.label_emb."));
+  if (xl) return split_stable_diffusion_xl(tensors, label);
   return split_stable_diffusion(tensors, label);
 }
 

@@ -10,8 +10,8 @@ namespace lora {
 
 struct SingleFile {
   std::string pipeline_class;  // diffusers' name
-  // By the names of the components in the pipeline. Tensors have the names of diffusers and transformers. A VAE, or
-  // text encoders of Stable Diffusion 3, that the file does not have are left out.
+  // By the names of the components in the pipeline. Tensors have the names of diffusers and transformers. A VAE and
+  // text encoders that the file does not have are left out.
   std::map<std::string, Checkpoint> components;
   std::string scheduler_config;    // JSON text
   std::vector<std::string> notes;  // what the caller should know

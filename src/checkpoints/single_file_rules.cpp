@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "checkpoints/float8.h"
 #include "checkpoints/published_configs.h"
 #include "core/check.h"
 #include "core/text.h"
@@ -55,7 +56,7 @@ constexpr std::string_view kIgnored[] = {
 };
 
 bool is_ignored(const std::string& name) {
-  return std::ranges::any_of(kIgnored, [&](auto prefix) { return name.starts_with(prefix); });
+  return is_float8_mark(name) || std::ranges::any_of(kIgnored, [&](auto prefix) { return name.starts_with(prefix); });
 }
 
 // The weight of a linear layer that the file has as a 1×1 convolution (the attention of the VAE).
@@ -76,6 +77,14 @@ void add(StateDict& to, const std::string& name, const Tensor& t) {
   for (size_t i = 0; i < 3; ++i) to.set(replace_all(name, kFusedMark, kFusedNames[i]), thirds[i]);
 }
 
+// Adds the scale of a weight, which has a new name.
+void add_scale(StateDict& to, const std::string& weight, const std::string& name, const Tensor& scale) {
+  if (weight.find(kFusedMark) == std::string::npos) return to.set(scale_of_weight(weight, name), scale);
+  for (size_t i = 0; i < 3; ++i)
+    to.set(scale_of_weight(replace_all(weight, kFusedMark, kFusedNames[i]), name),
+           scale.numel() == 1 ? scale : scale.chunk(3).at(i));
+}
+
 }  // namespace
 
 Components split_by_prefix(const StateDict& all, const std::vector<PrefixRule>& rules, const std::string& label,
@@ -84,12 +93,16 @@ Components split_by_prefix(const StateDict& all, const std::vector<PrefixRule>& 
   std::vector<std::string> left;
   for (const auto& [name, t] : all) {
     if (is_ignored(name)) continue;
-    auto rule = std::ranges::find_if(rules, [&](const PrefixRule& r) { return name.starts_with(r.prefix); });
-    auto renamed = rule == rules.end() ? "" : rule->rename(std::string_view(name).substr(rule->prefix.size()));
+    const auto weight = weight_of_scale(name);
+    const auto& placed = weight.empty() ? name : weight;
+    auto rule = std::ranges::find_if(rules, [&](const PrefixRule& r) { return placed.starts_with(r.prefix); });
+    auto renamed = rule == rules.end() ? "" : rule->rename(std::string_view(placed).substr(rule->prefix.size()));
     if (renamed.empty())
       left.push_back(name);
-    else
+    else if (weight.empty())
       add(components[rule->component], renamed, t);
+    else
+      add_scale(components[rule->component], renamed, name, t);
   }
   if (!left.empty()) notes.push_back(note_of_left_out(label, left));
   return components;
@@ -105,15 +118,38 @@ PrefixRule vae_rule(const StateDict& all) {
   return {kVae, "vae", [levels](auto name) { return vae_name_from_ldm(name, levels); }};
 }
 
-bool has_prefix(const StateDict& tensors, std::string_view prefix) {
-  return std::any_of(tensors.begin(), tensors.end(), [&](const auto& item) { return item.first.starts_with(prefix); });
+StateDict without_last_layer(const StateDict& text_encoder) {
+  constexpr int64_t kUsedLayers = 23;
+  auto layers = count_blocks(text_encoder, "text_model.encoder.layers.{}.layer_norm1.weight");
+  if (layers == kUsedLayers) return text_encoder;
+  auto last = "text_model.encoder.layers." + std::to_string(layers - 1) + ".";
+  StateDict kept;
+  for (const auto& [name, t] : text_encoder)
+    if (!name.starts_with(last)) kept.set(name, t);
+  return kept;
 }
 
-void require(const StateDict& tensors, const char* what, const std::vector<std::string_view>& prefixes) {
-  if (std::ranges::any_of(prefixes, [&](auto prefix) { return has_prefix(tensors, prefix); })) return;
-  std::vector<std::string> shown;
-  for (auto prefix : prefixes) shown.push_back(fmt::format("\"{}…\"", prefix));
-  fail(ErrorKind::not_found, "the checkpoint does not have a {} ({})", what, join(shown, " or "));
+void set_identity_projection(StateDict& text_encoder) {
+  const std::string kTokens = "text_model.embeddings.token_embedding.weight";
+  const auto hidden = dimension(text_encoder, kTokens, 1);
+  text_encoder.set("text_projection.weight", at::eye(hidden, text_encoder.at(kTokens).options()));
+}
+
+void transpose_projection(StateDict& text_encoder) {
+  const std::string name = "text_projection.weight";
+  const auto& projection = text_encoder.at(name);
+  check(projection.dim() == 2, ErrorKind::bad_shape, "text_projection has shape {}; it must be a matrix",
+        c10::str(projection.sizes()));
+  text_encoder.set(name, projection.t());
+}
+
+int64_t context_width(const StateDict& all) {
+  const std::string name = std::string(kDiffusionModel) + "middle_block.1.transformer_blocks.0.attn2.to_k.weight";
+  return all.contains(name) ? dimension(all, name, 1) : 0;
+}
+
+bool has_prefix(const StateDict& tensors, std::string_view prefix) {
+  return std::any_of(tensors.begin(), tensors.end(), [&](const auto& item) { return item.first.starts_with(prefix); });
 }
 
 Checkpoint make_component(const nlohmann::json& config, const StateDict& tensors, const std::string& label,

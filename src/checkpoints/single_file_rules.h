@@ -29,8 +29,8 @@ struct PrefixRule {
 
 using Components = std::map<std::string, StateDict>;
 
-// Assigns every tensor to a component, under its new name. Tensors that training left in the file are ignored. Those
-// without a rule or without a new name go into a note.
+// Assigns every tensor to a component, under its new name. The scale of a float8 weight goes with it. Tensors that
+// training left in the file are ignored. Those without a rule or without a new name go into a note.
 Components split_by_prefix(const StateDict& all, const std::vector<PrefixRule>& rules, const std::string& label,
                            std::vector<std::string>& notes);
 
@@ -38,9 +38,17 @@ Components split_by_prefix(const StateDict& all, const std::vector<PrefixRule>& 
 PrefixRule unet_rule(const StateDict& all);
 PrefixRule vae_rule(const StateDict& all);
 
+// Stable Diffusion 2 uses the output of the text encoder's second last layer. The last layer never runs, and some files
+// do not have it.
+StateDict without_last_layer(const StateDict& text_encoder);
+// Stable Diffusion 3 does not project the pooled state of its first text encoder.
+void set_identity_projection(StateDict& text_encoder);
+// OpenCLIP stores the transpose of the projection.
+void transpose_projection(StateDict& text_encoder);
+
+// The width of the text that the UNet of a checkpoint reads; 0 for a UNet without such a layer.
+int64_t context_width(const StateDict& all);
 bool has_prefix(const StateDict& tensors, std::string_view prefix);
-// Throws Error{not_found} if no tensor has a name that begins with one of `prefixes`.
-void require(const StateDict& tensors, const char* what, const std::vector<std::string_view>& prefixes);
 
 // One component. `what` is its name in error messages, after the label of the file.
 Checkpoint make_component(const nlohmann::json& config, const StateDict& tensors, const std::string& label,

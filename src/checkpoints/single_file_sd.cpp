@@ -23,7 +23,8 @@ struct Kind {
 
 Kind kind_of(const StateDict& all, const std::string& label, std::vector<std::string>& notes) {
   Kind kind;
-  kind.v2 = has_prefix(all, "cond_stage_model.model.transformer.");
+  kind.v2 = has_prefix(all, "cond_stage_model.model.transformer.") ||
+            (!has_prefix(all, kClip) && context_width(all) == kOpenClipHWidth);
   kind.zero_snr = has_zero_snr(all);
   kind.inpainting = dimension(all, "model.diffusion_model.input_blocks.0.0.weight", 1) == 9;
 
@@ -32,19 +33,6 @@ Kind kind_of(const StateDict& all, const std::string& label, std::vector<std::st
   bool base_step = step && step->numel() == 1 && step->item().toDouble() == 875000;
   kind.v_prediction = predicts_velocity(all, label, notes).value_or(kind.v2 && !kind.inpainting && !base_step);
   return kind;
-}
-
-// Stable Diffusion 2 uses the output of the text encoder's second last layer. The last layer never runs, and some files
-// do not have it.
-StateDict without_last_layer(const StateDict& tensors) {
-  constexpr int64_t kUsedLayers = 23;
-  auto layers = count_blocks(tensors, "text_model.encoder.layers.{}.layer_norm1.weight");
-  if (layers == kUsedLayers) return tensors;
-  auto last = "text_model.encoder.layers." + std::to_string(layers - 1) + ".";
-  StateDict kept;
-  for (const auto& [name, t] : tensors)
-    if (!name.starts_with(last)) kept.set(name, t);
-  return kept;
 }
 
 std::string scheduler_config(const Kind& kind) {
@@ -65,7 +53,6 @@ std::string scheduler_config(const Kind& kind) {
 }  // namespace
 
 SingleFile split_stable_diffusion(const StateDict& tensors, const std::string& label) {
-  require(tensors, "text encoder", {kClip, kOpenClip});
   std::vector<std::string> notes;
   auto kind = kind_of(tensors, label, notes);
   auto components = split_by_prefix(tensors,
@@ -74,20 +61,20 @@ SingleFile split_stable_diffusion(const StateDict& tensors, const std::string& l
                                      {kOpenClip, "text_encoder", clip_name_from_open_clip},
                                      {kClip, "text_encoder", clip_name_from_ldm}},
                                     label, notes);
-  auto& text_encoder = components["text_encoder"];
-  if (kind.v2) text_encoder = without_last_layer(text_encoder);
-
   auto unet = unet_config(components["unet"], kind.has_768_pixels() ? 96 : 64);
   unet["attention_head_dim"] = kind.v2 ? heads_of_64(components["unet"]) : nlohmann::json(8);
   if (kind.has_768_pixels()) unet["upcast_attention"] = true;
-  auto clip = clip_config(text_encoder, kind.v2 ? "gelu" : "quick_gelu", kind.v2 ? 512 : 768);
   SingleFile file{
       .pipeline_class = kind.inpainting ? "StableDiffusionInpaintPipeline" : "StableDiffusionPipeline",
-      .components = {{"unet", make_component(unet, components["unet"], label, "UNet")},
-                     {"text_encoder", make_component(clip, text_encoder, label, "text encoder")}},
+      .components = {{"unet", make_component(unet, components["unet"], label, "UNet")}},
       .scheduler_config = scheduler_config(kind),
       .notes = std::move(notes),
   };
+  if (auto found = components.find("text_encoder"); found != components.end()) {
+    auto text_encoder = kind.v2 ? without_last_layer(found->second) : found->second;
+    auto config = clip_config(text_encoder, kind.v2 ? "gelu" : "quick_gelu", kind.v2 ? 512 : 768);
+    file.components["text_encoder"] = make_component(config, text_encoder, label, "text encoder");
+  }
   add_vae(file, components, "StableDiffusionPipeline", label, {{"sample_size", kind.has_768_pixels() ? 768 : 512}});
   return file;
 }

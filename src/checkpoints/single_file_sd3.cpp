@@ -56,11 +56,7 @@ SingleFile split_stable_diffusion_3(const StateDict& tensors, const std::string&
     if (auto found = components.find(name); found != components.end())
       file.components[name] = make_component(config(found->second), found->second, label, what);
   };
-  if (auto clip = components.find("text_encoder"); clip != components.end()) {
-    const std::string kTokens = "text_model.embeddings.token_embedding.weight";
-    auto hidden = dimension(clip->second, kTokens, 1);
-    clip->second.set("text_projection.weight", at::eye(hidden, clip->second.at(kTokens).options()));
-  }
+  if (auto clip = components.find("text_encoder"); clip != components.end()) set_identity_projection(clip->second);
   add("text_encoder", "first text encoder", [](auto& t) { return clip_config(t, "quick_gelu"); });
   add("text_encoder_2", "second text encoder", [](auto& t) { return clip_config(t, "gelu"); });
   add("text_encoder_3", "third text encoder", [](auto& t) { return t5_config(t); });

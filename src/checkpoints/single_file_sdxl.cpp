@@ -20,29 +20,21 @@ std::string scheduler_config(const StateDict& all, bool velocity) {
   return config.dump(2);
 }
 
-// OpenCLIP stores the transpose of the projection.
-void transpose_projection(StateDict& text_encoder) {
-  const std::string name = "text_projection.weight";
-  const auto& projection = text_encoder.at(name);
-  check(projection.dim() == 2, ErrorKind::bad_shape, "text_projection has shape {}; it must be a matrix",
-        c10::str(projection.sizes()));
-  text_encoder.set(name, projection.t());
+// The refiner reads one text encoder.
+bool is_refiner(const StateDict& all) {
+  if (has_prefix(all, kRefinerOpenClip)) return true;
+  return !has_prefix(all, kOpenClip) && !has_prefix(all, kClip) && context_width(all) == kOpenClipGWidth;
 }
 
 }  // namespace
 
 SingleFile split_stable_diffusion_xl(const StateDict& tensors, const std::string& label) {
-  const bool refiner = has_prefix(tensors, kRefinerOpenClip);
-  if (!refiner) {
-    require(tensors, "first text encoder", {kClip});
-    require(tensors, "second text encoder", {kOpenClip});
-  }
+  const bool refiner = is_refiner(tensors);
   std::vector<PrefixRule> rules{unet_rule(tensors), vae_rule(tensors)};
   if (!refiner) rules.push_back({kClip, "text_encoder", clip_name_from_ldm});
   rules.push_back({refiner ? kRefinerOpenClip : kOpenClip, "text_encoder_2", clip_name_from_open_clip});
   std::vector<std::string> notes;
   auto components = split_by_prefix(tensors, rules, label, notes);
-  transpose_projection(components["text_encoder_2"]);
 
   auto unet = unet_config(components["unet"], 128);
   unet["attention_head_dim"] = heads_of_64(components["unet"]);
@@ -51,16 +43,19 @@ SingleFile split_stable_diffusion_xl(const StateDict& tensors, const std::string
       .pipeline_class = inpainting ? "StableDiffusionXLInpaintPipeline"
                         : refiner  ? "StableDiffusionXLImg2ImgPipeline"
                                    : "StableDiffusionXLPipeline",
-      .components = {{"unet", make_component(unet, components["unet"], label, "UNet")},
-                     {"text_encoder_2", make_component(clip_config(components["text_encoder_2"], "gelu"),
-                                                       components["text_encoder_2"], label, "second text encoder")}},
+      .components = {{"unet", make_component(unet, components["unet"], label, "UNet")}},
       .scheduler_config = scheduler_config(tensors, predicts_velocity(tensors, label, notes).value_or(false)),
   };
   file.notes = std::move(notes);
   add_vae(file, components, "StableDiffusionXLPipeline", label);
-  if (!refiner)
-    file.components["text_encoder"] = make_component(clip_config(components["text_encoder"], "quick_gelu", 768),
-                                                     components["text_encoder"], label, "first text encoder");
+  if (auto first = components.find("text_encoder"); first != components.end())
+    file.components["text_encoder"] =
+        make_component(clip_config(first->second, "quick_gelu", 768), first->second, label, "first text encoder");
+  if (auto second = components.find("text_encoder_2"); second != components.end()) {
+    transpose_projection(second->second);
+    file.components["text_encoder_2"] =
+        make_component(clip_config(second->second, "gelu"), second->second, label, "second text encoder");
+  }
   return file;
 }
 

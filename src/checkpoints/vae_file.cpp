@@ -72,8 +72,7 @@ Checkpoint open_vae_file(const fs::path& file, const VaeFamily& family, std::vec
 
 Checkpoint open_vae_folder(const fs::path& folder, const std::string& variant, std::vector<std::string>& notes) {
   const bool falls_back = !variant.empty() && !has_variant(file_names(folder), kDiffusersFiles, variant);
-  if (falls_back)
-    notes.push_back(fmt::format("{}: no weights of variant \"{}\": read without a variant", folder.string(), variant));
+  if (falls_back) notes.push_back(note_of_no_variant(folder.string(), variant));
   return open_component(folder, kDiffusersFiles, falls_back ? "" : variant);
 }
 

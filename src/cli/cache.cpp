@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "check.h"
+#include "hub_arguments.h"
 #include "lora/text.h"
 #include "output.h"
 #include "progress.h"
@@ -15,7 +16,7 @@ namespace lora::cli {
 namespace {
 
 struct Arguments {
-  std::string cache_dir;
+  HubArguments hub;
   std::vector<std::string> repos, revisions;
   bool json = false;
 };
@@ -32,7 +33,7 @@ std::string label(const CachedRepo& repo) {
 }
 
 void list(const Arguments& a) {
-  auto cache = scan_cache_dir(a.cache_dir);
+  auto cache = scan_cache_dir(a.hub.cache_dir);
   if (a.json) {
     print_json(nlohmann::ordered_json::parse(cache.json()));
     return;
@@ -62,7 +63,7 @@ std::vector<const CachedRepo*> chosen(const CacheInfo& cache, const std::vector<
 }
 
 void verify(const Arguments& a) {
-  auto cache = scan_cache_dir(a.cache_dir);
+  auto cache = scan_cache_dir(a.hub.cache_dir);
   auto repos = chosen(cache, a.repos);
   if (a.repos.empty())
     for (const auto& repo : cache.repos) repos.push_back(&repo);
@@ -94,7 +95,7 @@ void verify(const Arguments& a) {
 }
 
 void remove(const Arguments& a) {
-  auto cache = scan_cache_dir(a.cache_dir);
+  auto cache = scan_cache_dir(a.hub.cache_dir);
   auto repos = chosen(cache, a.repos);
   check(a.revisions.empty() || repos.size() == 1, ErrorKind::usage,
         "--revision needs exactly one REPO, but there are {}", repos.size());
@@ -123,8 +124,7 @@ void declare_cache(CLI::App& app) {
       app.add_subcommand("cache", "Lists, verifies or removes what was downloaded from the Hugging Face Hub");
   auto add = [&](const char* name, const char* text, void (*run)(const Arguments&)) {
     auto* sub = command->add_subcommand(name, text);
-    sub->add_option("--cache-dir", a->cache_dir,
-                    "The cache folder. Default: HF_HUB_CACHE, else ~/.cache/huggingface/hub");
+    a->hub.declare_cache_dir(*sub);
     sub->add_flag("--json", a->json, "Prints JSON");
     sub->callback([a, run] { run(*a); });
     return sub;

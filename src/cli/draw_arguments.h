@@ -17,14 +17,17 @@ struct DrawArguments {
   PictureArguments pictures;
   std::string size, scheduler, lora_dir, seed = "-1";
   std::optional<int> steps, clip_skip;
-  std::optional<double> cfg;
-  bool yes = false;
+  std::optional<double> cfg, eta, guidance_rescale;
+  std::string vae_tiling = "auto";
+  bool low_memory = false, yes = false;
 
-  // Declares the options of the members, and --steps, --cfg, --seed, --size, --scheduler, --clip-skip, --lora-dir and
-  // --yes.
+  // Declares the options of the members, and --steps, --cfg, --seed, --size, --scheduler, --clip-skip, --lora-dir,
+  // --vae-tiling, --low-memory and --yes.
   void declare(CLI::App& command);
 
   PipelineOptions pipeline_options() const;
+  // Sets what --vae-tiling says. Throws Error{usage} for a pipeline without tiles.
+  void set_tiling(DiffusionPipeline& pipe) const;
   // What the calls for `count` pictures of each prompt have in common. Reads the files of pictures. Throws Error{usage}
   // for values that are not understood.
   CallOptions call_options(int count) const;

@@ -4,6 +4,20 @@
 
 namespace lora::cli {
 
+CallOptions of_range(CallOptions call, PictureRange range) {
+  auto keep = [&](auto& all) {
+    if (int(all.size()) != call.num_images_per_prompt) return;  // it is for all pictures
+    all.erase(all.begin() + range.first + range.count, all.end());
+    all.erase(all.begin(), all.begin() + range.first);
+  };
+  auto seeds = call.seed.values();
+  keep(seeds);
+  keep(call.adapters_per_image);
+  call.seed = seeds;
+  call.num_images_per_prompt = range.count;
+  return call;
+}
+
 std::vector<Drawing> drawings(const DrawArguments& a, int count, std::vector<LoraArgument>& loras) {
   const auto common = a.call_options(count);
   const auto lines = a.prompts.lines(count);

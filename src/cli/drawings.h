@@ -31,6 +31,13 @@ struct Drawing {
   }
 };
 
+// Some of the pictures of a drawing, which one call draws.
+struct PictureRange {
+  int first, count;
+};
+// The call that draws these of the pictures of `call`.
+CallOptions of_range(CallOptions call, PictureRange range);
+
 // What to draw, `count` pictures of each prompt. `loras` has those of all pictures, and gets those of the prompts'
 // tags. Throws what DrawArguments::call_options(), PromptArguments::lines() and take_lora_tags() throw.
 std::vector<Drawing> drawings(const DrawArguments& arguments, int count, std::vector<LoraArgument>& loras);

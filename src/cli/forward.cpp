@@ -5,15 +5,18 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "check.h"
 #include "fusing.h"
 #include "lora/autoencoders.h"
 #include "lora/denoisers.h"
+#include "lora/text.h"
 #include "lora/text_encoders.h"
 #include "model_arguments.h"
 #include "output.h"
 #include "output_path.h"
+#include "verbose.h"
 #include "verbs.h"
 
 namespace lora::cli {
@@ -23,7 +26,7 @@ namespace {
 struct Arguments {
   ModelArguments model;
   std::string component, inputs, output;
-  bool fuse = false;
+  bool fuse = false, json = false;
 };
 
 // The input of that name on the model's device; floats in its dtype.
@@ -116,14 +119,23 @@ StateDict forwarded(const Model& model, const StateDict& inputs, const std::stri
   }
 }
 
+void print_outputs(const std::string& file, const StateDict& out) {
+  auto tensors = nlohmann::ordered_json::array();
+  for (const auto& [name, tensor] : out)
+    tensors.push_back({{"name", name}, {"shape", tensor.sizes().vec()}, {"dtype", to_string(tensor.scalar_type())}});
+  print_json({{"file", valid_utf8(file)}, {"tensors", tensors}});
+}
+
 void run(const Arguments& a) {
   const auto loras = a.model.lora_arguments();
+  const auto embeddings = a.model.embedding_arguments();
   check_has_loras(a.fuse, loras);
   check_can_write_file(a.output);
   c10::InferenceMode inference;
   auto in = load_state_dict(a.inputs);
   auto pipe = open_pipeline(a.model.model, a.model.pipeline_options());
   a.model.threads.fit(*pipe);
+  load_embeddings(*pipe, embeddings);
   load_loras(*pipe, loras, a.model.partial());
   if (a.fuse) fuse(*pipe, {});
   auto components = pipe->models();
@@ -134,11 +146,14 @@ void run(const Arguments& a) {
   check(it != components.end(), ErrorKind::usage, "--component {}: no such component. This model has: {}.", a.component,
         fmt::join(names, ", "));
   auto out = forwarded(*it->model, in, a.inputs);
+  tell_verbose(a.component + " computed");
   save_safetensors(out, a.output);
+  tell_verbose(a.output + " saved");
   for (const auto& [name, tensor] : out)
     if (auto broken = tensor.numel() - at::isfinite(tensor).sum().item<int64_t>(); broken > 0)
       note(fmt::format("{}: {} of {} numbers are NaN or infinite in {}", name, broken, tensor.numel(),
                        to_string(tensor.scalar_type())));
+  if (a.json) return print_outputs(a.output, out);
   for (const auto& [name, tensor] : out)
     print(fmt::format("{} {} {}", name, c10::str(tensor.sizes()), to_string(tensor.scalar_type())));
 }
@@ -149,6 +164,7 @@ void declare_forward(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   auto* command = app.add_subcommand("forward", "Runs one component of a model on tensors from a file");
   a->model.declare(*command);
+  a->model.declare_embeddings(*command);
   command
       ->add_option("--component", a->component,
                    "unet, transformer, text_encoder, text_encoder_2, text_encoder_3, vae or vqvae")
@@ -162,6 +178,7 @@ void declare_forward(CLI::App& app) {
       ->required();
   command->add_option("-o,--output", a->output, "The safetensors file to write")->required();
   command->add_flag("--fuse", a->fuse, "Fuses the LoRAs into the weights first");
+  command->add_flag("--json", a->json, "Prints JSON");
   command->callback([a] { run(*a); });
 }
 

@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "check.h"
+#include "dtype_argument.h"
 #include "fusing.h"
+#include "lora/text.h"
 #include "model_arguments.h"
 #include "output.h"
+#include "verbose.h"
 #include "verbs.h"
 
 namespace lora::cli {
@@ -21,7 +25,7 @@ struct Arguments {
   FuseArguments fuse;
   std::string output;
   std::vector<std::string> components;
-  bool safe = false;
+  bool safe = false, json = false;
 };
 
 // The output may be the model's own folder. One inside the other would become a part of itself.
@@ -60,6 +64,17 @@ std::string why_unchanged(const FuseReport& fused, const std::string& limit, con
   return "the change of each layer is 0. Either the factors are 0, or the LoRAs cancel each other.";
 }
 
+void print_fused(const std::string& output, const DiffusionPipeline& pipe, const std::vector<LoadReport>& reports,
+                 const FuseReport& fused) {
+  auto loaded = nlohmann::ordered_json::array();
+  for (const auto& report : reports) loaded.push_back(nlohmann::ordered_json::parse(report.json()));
+  print_json({{"folder", valid_utf8(output)},
+              {"adapters", loaded},
+              {"fuse", nlohmann::ordered_json::parse(fused.json())},
+              {"pipeline", pipe.class_name()},
+              {"dtype", to_string(pipe.dtype())}});
+}
+
 void run(const Arguments& a) {
   check(!a.model.loras.empty(), ErrorKind::usage, "nothing to fuse. Give at least one --lora FILE[:WEIGHT].");
   check_apart(a.model.model, a.output);
@@ -77,8 +92,10 @@ void run(const Arguments& a) {
         a.components.empty() ? "the model" : fmt::format("{}", fmt::join(a.components, ", ")));
   check(fused.fused() > fused.unchanged(), ErrorKind::unsupported, "nothing to fuse: {} Nothing was written.",
         why_unchanged(fused, a.fuse.keep_active_above, to_string(pipe->dtype())));
+  tell_verbose(counted(fused.fused(), "layer") + " fused");
   pipe->save_pretrained(a.output);
-  print_path(a.output);
+  tell_verbose(a.output + " saved");
+  a.json ? print_fused(a.output, *pipe, reports, fused) : print_path(a.output);
   if (fused.stays_active() > 0) tell_unfused(a.output, loras, reports);
 }
 
@@ -90,18 +107,20 @@ void declare_fuse(CLI::App& app) {
   a->model.declare(*command);
   a->model.declare_prediction_type(*command);
   a->fuse.declare(*command);
-  command->get_option("--dtype")->description("float32, bfloat16 or float16 to write. Default: the dtype of MODEL.");
+  command->get_option("--dtype")->description(dtype_help("to write. Default: the dtype of MODEL."));
   command
       ->add_option("-o,--output", a->output,
                    "The diffusers folder to write. It may be MODEL itself: the folder is written beside it and then "
                    "replaces it. Other files in it stay.")
-      ->required();
+      ->required()
+      ->type_name("DIR");
   command
       ->add_option("--components", a->components,
                    "Fuses only into these: unet, transformer, text_encoder, text_encoder_2, …")
       ->delimiter(',')
       ->allow_extra_args(false);
   command->add_flag("--safe", a->safe, "Checks first that no weight becomes NaN or infinite, and stops if one does");
+  command->add_flag("--json", a->json, "Prints JSON");
   command->callback([a] { run(*a); });
 }
 

@@ -13,6 +13,7 @@
 #include "output.h"
 #include "progress.h"
 #include "threads.h"
+#include "verbose.h"
 #include "verbs.h"
 
 namespace lora::cli {
@@ -21,11 +22,12 @@ namespace {
 
 struct Arguments {
   Threads threads;
+  HubArguments hub;
   std::string file, other, model, base;
   bool json = false, allow_partial = false;
 
   ReadLoraOptions read(const LoraPlace& place) const {
-    auto options = place.read_options();
+    auto options = place.read_options(hub.cache_dir);
     if (allow_partial) options.partial = PartialLora::allow;
     if (!base.empty()) options.base_model = parse_base_model(base);
     return options;
@@ -63,15 +65,16 @@ Match match(const Arguments& a, const LoraPlace& place) {
     }
     return !failure;
   };
-  PipelineOptions options{.hub = {.progress = download_progress()}};
+  PipelineOptions options{.hub = a.hub.options_for(a.model)};
   std::unique_ptr<DiffusionPipeline> pipe;
   auto open = [&] {
     options.dtype = stored_dtype(a.model, options);  // that of the weights that `lora fuse` would write
     pipe = open_pipeline(a.model, options);
   };
   auto load = [&] {
-    result.report =
-        pipe->load_lora_weights(place.source(), {.weight_name = place.weight_name(), .partial = a.read(place).partial});
+    result.report = pipe->load_lora_weights(place.source(), {.hub = place.hub_options(a.hub.cache_dir),
+                                                             .weight_name = place.weight_name(),
+                                                             .partial = a.read(place).partial});
   };
   if (attempt(result.not_opened, open) && attempt(result.refused, load)) measure(result, *pipe);
   translate(result.report.notes);
@@ -116,10 +119,13 @@ void compare(const Arguments& a) {
 }
 
 void run(const Arguments& a) {
+  check(a.hub.revision.empty() || !a.model.empty(), ErrorKind::usage,
+        "--revision is that of --model. For FILE, give owner/name@{}.", a.hub.revision);
   if (!a.other.empty()) return compare(a);
   check_is_no_url(a.model);
   LoraPlace place(a.file);
   auto inspection = inspect_lora(place.source(), {.read = a.read(place), .progress = progress_after_a_second()});
+  tell_verbose(a.file + " read");
   translate(inspection.notes);
   std::optional<Match> matched;
   if (!a.model.empty()) matched = match(a, place);
@@ -138,13 +144,14 @@ void declare_inspect(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   auto* command = app.add_subcommand(
       "inspect", "Says what a LoRA is, what it is for and whether it is sound. With OTHER: how alike two LoRAs are.");
-  command->add_option("FILE", a->file, kLoraForms)->required();
+  command->add_option("FILE", a->file, kLoraForms)->required()->type_name("FILE");
   command->add_option("OTHER", a->other, "A second LoRA to compare with, layer by layer");
   command->add_option("--model", a->model,
                       "A model. Also prints which layers of it the LoRA matches, which keys match none, and what the "
                       "rounding of the model's weights would lose of the LoRA if it were fused.");
   command->add_option("--base", a->base, kBaseHelp);
   command->add_flag("--allow-partial", a->allow_partial, kAllowPartial);
+  a->hub.declare(*command, "--model");
   command->add_flag("--json", a->json, "Prints JSON");
   a->threads.declare(*command);
   command->callback([a] { run(*a); });

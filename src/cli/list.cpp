@@ -8,6 +8,7 @@
 #include "lora/lora_folder.h"
 #include "output.h"
 #include "progress.h"
+#include "verbose.h"
 #include "verbs.h"
 
 namespace lora::cli {
@@ -40,6 +41,7 @@ void run(const Arguments& a) {
   for (const auto& base : a.bases) options.base_models.push_back(parse_base_model(base));
   if (!a.no_cache) options.cache = lora_list_cache();
   auto list = list_loras(a.folder, options);
+  tell_verbose(fmt::format("{}: {} files", a.folder, list.loras.size()));
   if (a.json)
     print_json(nlohmann::ordered_json::parse(list.json()));
   else

@@ -66,7 +66,7 @@ void take_call_part(nlohmann::json& weight, LoraArgument& lora) {
     check(lora.schedule.emplace(*fraction, factor).second, ErrorKind::usage, "{}: the schedule has {} twice", lora.file,
           *fraction);
   }
-  if (auto mask = take("mask", &nlohmann::json::is_string, "the name of a PNG file"); !mask.is_null()) lora.mask = mask;
+  if (auto mask = take("mask", &nlohmann::json::is_string, "the name of a picture"); !mask.is_null()) lora.mask = mask;
   for (const auto& image : take("images", &nlohmann::json::is_array, "a list of numbers")) {
     check(image.is_number_integer() && image >= 1, ErrorKind::usage,
           "{}: \"images\" has {}. The images of a batch count from 1.", lora.file, image.dump());
@@ -140,12 +140,9 @@ void check_is_no_url(const std::string& text) {
   const bool hub = !parts.empty() && parts[0].find("huggingface") != part.npos;
   const bool has_file = parts.size() > 5 && (parts[3] == "resolve" || parts[3] == "blob");
   const auto repo = parts.size() > 2 ? parts[1] + "/" + parts[2] : "";
-  check(!hub || !has_file, ErrorKind::usage, "{}: is a web address. For this file, give {}/{}{}.", text, repo,
-        fmt::join(parts.begin() + (has_file ? 5 : 0), parts.end(), "/"),
-        has_file && parts[4] != "main"
-            ? fmt::format(". It is of the revision {}: first run `lora download {} --revision {}`, and give the path",
-                          parts[4], repo, parts[4])
-            : "");
+  check(!hub || !has_file, ErrorKind::usage, "{}: is a web address. For this file, give {}{}/{}.", text, repo,
+        has_file && parts[4] != "main" ? "@" + parts[4] : "",
+        fmt::join(parts.begin() + (has_file ? 5 : 0), parts.end(), "/"));
   check(!hub || repo.empty(), ErrorKind::usage, "{}: is a web address. For this repository, give {}.", text, repo);
   throw Error(ErrorKind::usage,
               fmt::format("{}: is a web address. Download the file first, then give its path. For a repository on the "
@@ -154,18 +151,36 @@ void check_is_no_url(const std::string& text) {
 }
 
 LoraPlace::LoraPlace(const std::string& text) : source_(text) {
-  check(!text.empty(), ErrorKind::usage, "no LoRA is named. Give a file, a folder, or owner/name.");
+  check(!text.empty(), ErrorKind::usage, "no file is named. Give a file, a folder, or owner/name.");
   check_is_no_url(text);
+  if (exists(text)) return;
+  if (const auto at = text.find('@'); at != text.npos && is_repository(text.substr(0, at))) {
+    source_ = text.substr(0, at);
+    const auto rest = text.substr(at + 1);
+    // The names of branches of pull requests have slashes: refs/pr/1.
+    const auto slash = rest.find('/', rest.starts_with("refs/pr/") ? 8 : 0);
+    revision_ = rest.substr(0, slash);
+    if (slash != rest.npos) weight_name_ = rest.substr(slash + 1);
+    check(!revision_.empty() && (slash == rest.npos || !weight_name_.empty()), ErrorKind::usage,
+          "{}: the form is owner/name@REVISION or owner/name@REVISION/file.safetensors", text);
+    return;
+  }
   auto first = text.find('/'), second = first == text.npos ? first : text.find('/', first + 1);
-  if (second == text.npos || !is_weight_file(text) || exists(text)) return;
+  if (second == text.npos || !is_weight_file(text)) return;
   auto repo_id = text.substr(0, second);
   if (!is_repository(repo_id)) return;
   weight_name_ = text.substr(second + 1);
   source_ = repo_id;
 }
 
-ReadLoraOptions LoraPlace::read_options() const {
-  return {.hub = {.progress = download_progress()}, .weight_name = weight_name_};
+HubOptions LoraPlace::hub_options(const std::string& cache_dir) const {
+  HubOptions hub{.revision = revision_, .progress = download_progress()};
+  if (is_repository(source_)) hub.cache_dir = cache_dir;  // for a file, it would be noted as without effect
+  return hub;
+}
+
+ReadLoraOptions LoraPlace::read_options(const std::string& cache_dir) const {
+  return {.hub = hub_options(cache_dir), .weight_name = weight_name_};
 }
 
 std::string LoraPlace::adapter_name() const {
@@ -182,15 +197,20 @@ double weight_number(const std::string& label, const std::string& text) {
                                             number(point) ? fmt::format(". Write {}, with a point", point) : ""));
 }
 
-LoraArgument parse_lora_argument(const std::string& text) {
-  check_is_no_url(text);
+std::pair<std::string, std::optional<std::string>> split_after_file(const std::string& text) {
   auto colon = text.find(":{");
   if (colon == text.npos) colon = text.rfind(':');
-  if (colon == text.npos || exists(text)) return {.file = text, .text = "1"};
-  auto file = text.substr(0, colon), weight = text.substr(colon + 1);
+  if (colon == text.npos || exists(text)) return {text, std::nullopt};
+  auto rest = text.substr(colon + 1);
   // The colon of "C:\\style.safetensors" or of "owner:name/style.safetensors".
-  if (!weight.starts_with('{') && is_path(weight)) return {.file = text, .text = "1"};
-  return with_weight(file, weight);
+  if (!rest.starts_with('{') && is_path(rest)) return {text, std::nullopt};
+  return {text.substr(0, colon), std::move(rest)};
+}
+
+LoraArgument parse_lora_argument(const std::string& text) {
+  check_is_no_url(text);
+  const auto [file, weight] = split_after_file(text);
+  return weight ? with_weight(file, *weight) : LoraArgument{.file = file, .text = "1"};
 }
 
 }  // namespace lora::cli

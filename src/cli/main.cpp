@@ -3,11 +3,10 @@
 #include <fmt/ranges.h>
 
 #include "check.h"
+#include "command_line.h"
 #include "lora/error.h"
-#include "lora/version.h"
 #include "output.h"
 #include "threads.h"
-#include "verbs.h"
 
 namespace lora::cli {
 
@@ -26,19 +25,23 @@ void check_verb(const CLI::App& app, int words, char** word) {
   check_verb(*found, words - 1, word + 1);
 }
 
-// A value that is empty is often a variable that is not set. Only prompts may be empty.
-void refuse_empty_values(CLI::App& app) {
-  for (auto* option : app.get_options()) {
-    if (option->get_name().find("prompt") != std::string::npos) continue;
-    option->check([](const std::string& value) { return value.empty() ? "the value is empty" : ""; });
-  }
-  for (auto* verb : app.get_subcommands([](CLI::App*) { return true; })) refuse_empty_values(*verb);
-}
-
 void run(CLI::App& app, int argc, char** argv) {
-  refuse_empty_values(app);
   check_verb(app, argc - 1, argv + 1);
   app.parse(argc, argv);
+}
+
+// CLI11's own message has the words in reverse.
+std::string message_of(const CLI::ExtrasError& error, const CLI::App& app) {
+  const auto words = app.remaining(/*recurse=*/true);
+  if (words.empty()) return error.what();
+  return fmt::format("The following argument{} not expected: {}", words.size() > 1 ? "s were" : " was",
+                     fmt::join(words, " "));
+}
+
+int wrong_line(const std::string& message) {
+  print_error(message);
+  print_error("`lora VERB --help` lists the options of a verb.");
+  return 2;
 }
 
 int code_of(const Error& error) {
@@ -53,10 +56,10 @@ int reported(CLI::App& app, F f) {
     f();
   } catch (const CLI::Success& help_or_version) {
     app.exit(help_or_version);
+  } catch (const CLI::ExtrasError& error) {
+    return wrong_line(message_of(error, app));
   } catch (const CLI::ParseError& error) {
-    print_error(error.what());
-    print_error("`lora VERB --help` lists the options of a verb.");
-    return 2;
+    return wrong_line(error.what());
   } catch (const Error& error) {
     return code_of(error);
   } catch (const std::exception& error) {
@@ -75,17 +78,9 @@ int main(int argc, char** argv) {
   open_closed_streams();
   use_available_threads();
   CLI::App app{"lora.cpp: LoRA adapters for diffusion models", "lora"};
-  app.require_subcommand(1);
-  app.set_version_flag("--version", lora::version(), "Print the version and exit");
-  declare_generate(app);
-  declare_list(app);
-  declare_inspect(app);
-  declare_convert(app);
-  declare_fuse(app);
-  declare_forward(app);
-  declare_download(app);
-  declare_cache(app);
+  const auto config = declare_command_line(app);
   const int code = reported(app, [&] { run(app, argc, argv); });
+  if (code == 2 && !config->text().empty()) note(config->text());
   const int printed = reported(app, [] { check_printed(); });
   return code ? code : printed;
 }

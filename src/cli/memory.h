@@ -1,19 +1,32 @@
 #pragma once
-// Whether a picture fits into memory, before it is drawn.
+// Whether pictures fit into memory, before they are drawn.
+#include <nlohmann/json.hpp>
+#include <vector>
+
 #include "lora/pipeline.h"
 
 namespace lora::cli {
 
-// The memory in bytes that a call needs at once beside the weights. It follows from the configs of the model and from
-// the size and number of pictures:
-// - the decoder at full size: its last block's input and output, twice each
-// - the denoiser: 32 maps of its first block's channels, or for a transformer 16 of its tokens, for all pictures, twice
-//   with guidance
-// The larger of the two counts. What was measured is up to 2.5 times as much, because libtorch needs room to work.
-double memory_needed(const DiffusionPipeline& pipe, const CallOptions& call);
+// The pipelines that draw one picture: MODEL, and perhaps a refiner after it.
+using Pipelines = std::vector<const DiffusionPipeline*>;
 
-// Throws Error{usage} where a call on the CPU needs more memory than there is: free memory and swap, and no more than
-// the process's control group allows.
-void check_memory(const DiffusionPipeline& pipe, const CallOptions& call);
+// How many pictures a call like this one can have, from 1 to `most`: as many as the free memory has room for. On a GPU:
+// `most`.
+int pictures_that_fit(const Pipelines& pipes, CallOptions call, int most);
+
+// Throws Error{usage} where a call on the CPU needs more memory than is free.
+void check_memory(const Pipelines& pipes, const CallOptions& call);
+
+// The memory that calls need: that of the call that needs most.
+class MemoryReport {
+ public:
+  void add(const Pipelines& pipes, const CallOptions& call);
+  // One line.
+  std::string text() const;
+  nlohmann::ordered_json json() const;
+
+ private:
+  double free_ = free_memory(), weights_ = 0, encoding_ = 0, denoising_ = 0, decoding_ = 0;
+};
 
 }  // namespace lora::cli

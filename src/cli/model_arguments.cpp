@@ -1,11 +1,14 @@
 #include "model_arguments.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "check.h"
+#include "dtype_argument.h"
 #include "lora/image.h"
 #include "output.h"
-#include "progress.h"
+#include "verbose.h"
 
 namespace lora::cli {
 
@@ -17,6 +20,14 @@ static Device parse_device(const std::string& text) {
   }
   throw Error(ErrorKind::usage,
               fmt::format("--device {}: no such device. Give cpu, cuda, or cuda:N such as cuda:1.", text));
+}
+
+static void tell_loaded(const LoadReport& report) {
+  if (!is_verbose()) return;
+  std::vector<std::string> parts;
+  for (const auto& [component, layers] : report.components)
+    parts.push_back(fmt::format("{} of {}", counted(layers.size(), "layer"), component));
+  tell_verbose(fmt::format("{} loaded as {}: {}", report.source, report.adapter_name, fmt::join(parts, ", ")));
 }
 
 // The weight of a LoRA for a pipeline's components, of which the denoiser is the first.
@@ -43,8 +54,7 @@ void ModelArguments::declare(CLI::App& command) {
       ->take_all()
       ->allow_extra_args(false);
   command.add_flag("--allow-partial", allow_partial, kAllowPartial);
-  command.add_option("--dtype", dtype, "float32, bfloat16 or float16 in memory. Default: what suits the machine.")
-      ->type_name("DTYPE");
+  declare_dtype(command, dtype, "in memory. Default: what suits the machine.");
   command.add_option("--device", device, "cpu, cuda, cuda:1, …")->capture_default_str();
   command.add_option("--variant", variant,
                      "Reads the files named <name>.VARIANT.safetensors, such as fp16. A component without "
@@ -53,7 +63,26 @@ void ModelArguments::declare(CLI::App& command) {
       .add_option("--vae", vae,
                   "A VAE in place of the model's: a diffusers folder with config.json, or a file (.safetensors, .ckpt)")
       ->type_name("PATH");
+  command
+      .add_option("--text-encoder", text_encoders,
+                  "A text encoder in place of the model's: clip_l, clip_g or t5xxl, and a folder with config.json or a "
+                  "file (.safetensors). May be repeated.")
+      ->type_name("NAME=PATH")
+      ->take_all()
+      ->allow_extra_args(false);
+  hub.declare(command, "MODEL");
   threads.declare(command);
+}
+
+void ModelArguments::declare_embeddings(CLI::App& command) {
+  command
+      .add_option("--embedding", embeddings,
+                  "A textual inversion: a file, a folder with one, or owner/name on the Hub. The word for prompts may "
+                  "follow after a colon. Default: the word in a file of diffusers, or else the file's name. May be "
+                  "repeated.")
+      ->type_name("FILE[:TOKEN]")
+      ->take_all()
+      ->allow_extra_args(false);
 }
 
 void ModelArguments::declare_prediction_type(CLI::App& command) {
@@ -65,6 +94,8 @@ void ModelArguments::declare_prediction_type(CLI::App& command) {
 
 std::unique_ptr<DiffusionPipeline> open_pipeline(const std::string& model, const PipelineOptions& options) {
   auto pipe = DiffusionPipeline::from_pretrained(model, options);
+  tell_verbose(fmt::format("{} opened: {}, {} on {}", model, pipe->class_name(), to_string(pipe->dtype()),
+                           pipe->device().str()));
   for (const auto& text : pipe->notes()) note(text);
   return pipe;
 }
@@ -72,15 +103,36 @@ std::unique_ptr<DiffusionPipeline> open_pipeline(const std::string& model, const
 PipelineOptions ModelArguments::pipeline_options() const {
   check_is_no_url(model);
   PipelineOptions options{
-      .hub = {.progress = download_progress()}, .variant = variant, .vae = vae, .prediction_type = prediction_type};
-  if (!dtype.empty()) options.dtype = parse_dtype(dtype);
+      .hub = hub.options_for(model), .variant = variant, .vae = vae, .prediction_type = prediction_type};
+  options.dtype = dtype_of(dtype);
   options.device = parse_device(device);
+  for (const auto& text : text_encoders) {
+    const auto sign = text.find('=');
+    check(sign != text.npos && sign > 0 && sign + 1 < text.size(), ErrorKind::usage,
+          "--text-encoder {}: the form is NAME=PATH, such as t5xxl=t5xxl.safetensors", text);
+    const auto name = text.substr(0, sign);
+    check_is_no_url(text.substr(sign + 1));
+    check(options.text_encoders.emplace(name, text.substr(sign + 1)).second, ErrorKind::usage,
+          "--text-encoder {}: {} is given twice", text, name);
+  }
   return options;
 }
 
 std::vector<LoraArgument> ModelArguments::lora_arguments() const {
   std::vector<LoraArgument> all;
-  for (const auto& text : loras) all.push_back(parse_lora_argument(text));
+  for (const auto& text : loras) {
+    all.push_back(parse_lora_argument(text));
+    all.back().cache_dir = hub.cache_dir;
+  }
+  return all;
+}
+
+std::vector<EmbeddingArgument> ModelArguments::embedding_arguments() const {
+  std::vector<EmbeddingArgument> all;
+  for (const auto& text : embeddings) {
+    all.push_back(parse_embedding_argument(text));
+    all.back().cache_dir = hub.cache_dir;
+  }
   return all;
 }
 
@@ -88,7 +140,6 @@ std::vector<LoadReport> load_loras(DiffusionPipeline& pipe, const std::vector<Lo
                                    bool for_a_call) {
   std::vector<LoadReport> reports;
   std::vector<std::string> names;
-  std::vector<LoraScale> weights;
   for (const auto& lora : loras) {
     check(for_a_call || !lora.is_of_a_call(), ErrorKind::usage,
           "{}: \"schedule\", \"mask\" and \"images\" need `lora generate` without --fuse. Here, give a weight alone.",
@@ -98,16 +149,27 @@ std::vector<LoadReport> load_loras(DiffusionPipeline& pipe, const std::vector<Lo
     for (int i = 2; std::find(names.begin(), names.end(), name) != names.end(); ++i)
       name = fmt::format("{}-{}", place.adapter_name(), i);
     reports.push_back(pipe.load_lora_weights(place.source(), {.adapter_name = name,
-                                                              .hub = {.progress = download_progress()},
+                                                              .hub = place.hub_options(lora.cache_dir),
                                                               .weight_name = place.weight_name(),
                                                               .partial = partial}));
+    tell_loaded(reports.back());
     note(reports.back());
     names.push_back(name);
-    weights.push_back(weight_on(pipe, lora));
   }
-  if (!names.empty())
-    for (const auto& remark : pipe.set_adapters(names, weights)) note(remark);
+  activate_loras(pipe, loras, reports);
   return reports;
+}
+
+void activate_loras(DiffusionPipeline& pipe, const std::vector<LoraArgument>& loras,
+                    const std::vector<LoadReport>& reports) {
+  std::vector<std::string> names;
+  std::vector<LoraScale> weights;
+  for (size_t i = 0; i < loras.size(); ++i) {
+    names.push_back(reports[i].adapter_name);
+    weights.push_back(weight_on(pipe, loras[i]));
+  }
+  if (names.empty()) return;
+  for (const auto& remark : pipe.set_adapters(names, weights)) note(remark);
 }
 
 void set_call_adapters(const DiffusionPipeline& pipe, const std::vector<LoraArgument>& loras,
@@ -123,8 +185,7 @@ void set_call_adapters(const DiffusionPipeline& pipe, const std::vector<LoraArgu
     if (!lora.mask.empty()) adapter.mask = to_grey(Image::load(lora.mask));
     if (!per_image) options.adapters->push_back(adapter);
     for (int image = 1; per_image && image <= images; ++image)
-      if (lora.images.empty() || std::find(lora.images.begin(), lora.images.end(), image) != lora.images.end())
-        options.adapters_per_image[size_t(image - 1)].push_back(adapter);
+      if (lora.acts_on(image)) options.adapters_per_image[size_t(image - 1)].push_back(adapter);
     for (int image : lora.images)
       check(image <= images, ErrorKind::usage, "{}: \"images\" has {}, but --count is {}", lora.file, image, images);
   }

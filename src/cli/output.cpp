@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <set>
 #include <string>
@@ -19,6 +20,15 @@ namespace lora::cli {
 namespace {
 
 void write(std::FILE* to, std::string_view text) { std::fwrite(text.data(), 1, text.size(), to); }
+
+// A text on stderr in a colour, where stderr is a terminal that shows colours. https://no-color.org
+std::string coloured(const char* colour, const std::string& text) {
+  const char *no_color = std::getenv("NO_COLOR"), *terminal = std::getenv("TERM");
+  const bool plain = !isatty(STDERR_FILENO) || (no_color && *no_color) || !terminal || std::string(terminal) == "dumb";
+  return plain ? text : fmt::format("\x1b[{}m{}\x1b[0m", colour, text);
+}
+
+constexpr const char *kRed = "1;31", *kYellow = "1;33";
 
 // Each line is printable(), and ends.
 std::string printable_lines(std::string_view lines) {
@@ -41,10 +51,14 @@ void open_closed_streams() {
 
 void print(std::string_view lines) { write(stdout, printable_lines(lines)); }
 
-void print_json(const nlohmann::ordered_json& value) {
+std::string json_text(const nlohmann::ordered_json& value) {
   using nlohmann::ordered_json;
-  write(stdout, value.dump(2, ' ', /*ensure_ascii=*/true, ordered_json::error_handler_t::replace) + "\n");
+  return value.dump(2, ' ', /*ensure_ascii=*/true, ordered_json::error_handler_t::replace) + "\n";
 }
+
+void print_bytes(std::string_view bytes) { write(stdout, bytes); }
+
+void print_json(const nlohmann::ordered_json& value) { write(stdout, json_text(value)); }
 
 void print_path(const std::filesystem::path& path) {
   write(stdout, (isatty(STDOUT_FILENO) ? printable(path.string()) : path.string()) + "\n");
@@ -61,14 +75,16 @@ void tell(std::string_view lines) { write(stderr, printable_lines(in_option_name
 
 void note(std::string_view text) {
   static std::set<std::string> said;
-  auto line = printable_lines("lora: note: " + in_option_names(text));
-  if (said.insert(line).second) write(stderr, line);
+  auto line = printable_lines(in_option_names(text));
+  if (said.insert(line).second) write(stderr, coloured(kYellow, "lora: note:") + " " + line);
 }
 
 void note(const LoadReport& report) {
   if (!report.unmatched.empty() || !report.notes.empty()) tell(report.text());
 }
 
-void print_error(std::string_view message) { write(stderr, printable_lines("lora: " + in_option_names(message))); }
+void print_error(std::string_view message) {
+  write(stderr, coloured(kRed, "lora:") + " " + printable_lines(in_option_names(message)));
+}
 
 }  // namespace lora::cli

@@ -3,6 +3,7 @@
 // (lora/text.h), so that they do nothing to a terminal and add no lines.
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 
 #include "lora/adapters.h"
@@ -14,11 +15,15 @@ void open_closed_streams();
 
 // Lines for people to stdout.
 void print(std::string_view lines);
-// One value to stdout, in ASCII. Bytes that are not UTF-8 become U+FFFD: give valid_utf8() of texts.
+// A value as the lines of a JSON file, in ASCII. Bytes that are not UTF-8 become U+FFFD: give valid_utf8() of texts.
+std::string json_text(const nlohmann::ordered_json& value);
+// json_text() to stdout.
 void print_json(const nlohmann::ordered_json& value);
 // The path of a file that the command wrote or found, as a line on stdout. A pipe or a file gets its bytes as they are,
 // so that a script can use the path. A terminal gets printable().
 void print_path(const std::filesystem::path& path);
+// Bytes of a file to stdout, as they are.
+void print_bytes(std::string_view bytes);
 // Throws Error{io} where something could not be written to stdout. Call it last.
 void check_printed();
 

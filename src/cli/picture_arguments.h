@@ -19,7 +19,8 @@ struct PictureArguments {
   static constexpr int kMaskBlur = 2;
 
   void declare(CLI::App& command);
-  // Reads the files, and sets the options of a call. Throws Error{usage} for options that do not go together.
+  // Reads the files, and sets the options of a call. Where the image has transparent pixels and there is no mask, its
+  // transparency is the mask, which is noted. Throws Error{usage} for options that do not go together.
   void set(CallOptions& call) const;
 };
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
@@ -13,6 +14,14 @@ namespace lora::cli {
 namespace {
 
 constexpr int kBarWidth = 30;
+
+// "7 s", "2:05", "1:00:09".
+std::string duration(double seconds) {
+  const auto whole = int64_t(std::ceil(seconds));
+  const auto hours = whole / 3600, minutes = whole / 60 % 60;
+  if (hours) return fmt::format("{}:{:02}:{:02}", hours, minutes, whole % 60);
+  return minutes ? fmt::format("{}:{:02}", minutes, whole % 60) : fmt::format("{} s", whole);
+}
 
 class DownloadBar {
  public:
@@ -43,7 +52,9 @@ class DownloadBar {
 void Progress::show(int done, int total) {
   if (!isatty(STDERR_FILENO)) return;
   std::string bar(size_t(kBarWidth * done / total), '#');
-  fmt::print(stderr, "\r[{:<{}}] {}/{}  {:.2f} s/step ", bar, kBarWidth, done, total, seconds() / done);
+  const double step = seconds() / done;
+  fmt::print(stderr, "\r[{:<{}}] {}/{}  {:.2f} s/step  {:<13}", bar, kBarWidth, done, total, step,
+             duration((total - done) * step) + " left");  // as wide as a longer one, which it replaces
   if (done == total) fmt::print(stderr, "\n");
 }
 

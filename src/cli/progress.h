@@ -7,7 +7,7 @@
 
 namespace lora::cli {
 
-// A bar with the time that a step takes.
+// A bar with the time that a step takes, and how long the rest will take.
 class Progress {
  public:
   void show(int done, int total);

@@ -2,12 +2,12 @@
 
 #include <cctype>
 #include <charconv>
-#include <cmath>
 #include <random>
 #include <set>
 #include <string_view>
 
 #include "check.h"
+#include "number.h"
 #include "text_file.h"
 
 namespace lora::cli {
@@ -21,27 +21,17 @@ size_t next_flag(std::string_view line, size_t from) {
   return line.npos;
 }
 
-template <class Number>
-Number number(const std::string& label, const std::string& text, const char* what) {
-  Number value{};
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool whole = error == std::errc() && end == text.data() + text.size() && std::isfinite(double(value));
-  check(whole && (std::floating_point<Number> || value > 0), ErrorKind::usage, "{} {}: must be {}", label, text, what);
-  return value;
-}
-
 void set_flag(PromptLine& line, const std::string& name, const std::string& value, int count) {
   const auto label = line.place + ": --" + name;
   const char flag = name.size() == 1 ? char(std::tolower(static_cast<unsigned char>(name[0]))) : '\0';
   check(flag != '\0' && std::string_view("nwhdls").find(flag) != std::string_view::npos, ErrorKind::usage,
         "{} is not known. A line takes --n NEGATIVE, --w WIDTH, --h HEIGHT, --d SEED, --l CFG and --s STEPS.", label);
   check(!value.empty(), ErrorKind::usage, "{} has no value", label);
-  constexpr const char* kWhole = "a whole number above 0";
   if (flag == 'n') line.negative = value;
-  if (flag == 'w') line.width = number<int>(label, value, kWhole);
-  if (flag == 'h') line.height = number<int>(label, value, kWhole);
-  if (flag == 's') line.steps = number<int>(label, value, kWhole);
-  if (flag == 'l') line.cfg = number<double>(label, value, "a number");
+  if (flag == 'w') line.width = number<int>(label, value, kWholeNumber);
+  if (flag == 'h') line.height = number<int>(label, value, kWholeNumber);
+  if (flag == 's') line.steps = number<int>(label, value, kWholeNumber);
+  if (flag == 'l') line.cfg = number<double>(label, value, kAnyNumber);
   if (flag == 'd') line.seed = parse_seed(label, value, count);
 }
 

@@ -101,6 +101,22 @@ TaggedPrompt take_lora_tags(const std::string& prompt, const std::string& folder
   return result;
 }
 
+std::string with_other_tags(const std::string& prompt,
+                            const std::function<std::string(const std::string& name)>& rename) {
+  std::string result;
+  size_t at = 0;
+  for (auto tag = next_tag(prompt, 0); tag; tag = next_tag(prompt, tag->end)) {
+    if (!tag->is_lora() || !tag->closed) continue;
+    const auto colon = tag->rest.find(':');
+    const auto name = rename(trimmed(tag->rest.substr(0, colon)));
+    result += prompt.substr(at, tag->begin - at);
+    if (!name.empty())
+      result += fmt::format("<{}:{}{}>", tag->word, name, colon == tag->rest.npos ? "" : tag->rest.substr(colon));
+    at = tag->end;
+  }
+  return result + prompt.substr(at);
+}
+
 void check_no_lora_tags(const std::string& option, const std::string& text) {
   for (auto tag = next_tag(text, 0); tag; tag = next_tag(text, tag->end))
     check(!tag->is_lora(), ErrorKind::usage,

@@ -51,8 +51,20 @@ void Refiner::load_loras(const std::vector<LoraArgument>& loras, PartialLora par
   if (fuse && !loras_.empty()) cli::fuse(*opened_, *fuse);
 }
 
-std::vector<Image> Refiner::draw(const std::string& prompt, CallOptions call) const {
-  auto end = call;
+void Refiner::load_embeddings(const std::vector<EmbeddingArgument>& embeddings) {
+  for (const auto& embedding : embeddings) {
+    try {
+      cli::load_embeddings(*opened_, {embedding});
+    } catch (const Error& error) {
+      if (!does_not_fit(error)) throw;
+      note(fmt::format("{} does not fit the refiner, which reads its word as text: {}", embedding.file, error.what()));
+    }
+  }
+}
+
+std::vector<Image> Refiner::draw(const std::string& prompt, const CallOptions& whole, PictureRange range) const {
+  auto call = of_range(whole, range);
+  auto end = whole;
   call.denoising_end = start_;
   end.denoising_start = start_;
   end.latents = base_->generate_latents(prompt, call);
@@ -63,8 +75,8 @@ std::vector<Image> Refiner::draw(const std::string& prompt, CallOptions call) co
   if (!refiner_->text_encoder) end.prompt_2 = end.negative_prompt_2 = {};
   end.adapters.reset();
   end.adapters_per_image.clear();
-  set_call_adapters(*opened_, loras_, reports_, call.num_images_per_prompt, end);
-  return (*refiner_)(prompt, end);
+  set_call_adapters(*opened_, loras_, reports_, whole.num_images_per_prompt, end);
+  return (*refiner_)(prompt, of_range(end, range));
 }
 
 }  // namespace lora::cli

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "drawings.h"
 #include "lora/pipelines.h"
 #include "model_arguments.h"
 
@@ -22,8 +23,13 @@ class Refiner {
   void load_loras(const std::vector<LoraArgument>& loras, PartialLora partial,
                   const std::optional<FuseLoraOptions>& fuse);
 
-  // The base model draws up to the start, the refiner draws the rest. `call` is the call of the base model alone.
-  std::vector<Image> draw(const std::string& prompt, CallOptions call) const;
+  // Loads those of the base model's embeddings that fit the refiner. Prints a note for each of the others.
+  void load_embeddings(const std::vector<EmbeddingArgument>& embeddings);
+
+  // The base model draws up to the start, the refiner draws the rest. `whole` is the call of the base model alone, for
+  // all pictures of the prompt.
+  std::vector<Image> draw(const std::string& prompt, const CallOptions& whole, PictureRange range) const;
+  DiffusionPipeline& pipeline() { return *opened_; }
 
  private:
   std::unique_ptr<DiffusionPipeline> opened_;

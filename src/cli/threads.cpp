@@ -81,19 +81,17 @@ void Threads::declare(CLI::App& command) {
   command
       .add_option_function<int>(
           "--threads",
-          [this](int threads) {
+          [this, &command](int threads) {
             number = threads;
-            at::set_num_threads(threads);
+            if (command.parsed()) at::set_num_threads(threads);  // a config file has values for other verbs too
           },
           "How many threads compute. Default: the cores that this process may use; 1 for a very small model.")
-      ->check(CLI::Range(1, 4096));
+      ->check(CLI::Range(1, 4096).description(""));
 }
 
 void Threads::fit(const DiffusionPipeline& pipe) const {
   if (number || chosen_by_user()) return;
-  int64_t parameters = 0;
-  for (const auto& [name, tensor] : pipe.models().front().model->state_dict()) parameters += tensor.numel();
-  if (parameters < kSmallNetwork) at::set_num_threads(1);
+  if (pipe.models().front().model->num_parameters() < kSmallNetwork) at::set_num_threads(1);
 }
 
 }  // namespace lora::cli

@@ -6,19 +6,21 @@ namespace {
 
 constexpr std::string_view kPrefix = "bundle_emb.";
 
-struct Tail {
-  std::string_view spelling, component;
+struct Spelling {
+  std::string_view key, component;
+  bool names_encoder;
 };
 
-constexpr Tail kTails[] = {
-    {".string_to_param.*", "text_encoder"},
-    {".emb_params", "text_encoder"},
-    {".clip_l", "text_encoder"},
-    {".clip_g", "text_encoder_2"},
-    {".t5", "text_encoder_3"},
-    {".clip_l_out", ""},
-    {".clip_g_out", ""},
-    {".t5_out", ""},
+constexpr Spelling kSpellings[] = {
+    {"string_to_param.*", "text_encoder", false},
+    {"emb_params", "text_encoder", false},
+    {"clip_l", "text_encoder", true},
+    {"clip_g", "text_encoder_2", true},
+    {"t5", "text_encoder_3", true},
+    {"t5xxl", "text_encoder_3", true},
+    {"clip_l_out", "", true},
+    {"clip_g_out", "", true},
+    {"t5_out", "", true},
 };
 
 constexpr const char* kOutput =
@@ -27,13 +29,18 @@ constexpr const char* kUnknown = "no known form of an embedding in a LoRA's file
 
 }  // namespace
 
+std::optional<EmbeddingKey> read_embedding_key(std::string_view key) {
+  for (auto [spelling, component, names_encoder] : kSpellings)
+    if (key == spelling) return EmbeddingKey{std::string(component), component.empty() ? kOutput : "", names_encoder};
+  return std::nullopt;
+}
+
 std::optional<BundledKey> read_bundled_key(std::string_view key) {
   if (!key.starts_with(kPrefix)) return std::nullopt;
   key.remove_prefix(kPrefix.size());
-  for (auto [spelling, component] : kTails)
-    if (key.ends_with(spelling) && key.size() > spelling.size())
-      return BundledKey{std::string(key.substr(0, key.size() - spelling.size())), std::string(component),
-                        component.empty() ? kOutput : ""};
+  for (auto dot = key.find('.', 1); dot != key.npos; dot = key.find('.', dot + 1))
+    if (auto read = read_embedding_key(key.substr(dot + 1)))
+      return BundledKey{std::string(key.substr(0, dot)), std::move(read->component), std::move(read->problem)};
   return BundledKey{{}, {}, kUnknown};
 }
 

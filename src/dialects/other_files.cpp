@@ -8,6 +8,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "dialects/textual_inversion.h"
 #include "kinds/kinds.h"
 
 namespace lora {
@@ -19,29 +20,37 @@ struct Sign {
   std::string_view part, what;
 };
 
+constexpr std::string_view kInversion = "a textual inversion embedding";
+
 constexpr Sign kOtherFiles[] = {
     {"lllite_unet_", "a ControlNet-LLLite file"},
     {"lora_controlnet", "a Control-LoRA"},
     {"_ip.weight", "an IP-Adapter"},
     {"custom_diffusion", "a custom diffusion file"},
-    {"string_to_param", "a textual inversion embedding"},
-    {"emb_params", "a textual inversion embedding"},
-    {"clip_g", "a textual inversion embedding"},
-    {"bundle_emb.", "a textual inversion embedding"},
+    {"string_to_param", kInversion},
+    {"emb_params", kInversion},
+    {"clip_g", kInversion},
+    {"bundle_emb.", kInversion},
     {"image_proj.", "an IP-Adapter"},
     {"model.diffusion_model.", "a whole checkpoint"},
     {"first_stage_model.", "a whole checkpoint"},
     {"time_embedding.linear_1.", "a UNet's own weights"},
     {"text_model.encoder.", "a text encoder's own weights"},
     {"decoder.conv_in.", "a VAE's own weights"},
-    {"clip_l", "a textual inversion embedding"},
-    {"clip_g", "a textual inversion embedding"},
+    {"clip_l", kInversion},
+    {"clip_g", kInversion},
 };
+
+// Of the text encoders of Stable Diffusion 1, 2, XL and 3.
+constexpr int64_t kWidths[] = {768, 1024, 1280, 4096};
 
 // It has no tensor of an adapter: "it looks like a whole checkpoint (it has …)", or its first key.
 std::string looks_like(const StateDict& file) {
-  if (auto [what, key] = other_file(file); !what.empty())
-    return fmt::format("it looks like {} (it has \"{}\")", what, key);
+  const auto [what, key] = other_file(file);
+  if (const auto inversion = what == kInversion ? read_textual_inversion(file) : std::nullopt)
+    return fmt::format("it looks like {} (it has \"{}\"), of {}. load_textual_inversion() loads it", what, key,
+                       sizes_of(*inversion));
+  if (!what.empty()) return fmt::format("it looks like {} (it has \"{}\")", what, key);
   return file.empty() ? "it holds no tensors" : fmt::format("its first key is \"{}\"", file.begin()->first);
 }
 
@@ -74,6 +83,11 @@ OtherFile other_file(const StateDict& file) {
   for (auto [part, what] : kOtherFiles)
     for (const auto& [key, tensor] : file)
       if (key.find(part) != std::string::npos) return {what, key};
+  // The one key of diffusers' form may be any word, so that the width must be that of a published text encoder.
+  const auto inversion = read_textual_inversion(file);
+  if (!inversion) return {};
+  const auto& [word, component, key, vectors] = inversion->embeddings.front();
+  if (std::ranges::find(kWidths, vectors.size(-1)) != std::end(kWidths)) return {kInversion, key};
   return {};
 }
 

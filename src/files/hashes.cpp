@@ -93,8 +93,10 @@ FileHashes hash(const std::filesystem::path& file) {
     auto data = bytes.substr(header->data_start);
     hashes.data = sha256(data);
     hashes.claims = claims(*header, data, hashes.data);
+    hashes.a1111 = stated_hash(header->metadata);
   }
   hashes.file = whole.get();
+  if (hashes.a1111.empty()) hashes.a1111 = hashes.data.empty() ? hashes.file : hashes.data;
   return hashes;
 }
 

@@ -3,11 +3,17 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <cctype>
+
 #include "core/check.h"
+#include "io/jpeg.h"
 #include "io/json_file.h"
 #include "io/mapped_file.h"
+#include "io/picture.h"
 #include "io/png.h"
 #include "io/public_call.h"
+#include "io/webp.h"
 
 namespace lora {
 
@@ -18,14 +24,55 @@ void check_pixels(const Image& image, const char* what) {
         image.height, image.pixels.size());
 }
 
+namespace {
+
+using Encoder = std::string (*)(const Image&);
+
+// nullptr for another ending.
+Encoder encoder_of(const std::filesystem::path& file) {
+  auto ending = file.extension().string();
+  std::transform(ending.begin(), ending.end(), ending.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (ending == ".png") return encode_png;
+  if (ending == ".jpg" || ending == ".jpeg") return encode_jpeg;
+  return ending == ".webp" ? encode_webp : nullptr;
+}
+
+}  // namespace
+
+bool has_image_ending(const std::filesystem::path& file) {
+  return edge([&] { return encoder_of(file) != nullptr; });
+}
+
 void Image::save(const std::filesystem::path& file) const {
-  edge([&] { write_text(file, encode_png(*this)); });
+  edge([&] {
+    const auto encode = encoder_of(file);
+    check(encode, ErrorKind::usage, "{}: Give a name that ends in .png, .jpg, .jpeg or .webp", file.string());
+    write_text(file, encode(*this));
+  });
+}
+
+std::string Image::png() const {
+  return edge([&] { return encode_png(*this); });
 }
 
 Image Image::load(const std::filesystem::path& file) {
   return edge([&] {
     auto mapped = MappedFile::open(file);
-    return decode_png(mapped->bytes(), file.string());
+    return decode_picture(mapped->bytes(), file.string());
+  });
+}
+
+Image transparency_of(const Image& image) {
+  return edge([&] {
+    check_pixels(image, "image");
+    Image mask{.width = image.width, .height = image.height, .pixels = std::vector<uint8_t>(image.pixels.size())};
+    check(image.alpha.empty() || image.alpha.size() * 3 == image.pixels.size(), ErrorKind::usage,
+          "image: {} x {} with {} bytes of alpha; wanted width x height", image.width, image.height,
+          image.alpha.size());
+    for (size_t i = 0; i < image.alpha.size(); ++i)
+      std::fill_n(mask.pixels.begin() + static_cast<std::ptrdiff_t>(3 * i), 3, 255 - image.alpha[i]);
+    return mask;
   });
 }
 

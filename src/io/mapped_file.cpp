@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <map>
 #include <mutex>
@@ -146,10 +147,42 @@ Tensor pristine(const Tensor& tensor) {
                    tensor.strides(), tensor.storage_offset());
 }
 
+namespace {
+
+uintptr_t page_size() {
+  static const auto size = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  return size;
+}
+
+}  // namespace
+
+CleanPages::CleanPages() : pagemap_(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)) {}
+
+CleanPages::~CleanPages() {
+  if (pagemap_ >= 0) ::close(pagemap_);
+}
+
+void CleanPages::release(const Tensor& tensor) const noexcept {
+  if (pagemap_ < 0 || !tensor.is_cpu() || tensor.numel() == 0 || !tensor.const_data_ptr()) return;
+  constexpr uint64_t kInMemory = uint64_t{1} << 63, kOfFile = uint64_t{1} << 61;  // Linux's admin-guide/mm/pagemap
+  std::array<uint64_t, 4096> entries;
+  const auto start = reinterpret_cast<uintptr_t>(tensor.const_data_ptr()), size = page_size();
+  const auto end = (start + tensor.nbytes() + size - 1) / size;
+  for (auto first = start / size; first < end; first += entries.size()) {
+    const auto count = std::min(entries.size(), end - first), bytes = count * sizeof(uint64_t);
+    if (::pread(pagemap_, entries.data(), bytes, off_t(first * sizeof(uint64_t))) != ssize_t(bytes)) return;
+    auto is_clean = [&](size_t i) { return (entries[i] & kInMemory) && (entries[i] & kOfFile); };
+    for (size_t i = 0, run = 0; i < count; i += run + 1) {
+      for (run = 0; i + run < count && is_clean(i + run);) ++run;
+      if (run > 0) ::madvise(reinterpret_cast<void*>((first + i) * size), run * size, MADV_DONTNEED);
+    }
+  }
+}
+
 void make_writable(const Tensor& tensor) {
 #if defined(MADV_POPULATE_WRITE)
   if (!tensor.is_cpu() || tensor.numel() == 0) return;
-  static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto page = page_size();
   auto begin = reinterpret_cast<uintptr_t>(tensor.data_ptr()) & ~(page - 1);
   auto end = reinterpret_cast<uintptr_t>(tensor.data_ptr()) + tensor.nbytes();
   ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_WRITE);

@@ -60,6 +60,23 @@ Tensor pristine(const Tensor& tensor);
 // The files that these tensors alias, each once.
 std::vector<std::shared_ptr<const MappedFile>> mapped_files(const StateDict& tensors);
 
+// Frees the memory of pages that are as in their file. The system reads them again at the next use. Pages that this
+// process wrote to stay, and so does all memory that is not of a file. Does nothing where the system does not say which
+// pages are clean (/proc/self/pagemap).
+class CleanPages {
+ public:
+  CleanPages();
+  ~CleanPages();
+  CleanPages(const CleanPages&) = delete;
+  CleanPages& operator=(const CleanPages&) = delete;
+
+  // Frees the clean pages under a tensor on the CPU. Nothing may write to them meanwhile.
+  void release(const Tensor& tensor) const noexcept;
+
+ private:
+  int pagemap_;
+};
+
 // Makes this process's own copies of all pages under `tensor` in one call. `tensor` must be contiguous. Otherwise the
 // first write to each page copies it, which costs several times as much. Does nothing if the system does not have such
 // a call, or if the tensor is not on the CPU.

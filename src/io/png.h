@@ -7,6 +7,8 @@
 
 namespace lora {
 
+bool is_png(std::string_view bytes);
+
 // Throws Error{usage} unless the number of pixels fits the image's size. `what` names the image in the message.
 void check_pixels(const Image& image, const char* what);
 
@@ -14,8 +16,8 @@ void check_pixels(const Image& image, const char* what);
 // an escape (Image::save). Throws Error{usage} if the image has no pixels, or has a keyword that PNG cannot hold.
 std::string encode_png(const Image& image);
 
-// `where` is the file's name for messages. Drops transparency without blending. Rounds 16-bit samples to 8 bits.
-// Throws Error{bad_file, unsupported}.
+// `where` is the file's name for messages. Composes transparent pixels over white, and turns the picture as its EXIF
+// says. Rounds 16-bit samples to 8 bits. Throws Error{bad_file, unsupported}.
 Image decode_png(std::string_view bytes, const std::string& where);
 
 }  // namespace lora

@@ -1,14 +1,15 @@
 #include "core/check.h"
 #include "core/utf8.h"
+#include "io/exif.h"
 #include "io/latin1.h"
 #include "io/libpng.h"
+#include "io/picture.h"
 #include "io/png.h"
 
 namespace lora {
 
 namespace {
 
-constexpr uint64_t kMostPixels = uint64_t{1} << 28;
 constexpr uint64_t kMostExpansion =
     1032;  // the most that deflate can expand: a file that claims more pixels is damaged
 
@@ -34,21 +35,33 @@ bool read_header(Reader& reader) {
   return true;
 }
 
-// Converts every kind of pixels to 8-bit RGB.
-bool read_pixels(Reader& reader, png_bytepp rows) {
+bool has_alpha(const Reader& reader) {
+  return (png_get_color_type(reader.png, reader.info) & PNG_COLOR_MASK_ALPHA) != 0 ||
+         png_get_valid(reader.png, reader.info, PNG_INFO_tRNS) != 0;
+}
+
+// Converts every kind of pixels to 8-bit RGB, or to RGBA for four channels.
+bool read_pixels(Reader& reader, png_bytepp rows, size_t channels) {
   if (setjmp(png_jmpbuf(reader.png))) return false;
   png_set_scale_16(reader.png);
   png_set_palette_to_rgb(reader.png);
   png_set_expand_gray_1_2_4_to_8(reader.png);
   png_set_gray_to_rgb(reader.png);
-  png_set_strip_alpha(reader.png);
+  if (channels == 4) png_set_tRNS_to_alpha(reader.png);
   png_set_interlace_handling(reader.png);
   png_read_update_info(reader.png, reader.info);
-  if (png_get_rowbytes(reader.png, reader.info) != size_t{3} * png_get_image_width(reader.png, reader.info))
+  if (png_get_rowbytes(reader.png, reader.info) != channels * png_get_image_width(reader.png, reader.info))
     png_error(reader.png, "its pixels do not become RGB");
   png_read_image(reader.png, rows);
   png_read_end(reader.png, reader.info);
   return true;
+}
+
+int orientation_of(const Reader& reader) {
+  png_bytep bytes = nullptr;
+  png_uint_32 size = 0;
+  if (!png_get_eXIf_1(reader.png, reader.info, &size, &bytes)) return 1;
+  return read_exif({reinterpret_cast<const char*>(bytes), size}).orientation;
 }
 
 std::map<std::string, std::string> text_of(const Reader& reader) {
@@ -66,8 +79,10 @@ std::map<std::string, std::string> text_of(const Reader& reader) {
 
 }  // namespace
 
+bool is_png(std::string_view bytes) { return bytes.starts_with("\x89PNG\r\n\x1a\n"); }
+
 Image decode_png(std::string_view bytes, const std::string& where) {
-  check(bytes.starts_with("\x89PNG\r\n\x1a\n"), ErrorKind::bad_file, "{}: is not a PNG file", where);
+  check(is_png(bytes), ErrorKind::bad_file, "{}: is not a PNG file", where);
   Reader reader;
   reader.rest = bytes;
   reader.png =
@@ -76,17 +91,23 @@ Image decode_png(std::string_view bytes, const std::string& where) {
   check(reader.info && read_header(reader), ErrorKind::bad_file, "{}: is a damaged PNG file: {}", where, reader.error);
 
   uint64_t width = png_get_image_width(reader.png, reader.info), height = png_get_image_height(reader.png, reader.info);
-  check(width * height <= kMostPixels, ErrorKind::unsupported, "{}: has {} x {} pixels; at most {} are read", where,
-        width, height, kMostPixels);
+  check_size(width, height, where);
   check(png_get_rowbytes(reader.png, reader.info) * height <= kMostExpansion * bytes.size(), ErrorKind::bad_file,
         "{}: says it has {} x {} pixels, which {} bytes cannot hold", where, width, height, bytes.size());
 
-  Image image{static_cast<int>(width), static_cast<int>(height), std::vector<uint8_t>(width * height * 3), {}};
+  const size_t channels = has_alpha(reader) ? 4 : 3;
+  Image image{.width = static_cast<int>(width), .height = static_cast<int>(height)};
+  std::vector<uint8_t> pixels(width * height * channels);
   std::vector<png_bytep> rows(height);
-  for (size_t y = 0; y < height; ++y) rows[y] = image.pixels.data() + y * width * 3;
-  check(read_pixels(reader, rows.data()), ErrorKind::bad_file, "{}: is a damaged PNG file: {}", where, reader.error);
+  for (size_t y = 0; y < height; ++y) rows[y] = pixels.data() + y * width * channels;
+  check(read_pixels(reader, rows.data(), channels), ErrorKind::bad_file, "{}: is a damaged PNG file: {}", where,
+        reader.error);
+  if (channels == 4)
+    image = over_white(image.width, image.height, pixels.data());
+  else
+    image.pixels = std::move(pixels);
   image.text = text_of(reader);
-  return image;
+  return turned(std::move(image), orientation_of(reader));
 }
 
 }  // namespace lora

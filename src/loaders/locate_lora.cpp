@@ -37,7 +37,7 @@ std::vector<std::string> names_in(const fs::path& folder) {
   return names;
 }
 
-FoundLora find_in_folder(const fs::path& source, const ReadLoraOptions& options) {
+FoundLora find_in_folder(const fs::path& source, const ReadLoraOptions& options, const WantedFiles& files) {
   auto folder = source / options.subfolder;
   check(fs::is_directory(folder), ErrorKind::not_found, "{}: there is no folder \"{}\" in it", source.string(),
         options.subfolder);
@@ -48,7 +48,7 @@ FoundLora find_in_folder(const fs::path& source, const ReadLoraOptions& options)
     fail(ErrorKind::not_found, "{}: there is no file \"{}\" in it; there are: {}", folder.string(), options.weight_name,
          listing(names));
   }
-  auto [file, components, notes] = choose_lora(names, options.use_safetensors, folder.string());
+  auto [file, components, notes] = choose_lora(names, options.use_safetensors, folder.string(), files);
   auto path = file.empty() ? folder : folder / file;
   return {path, path.string(), notes, components};
 }
@@ -58,7 +58,7 @@ std::string as_prefix(const std::string& folder) {
   return folder.empty() ? "" : (fs::path(folder) / "").lexically_normal().generic_string();
 }
 
-FoundLora find_in_repository(const std::string& repo_id, const ReadLoraOptions& options) {
+FoundLora find_in_repository(const std::string& repo_id, const ReadLoraOptions& options, const WantedFiles& files) {
   Repository repository(repo_id, options.hub);
   const auto& all = repository.files;
   auto folder = as_prefix(options.subfolder);
@@ -70,7 +70,7 @@ FoundLora find_in_repository(const std::string& repo_id, const ReadLoraOptions& 
     auto names = names_below(all, folder);
     check(folder.empty() || !names.empty(), ErrorKind::not_found, "{}: there is no folder \"{}\" in it; there are: {}",
           repository.label, options.subfolder, listing(all));
-    choice = choose_lora(names, options.use_safetensors, label(options.subfolder));
+    choice = choose_lora(names, options.use_safetensors, label(options.subfolder), files);
   } else if (!contains(all, folder + options.weight_name) && contains(all, options.weight_name)) {
     folder.clear();
   }
@@ -98,7 +98,8 @@ FoundLora find_in_repository(const std::string& repo_id, const ReadLoraOptions& 
 
 std::span<const char* const> peft_components() { return kPeftFolders; }
 
-LoraChoice choose_lora(std::vector<std::string> names, std::optional<bool> use_safetensors, const std::string& label) {
+LoraChoice choose_lora(std::vector<std::string> names, std::optional<bool> use_safetensors, const std::string& label,
+                       const WantedFiles& wanted) {
   std::sort(names.begin(), names.end());
   auto candidates = [&](bool pickles) {
     std::vector<std::string> found;
@@ -108,7 +109,7 @@ LoraChoice choose_lora(std::vector<std::string> names, std::optional<bool> use_s
     }
     // A folder that diffusers wrote says which one it is.
     for (const auto& name : found)
-      if (name.starts_with("pytorch_lora_weights.")) return std::vector<std::string>{name};
+      if (name.starts_with(wanted.first)) return std::vector<std::string>{name};
     return found;
   };
   std::vector<std::string> found;
@@ -117,26 +118,27 @@ LoraChoice choose_lora(std::vector<std::string> names, std::optional<bool> use_s
   if (found.empty()) {
     LoraChoice peft;
     for (const char* component : kPeftFolders)
-      if (contains(names, fmt::format("{}/{}", component, kAdapterConfig))) peft.components.push_back(component);
-    check(!peft.components.empty(), ErrorKind::not_found, "{}: no LoRA file in this folder; there are: {}", label,
-          names.empty() ? "no files" : listing(names));
+      if (wanted.peft && contains(names, fmt::format("{}/{}", component, kAdapterConfig)))
+        peft.components.push_back(component);
+    check(!peft.components.empty(), ErrorKind::not_found, "{}: no {} file in this folder; there are: {}", label,
+          wanted.noun, names.empty() ? "no files" : listing(names));
     return peft;
   }
   LoraChoice choice{.file = found.front()};
   if (found.size() > 1)
     choice.notes.push_back(
-        fmt::format("{} holds {} files that may be LoRAs; {} was taken, weight_name chooses another of: {}", label,
-                    found.size(), found.front(), listing(found)));
+        fmt::format("{} holds {} files that may be {}s; {} was taken, weight_name chooses another of: {}", label,
+                    found.size(), wanted.noun, found.front(), listing(found)));
   return choice;
 }
 
-FoundLora locate_lora(const LoraSource& from, const ReadLoraOptions& options) {
+FoundLora locate_lora(const LoraSource& from, const ReadLoraOptions& options, const WantedFiles& wanted) {
   const auto& source = *from.path();
-  if (from.is_repository()) return find_in_repository(source.string(), options);
+  if (from.is_repository()) return find_in_repository(source.string(), options, wanted);
   check(fs::exists(source), ErrorKind::not_found, "{}: there is no such file or folder; {}", source.string(),
         why_only_a_path(source));
   if (!fs::is_directory(source)) return {source, source.string()};
-  return find_in_folder(source, options);
+  return find_in_folder(source, options, wanted);
 }
 
 }  // namespace lora

@@ -158,11 +158,12 @@ void check_known(const AdapterState& state, const AdapterRegistry& registry, con
 // ---- Loading --------------------------------------------------------------------------------------------------------
 
 void LoraBaseMixin::check_new_words(const std::vector<std::shared_ptr<const Adapter>>& parts, const AdapterState& state,
-                                    const std::string& replaced, const std::string& source) const {
+                                    const std::string& replaced, const std::string& source, bool are_no_tokens) const {
   const auto& components = registry_of(*this).components();
   for (size_t c = 0; c < parts.size(); ++c) {
     if (!parts[c] || parts[c]->words.empty()) continue;
     auto all = beside_loaded(parts[c]->words, state, c, replaced, source);
+    for (auto& word : all) word.is_no_token = are_no_tokens && parts[c]->words.contains(word.text);
     try {
       check_words(components[c].name, all);
     } catch (const Error& error) {

@@ -15,7 +15,8 @@ size_t LoadReport::matched_layers() const {
 }
 
 std::string LoadReport::text() const {
-  auto text = line("{} ({}) as \"{}\"", source, dialect, adapter_name);
+  auto text = adapter_name.empty() ? line("{} ({})", source, dialect)
+                                   : line("{} ({}) as \"{}\"", source, dialect, adapter_name);
   for (const auto& [name, layers] : components) text += line("  {}: {}", name, counted(layers.size(), "layer"));
   if (!embeddings.empty()) text += line("  words for prompts: {}", join(embeddings, ", "));
   if (!unmatched.empty()) text += line("  not matched: {}", counted(unmatched.size(), "key"));

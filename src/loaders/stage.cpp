@@ -52,7 +52,7 @@ void check_base_model(const LoraFile& file, const std::string& component, const 
 // The adapter's part of one component; nullptr where the file has nothing for it.
 std::shared_ptr<const Adapter> stage_part(const LoraFile& file, const AdapterRegistry& registry,
                                           const AdapterRegistry::Component& c, LoadReport& report) {
-  auto words = words_for(c.name, *c.parts, file, report);
+  auto words = words_for(c, file, report);
   std::vector<const LoraLayer*> layers;
   for (const auto& layer : file.layers)
     if (layer.component == c.name) layers.push_back(&layer);

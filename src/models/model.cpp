@@ -26,7 +26,16 @@ Parts& parts_of(Model& model) { return *model.made().parts; }
 std::shared_ptr<Parts> shared_parts_of(Model& model) { return model.made().parts; }
 const Parts& parts_of(const Model& model) { return *model.made().parts; }
 
-const StateDict& Model::state_dict() const { return made().parts->tensors; }
+const StateDict& Model::state_dict() const {
+  edge([&] { keep_weights(*made().parts); });
+  return made().parts->tensors;
+}
+
+int64_t Model::num_parameters() const {
+  int64_t count = 0;
+  for (const auto& [name, tensor] : made().parts->tensors) count += tensor.numel();
+  return count;
+}
 
 std::vector<AddedWord> Model::added_words() const {
   auto added = RunScope::added(parts_of(*this));
@@ -39,7 +48,7 @@ void Model::save_pretrained(const fs::path& folder) const {
     AtomicFolder out(folder, {.marks = {"config.json"}, .replaces = [](auto& file) {
                                 return !file.has_parent_path() && is_weight_file(file.string());
                               }});
-    auto tensors = state_dict();
+    auto tensors = parts_of(*this).tensors;
     tensors.metadata = {{"format", "pt"}};
     save_safetensors(tensors, out.path() / (std::string(weight_files_of(class_name()).safetensors) + ".safetensors"));
     write_text(out.path() / "config.json", config() + "\n");

@@ -8,7 +8,9 @@
 #include <cctype>
 
 #include "checkpoints/component_files.h"
+#include "checkpoints/float8.h"
 #include "core/check.h"
+#include "core/edge.h"
 #include "core/text.h"
 #include "nn/parallel.h"
 
@@ -29,7 +31,7 @@ bool cpu_has_bfloat16() {
 Dtype half_type_of(const StateDict& tensors) {
   int64_t bfloat16 = 0, float16 = 0;
   for (const auto& [name, t] : tensors) {
-    bfloat16 += t.scalar_type() == at::kBFloat16;
+    bfloat16 += t.scalar_type() == at::kBFloat16 || is_float8(t.scalar_type());  // its scales may be of any size
     float16 += t.scalar_type() == at::kHalf;
   }
   return bfloat16 > float16 ? at::kBFloat16 : at::kHalf;
@@ -96,16 +98,28 @@ ModelLoader::ModelLoader(const StateDict& tensors, std::string label, const Mode
   source_->label = std::move(label);
   source_->dtype = choose_dtype(options, tensors);
   source_->device = options.device;
-  source_->get = [from = &tensors, taken = taken_, aliases = std::move(aliases)](const std::string& name,
-                                                                                 at::IntArrayRef) -> Tensor {
-    auto* found = from->find(name);
+  check_scales(tensors, source_->label);
+  source_->get = [from = &tensors, taken = taken_, aliases = std::move(aliases), problems = &source_->problems](
+                     const std::string& name, at::IntArrayRef) -> Tensor {
+    auto called = name;
+    auto* found = from->find(called);
     if (!found && aliases)
       for (const auto& alias : aliases(name))
-        if ((found = from->find(alias))) break;
+        if ((found = from->find(called = alias))) break;
     if (!found) return {};
     taken->insert(found);
-    return *found;
+    const auto* scale = scale_beside(*from, called);
+    if (!scale || !found->is_floating_point()) return *found;
+    try {
+      return scaled(*found, *scale);
+    } catch (const std::exception& e) {  // usually missing memory; see TensorSource::problems
+      problems->emplace_back(is_out_of_memory(e) ? ErrorKind::out_of_memory : ErrorKind::io,
+                             fmt::format("tensor \"{}\" cannot be scaled: {}", called, message_of(e)));
+      return *found;
+    }
   };
+  if (auto note = note_of_float8(tensors, source_->dtype, source_->label); !note.empty())
+    notes_.push_back(std::move(note));
 }
 
 ModelLoader ModelLoader::random(uint64_t seed, const ModelOptions& options) {
@@ -128,7 +142,7 @@ std::shared_ptr<Parts> ModelLoader::finish(const std::set<std::string>& ignorabl
     for (const auto& problem : source_->problems) all.push_back(problem.what());
     auto kind = source_->problems.front().kind();
     fail(kind, "{}: {}{}", source_->label, listing(all, 3),
-         kind == ErrorKind::io || kind == ErrorKind::out_of_memory
+         kind == ErrorKind::io || kind == ErrorKind::out_of_memory || kind == ErrorKind::unsupported
              ? ""
              : "; the config describes another model than this file");
   }
@@ -141,6 +155,7 @@ std::shared_ptr<Parts> ModelLoader::finish(const std::set<std::string>& ignorabl
   known.erase("");
   for (const auto& [name, t] : *tensors_) {
     if (taken_->contains(&t) || ignorable.contains(name)) continue;
+    if (!weight_of_scale(name).empty() || is_float8_mark(name)) continue;
     (known.contains(block_or_layer(name)) ? of_model : left).push_back(name);
   }
   check(of_model.empty(), ErrorKind::bad_key,

@@ -4,6 +4,7 @@
 #include "core/edge.h"
 #include "lora/autoencoders.h"
 #include "models/autoencoder_blocks.h"
+#include "models/autoencoder_tiles.h"
 #include "models/factory.h"
 #include "models/input_checks.h"
 #include "nn/run.h"
@@ -51,10 +52,15 @@ struct PretrainedModel<VQModel>::Impl {
   Embedding codebook{s / "quantize" / "embedding", c.num_vq_embeddings, c.vq_embed_dim};
   Conv2d post_quant_conv{s / "post_quant_conv", c.vq_embed_dim, c.latent_channels, 1};
   Decoder decoder{s / "decoder", c.latent_channels, c.out_channels, c.blocks};
+  std::shared_ptr<SharedPieceSettings> settings = std::make_shared<SharedPieceSettings>(Tiles{});
 
   static constexpr WeightFiles kFiles = kDiffusersFiles;
   static std::string class_name() { return "VQModel"; }
 
+  bool by_image(int64_t images, int64_t height, int64_t width, Dtype dtype, double free) const {
+    const auto bytes = decoder_bytes(c.blocks.channels, double(height) * double(width), dtype);
+    return Pieces::of(settings->now(), images, bytes, /*larger_than_tile=*/false, free).by_image;
+  }
   Tensor nearest(const Tensor& latents) const;
   void check_tokens(const Tensor& tokens) const;
 };
@@ -82,7 +88,9 @@ Tensor VQModel::encode(const Tensor& pixels) const {
   return edge([&] {
     const RunScope run(parts_of(*this));
     check_images("VQModel", "pixels", pixels, impl().c.in_channels, dtype());
-    return impl().nearest(impl().quant_conv(impl().encoder(pixels)));
+    const bool by_image = impl().by_image(pixels.size(0), pixels.size(2), pixels.size(3), dtype(), free_on(device()));
+    return in_slices(pixels, by_image,
+                     [&](const Tensor& x) { return impl().nearest(impl().quant_conv(impl().encoder(x))); });
   });
 }
 
@@ -90,8 +98,31 @@ Tensor VQModel::decode(const Tensor& tokens) const {
   return edge([&] {
     const RunScope run(parts_of(*this));
     impl().check_tokens(tokens);
-    auto latents = impl().codebook(tokens.to(device())).permute({0, 3, 1, 2});
-    return impl().decoder(impl().post_quant_conv(latents));
+    const auto factor = scale_factor();
+    const bool by_image =
+        impl().by_image(tokens.size(0), factor * tokens.size(1), factor * tokens.size(2), dtype(), free_on(device()));
+    return in_slices(tokens.to(device()), by_image, [&](const Tensor& x) {
+      return impl().decoder(impl().post_quant_conv(impl().codebook(x).permute({0, 3, 1, 2})));
+    });
+  });
+}
+
+// ---- Memory ---------------------------------------------------------------------------------------------------------
+
+void VQModel::enable_slicing() {
+  edge([&] { impl().settings->change([](PieceSettings& s) { s.slicing = true; }); });
+}
+
+void VQModel::disable_slicing() {
+  edge([&] { impl().settings->change([](PieceSettings& s) { s.slicing = false; }); });
+}
+
+double VQModel::decoding_memory(int64_t images, int64_t height, int64_t width, double free) const {
+  return edge([&] {
+    const double at_once = impl().by_image(images, height, width, dtype(), free) ? 1 : double(images);
+    const double pixels = double(height) * double(width);
+    return at_once * decoder_bytes(impl().c.blocks.channels, pixels, dtype()) +
+           double(images * impl().c.out_channels) * pixels * double(c10::elementSize(dtype()));
   });
 }
 

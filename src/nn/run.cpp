@@ -30,7 +30,7 @@ const SnapshotScope* SnapshotScope::find(const RunSource& source) {
   return nullptr;
 }
 
-RunScope::RunScope(const Parts& parts) : parts_(&parts), outer_(innermost_run) {
+RunScope::RunScope(const Parts& parts) : parts_(&parts), outer_(innermost_run), hold_(parts) {
   if (auto* around = find(parts)) {
     begin(around->run_);
   } else if (parts.source) {
@@ -41,13 +41,15 @@ RunScope::RunScope(const Parts& parts) : parts_(&parts), outer_(innermost_run) {
   }
 }
 
-RunScope::RunScope(const Parts& parts, std::shared_ptr<const Run> run) : parts_(&parts), outer_(innermost_run) {
+RunScope::RunScope(const Parts& parts, std::shared_ptr<const Run> run)
+    : parts_(&parts), outer_(innermost_run), hold_(parts) {
   if (parts.source) pin_.emplace(*parts.source);
   begin(std::move(run));
 }
 
 void RunScope::begin(std::shared_ptr<const Run> run) {
   check(!run || run->problem.empty(), ErrorKind::conflict, "{}", run ? run->problem : "");
+  hold_.bring_back();
   run_ = std::move(run);
   innermost_run = this;
 }

@@ -10,6 +10,7 @@
 #include "nn/applied.h"
 #include "nn/gate.h"
 #include "nn/site.h"
+#include "nn/weights.h"
 
 namespace lora {
 
@@ -69,7 +70,8 @@ class SnapshotScope {
   std::shared_ptr<const Runs> snapshot_;
 };
 
-// Sets what one model applies on this thread, until the scope ends. Each call of a model opens one.
+// Sets what one model applies on this thread, until the scope ends. Each call of a model opens one. The weights of the
+// model are in memory while it exists.
 class RunScope {
  public:
   // Takes the run of the enclosing RunScope of this model, or else that of the pipeline's snapshot. Throws
@@ -94,6 +96,7 @@ class RunScope {
   const Parts* parts_;
   const RunScope* outer_;
   std::optional<SnapshotScope> pin_;
+  WeightsHold hold_;                // ends before the pin
   std::shared_ptr<const Run> run_;  // nullptr if nothing applies
 };
 

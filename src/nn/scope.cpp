@@ -23,11 +23,17 @@ Scope Scope::in(Dtype dtype) const {
 
 Tensor Scope::original(const std::string& name, at::IntArrayRef shape) const {
   auto t = source_->get(full(name), shape);
-  if (t.defined() && t.sizes() == shape) return t;
+  const bool is_number = !t.defined() || t.is_floating_point();
+  if (t.defined() && is_number && t.sizes() == shape) return t;
   constexpr size_t kEnough = 100;
   if (source_->problems.size() >= kEnough) return at::empty({0});
   if (!t.defined())
     source_->problems.emplace_back(ErrorKind::bad_key, fmt::format("tensor \"{}\" is missing", full(name)));
+  else if (!is_number)
+    source_->problems.emplace_back(
+        ErrorKind::unsupported,
+        fmt::format("{} has dtype {}; weights must be floating-point numbers, not quantized to others", full(name),
+                    to_string(t.scalar_type())));
   else
     source_->problems.emplace_back(ErrorKind::bad_shape, fmt::format("{} has shape {}, but the config needs {}",
                                                                      full(name), c10::str(t.sizes()), c10::str(shape)));
@@ -62,7 +68,9 @@ Site* Scope::site(SiteKind kind, at::IntArrayRef shape, bool bias, ConvGeometry 
   auto load = [&](const char* name, at::IntArrayRef wanted, Tensor& value, Tensor& source) {
     auto from_file = original(name, wanted);
     value = keep(name, from_file);
-    if (value.data_ptr() != from_file.data_ptr()) source = pristine(from_file);
+    if (value.data_ptr() == from_file.data_ptr()) return;
+    source = pristine(from_file);
+    if (source.defined()) CleanPages().release(from_file);  // read once
   };
   load("weight", shape, site->weight, site->weight_source);
   if (bias) load("bias", shape[0], site->bias, site->bias_source);

@@ -72,8 +72,7 @@ struct Start {
 Tensor encoded(const VQModel& vqvae, const Tensor& pixels) {
   auto encode = [&](const VQModel& m) { return m.encode(pixels.to(m.device(), m.dtype())); };
   if (!vqvae.force_upcast() || vqvae.dtype() != at::kHalf) return encode(vqvae);
-  return encode(
-      VQModel::from_state_dict(vqvae.config(), vqvae.state_dict(), {.dtype = at::kFloat, .device = vqvae.device()}));
+  return encode(in_float32(vqvae));
 }
 
 // diffusers' AmusedInpaintPipeline masks by this schedule, whatever the model's config says.
@@ -156,12 +155,15 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
   const auto guidance_scale = o.guidance_scale.value_or(10);
   const bool guided = guidance_scale > 1;
   if (!guided) note_unguided(o, guidance_scale);
-  const auto text = batch.embeddings(guided, [&](bool negative, const TextEmbeddings&) {
-    auto texts = batch.texts(negative, guided);
-    texts.call = &scope;
-    texts.steps = run_steps;
-    return embed(texts);
-  });
+  const auto text = [&] {
+    const auto held = scope.hold_text_encoders();  // for both halves
+    return batch.embeddings(guided, [&](bool negative, const TextEmbeddings&) {
+      auto texts = batch.texts(negative, guided);
+      texts.call = &scope;
+      texts.steps = run_steps;
+      return embed(texts);
+    });
+  }();
   check_sound(text.prompt_embeds, "the text embeddings", *this, o);
   check_sound(text.pooled, "the pooled text embeddings", *this, o);
   const auto [top, left] = o.micro_conditioning_crop_coord;
@@ -171,6 +173,7 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
 
   // Tokens.
   auto tokens = start.tokens;
+  const auto held = scope.hold("transformer");  // for all steps
   for (int i = 0; i < run_steps; ++i) {
     auto run = scope.on("transformer", i, run_steps);
     const auto t = timesteps[start.step + i];
@@ -184,6 +187,14 @@ Tensor AmusedPipeline::run(const Prompts& prompt, const CallOptions& o) const {
     report_step(o, i, run_steps, t, tokens, scope.snapshot());
   }
   return tokens;
+}
+
+void AmusedPipeline::enable_vae_tiling(const TilingOptions&) {
+  public_call([] {
+    fail(ErrorKind::usage,
+         "AmusedPipeline does not take enable_vae_tiling. Its VQ model works without tiles, as in diffusers. Leave it "
+         "out");
+  });
 }
 
 std::vector<Image> AmusedPipeline::decode_latents(const Tensor& latents) const {

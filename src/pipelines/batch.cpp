@@ -26,7 +26,16 @@ void Batch::set_size(int64_t own, int64_t multiple, std::optional<int64_t> large
   const auto& images = options_.image;
   auto side = [&](int given, int Image::*of) {
     if (given) return int64_t(given);
-    return images.empty() || options_.padding_mask_crop ? own : images.front().*of / multiple * multiple;
+    if (images.empty() || options_.padding_mask_crop) return own;
+    const auto& image = images.front();
+    check(image.*of >= multiple, ErrorKind::usage,
+          "the image has {}x{} pixels. Each side must have at least {}, or give height and width", image.width,
+          image.height, multiple);
+    const auto rounded = image.*of / multiple * multiple;
+    if (rounded != image.*of)
+      note(options_, fmt::format("the {} of the image is {} pixels. It is resized to {}, a multiple of {}",
+                                 of == &Image::height ? "height" : "width", image.*of, rounded, multiple));
+    return rounded;
   };
   height_ = side(options_.height, &Image::height);
   width_ = side(options_.width, &Image::width);

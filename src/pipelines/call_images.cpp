@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "io/png.h"
+#include "pipelines/call_options.h"
 
 namespace lora {
 
@@ -34,6 +35,21 @@ void repeat_to(std::vector<Tensor>& images, size_t count) {
   for (size_t i = 0; images.size() < count; ++i) images.push_back(images[i]);
 }
 
+// Notes masks that are stretched, and masks without effect.
+void note_masks(const CallOptions& o) {
+  for (size_t i = 0; i < o.mask_image.size(); ++i) {
+    const auto &mask = o.mask_image[i], &image = o.image[i % o.image.size()];
+    if (int64_t(mask.width) * image.height != int64_t(mask.height) * image.width)
+      note(o, fmt::format("mask_image is {}x{}. It is stretched to the shape of the image, which is {}x{}", mask.width,
+                          mask.height, image.width, image.height));
+    const auto map = grey(to_bytes(mask, "mask_image"));
+    const bool draws = (o.invert_mask ? map.le(255 - kHalf) : map.ge(kHalf)).any().item<bool>();
+    if (!draws && !o.padding_mask_crop)
+      note(o, fmt::format("mask_image is {} everywhere, so that no part of the image is drawn again",
+                          o.invert_mask ? "white" : "black"));
+  }
+}
+
 }  // namespace
 
 void check_images(const CallOptions& o) {
@@ -54,6 +70,7 @@ void check_images(const CallOptions& o) {
         o.padding_mask_crop.value_or(0));
   check(o.blur_factor >= 0 && o.blur_factor <= kLargestBlur, ErrorKind::usage, "blur_factor is {}. It must be 0 to {}",
         o.blur_factor, kLargestBlur);
+  note_masks(o);
 }
 
 CallImages::CallImages(const CallOptions& options, int64_t height, int64_t width)

@@ -5,7 +5,8 @@
 
 namespace lora {
 
-// Throws Error{usage} naming an argument that does not fit the images of a call, or that needs one.
+// Throws Error{usage} naming an argument that does not fit the images of a call, or that needs one. Notes masks that
+// are stretched, and masks without effect.
 void check_images(const CallOptions& options);
 
 class CallImages {

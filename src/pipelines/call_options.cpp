@@ -131,6 +131,7 @@ void note_unguided(const CallOptions& options, double guidance_scale) {
                       ? "the negative prompt has no effect, because this model was distilled for use without guidance"
                       : fmt::format("the negative prompt has no effect, because guidance_scale is {}. It acts above 1",
                                     guidance_scale));
+  if (options.guidance_rescale != 0) note(options, "guidance_rescale has no effect, because the call has no guidance");
 }
 
 void check_scheduler(const DiffusionPipeline& pipe) {

@@ -25,6 +25,17 @@ CallScope::CallScope(const AdapterRegistry& registry, const CallOptions& options
     adapters_.emplace_back(registry, snapshot, c, options_, image_);
 }
 
+WeightsHold CallScope::hold(const std::string& component) const {
+  return WeightsHold(*registry_.components()[registry_.index_of(component)].parts);
+}
+
+std::list<WeightsHold> CallScope::hold_text_encoders() const {
+  std::list<WeightsHold> all;
+  for (const auto& [name, parts] : registry_.components())
+    if (name.starts_with("text_encoder")) all.emplace_back(*parts);
+  return all;
+}
+
 RunScope CallScope::on(const std::string& component, int step, int steps) {
   const auto c = registry_.index_of(component);
   return RunScope(*registry_.components()[c].parts, std::next(adapters_.begin(), ptrdiff_t(c))->at(step, steps));

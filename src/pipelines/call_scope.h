@@ -19,6 +19,9 @@ class CallScope {
 
   // A run of one component with the adapters that apply at a step.
   RunScope on(const std::string& component, int step, int steps);
+  // What a run brings into memory of these components' weights stays there until the last hold ends.
+  WeightsHold hold(const std::string& component) const;
+  std::list<WeightsHold> hold_text_encoders() const;
   uint64_t snapshot() const { return pin_.snapshot()->number; }
 
  private:

@@ -58,9 +58,15 @@ fs::path fetch_index(Repository& repository) {
 }
 
 void fetch_components(Repository& repository, const std::map<std::string, std::string>& models,
-                      const std::map<std::string, std::string>& variants) {
+                      const std::map<std::string, std::string>& variants,
+                      const std::map<std::string, fs::path>& given) {
   constexpr std::string_view kTextEncoder = "text_encoder";
   auto wanted = small_files(repository, "scheduler");
+  auto tokenizer_of = [&](const std::string& component) { return "tokenizer" + component.substr(kTextEncoder.size()); };
+  auto want_tokenizer = [&](const std::string& component) {
+    const auto files = small_files(repository, tokenizer_of(component));
+    wanted.insert(wanted.end(), files.begin(), files.end());
+  };
   std::vector<std::string> indices;  // of sharded weights
   for (const auto& [component, class_name] : models) {
     auto folder = component + "/";
@@ -70,10 +76,11 @@ void fetch_components(Repository& repository, const std::map<std::string, std::s
                                 variant == variants.end() ? "" : variant->second, repository.label + ": " + component);
     if (weights.ends_with(".json")) indices.push_back(weights);
     wanted.insert(wanted.end(), {folder + "config.json", weights});
-    if (!component.starts_with(kTextEncoder)) continue;
-    auto tokenizer = small_files(repository, "tokenizer" + component.substr(kTextEncoder.size()));
-    wanted.insert(wanted.end(), tokenizer.begin(), tokenizer.end());
+    if (component.starts_with(kTextEncoder)) want_tokenizer(component);
   }
+  // A text encoder of the caller's uses the model's tokenizer, if there is one.
+  for (const auto& [component, path] : given)
+    if (!names_below(repository.files, tokenizer_of(component) + "/").empty()) want_tokenizer(component);
   auto snapshot = repository.snapshot.fetch(indices);
   for (const auto& index : indices)
     for (const auto& shard : shards_of(snapshot / index))

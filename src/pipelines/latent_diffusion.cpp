@@ -103,6 +103,9 @@ class LatentDiffusionPipeline::Call {
 
 void LatentDiffusionPipeline::Call::check_mode() {
   check_scheduler_fits(*pipe_.scheduler, traits_.predicts, pipe_.class_name());
+  check(o_.eta == 0 || takes_eta(*pipe_.scheduler), ErrorKind::usage,
+        "eta is {}, but {} does not use it. DDIMScheduler and TCDScheduler do", o_.eta, pipe_.scheduler->class_name());
+  check(o_.eta >= 0 && o_.eta <= 1, ErrorKind::usage, "eta is {}. It must be from 0 to 1", o_.eta);
   for (auto layer : o_.skip_guidance_layers)
     check(layer >= 0 && layer < traits_.layers, ErrorKind::usage,
           "skip_guidance_layers has {}. The model has layers 0 to {}", layer, traits_.layers - 1);
@@ -174,6 +177,7 @@ TextEmbeddings LatentDiffusionPipeline::Call::embed(CallScope& scope, bool negat
 }
 
 LatentDiffusionPipeline::Conditions LatentDiffusionPipeline::Call::conditions(CallScope& scope) const {
+  const auto held = scope.hold_text_encoders();  // for both halves
   auto text = batch_.embeddings(guided_, [&](bool negative, const TextEmbeddings& positive) {
     auto own = negative ? pipe_.without_negative_prompt(positive, o_) : TextEmbeddings();
     return own.prompt_embeds.defined() ? own : embed(scope, negative);
@@ -287,6 +291,7 @@ Tensor LatentDiffusionPipeline::Call::run() {
   if (inpaints()) prepare_mask();
 
   auto timesteps = scheduler_->timesteps();
+  const auto held = scope.hold(traits_.denoiser);  // for all steps
   for (int i = 0; i < count(); ++i) {
     auto t = timesteps[begin_ + i];
     auto run = scope.on(traits_.denoiser, (begin_ - whole_begin_ + i) / scheduler_->order(), whole_steps());

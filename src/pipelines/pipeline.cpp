@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "core/check.h"
 #include "core/text.h"
 #include "io/public_call.h"
@@ -15,6 +17,18 @@ namespace {
 
 // The folder, in a saved model, of the layers that are not in the weights.
 constexpr const char* kUnfusedLoras = "unfused_loras";
+
+// Notes that an image is decoded in tiles, if it is the missing memory that makes it so.
+void note_tiles(const DiffusionPipeline& pipe, const Tensor& latents, const CallOptions& options) {
+  auto* latent = dynamic_cast<const LatentDiffusionPipeline*>(&pipe);
+  if (!latent) return;
+  const auto height = latents.size(2) * latent->vae.scale_factor(),
+             width = latents.size(3) * latent->vae.scale_factor();
+  const double free = free_memory();
+  if (latent->vae.uses_tiles(height, width, free) &&
+      !latent->vae.uses_tiles(height, width, std::numeric_limits<double>::infinity()))
+    note(options, "the images are decoded in tiles, because the memory is missing to decode one of them whole");
+}
 
 }  // namespace
 
@@ -57,7 +71,9 @@ std::unique_ptr<DiffusionPipeline> DiffusionPipeline::from_pretrained(const fs::
 }
 
 std::vector<Image> DiffusionPipeline::operator()(const Prompts& prompt, const CallOptions& options) const {
-  auto images = decode_latents(generate_latents(prompt, options));
+  const auto latents = generate_latents(prompt, options);
+  note_tiles(*this, latents, options);
+  auto images = decode_latents(latents);
   return public_call([&] {
     const CallImages given(options, images.front().height, images.front().width);
     return given.with_overlay(std::move(images));
@@ -91,6 +107,19 @@ void DiffusionPipeline::save_pretrained(const fs::path& folder) const {
 
 void DiffusionPipeline::check_save_folder(const fs::path& folder) {
   public_call([&] { PipelineFolder out(folder); });
+}
+
+std::unique_ptr<Scheduler> DiffusionPipeline::scheduler_named(const std::string& name) const {
+  return public_call([&] {
+    check_scheduler(*this);
+    const auto predicts = predicted_for(*scheduler);
+    // The class tells it, unless a config sets a class for noise to flow matching.
+    if (predicted_for(scheduler->class_name()).value_or(predicts) == predicts)
+      check_scheduler_fits(name, predicts, class_name());
+    auto made = Scheduler::from_config(scheduler->config(), name);
+    check_scheduler_fits(*made, predicts, class_name());
+    return made;
+  });
 }
 
 DiffusionPipeline::DiffusionPipeline(std::shared_ptr<const Scheduler> given) : scheduler(std::move(given)) {

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "checkpoints/float8.h"
 #include "checkpoints/single_file.h"
+#include "checkpoints/text_encoder_file.h"
 #include "checkpoints/vae_file.h"
 #include "core/check.h"
 #include "core/text.h"
@@ -89,9 +91,10 @@ PipelineFiles::PipelineFiles(fs::path path, const PipelineOptions& options, std:
         runnable_models());
   check(wanted.empty() || wanted == row_->pipeline, ErrorKind::unsupported,
         "{}: the pipeline is of class {}, but the caller opens it as {}", label_, class_name, wanted);
+  given_ = given_text_encoders();
   if (repository) {
     choose_variants([&](const std::string& component) { return names_below(repository->files, component + "/"); });
-    fetch_components(*repository, models_in_index(), variants_);
+    fetch_components(*repository, models_in_index(), variants_, given_);
   } else if (is_folder_) {
     choose_variants([&](const std::string& component) { return file_names(path_ / component); });
   } else {
@@ -99,6 +102,11 @@ PipelineFiles::PipelineFiles(fs::path path, const PipelineOptions& options, std:
           "{}: variant is \"{}\", but a single file has no variants. Leave it out", label_, options.variant);
   }
   if (!options.vae.empty()) open_given_vae();
+  open_given_text_encoders();
+  if (row_->component("text_encoder_3") && !has("text_encoder_3"))
+    notes_.push_back(fmt::format(
+        "{}: has no text_encoder_3 (T5). Zeros stand in for its states, as in diffusers. Give one as text_encoders",
+        label_));
   if (!row_->component("vae")) return;
   check_class("vae");
   check(components_.contains("vae") || fs::exists(path_ / "vae"), ErrorKind::not_found,
@@ -118,6 +126,43 @@ void PipelineFiles::open_given_vae() {
                        .own = component_config("vae")},
                       options_.variant, notes_);
   components_.insert_or_assign("vae", std::move(vae));
+}
+
+std::map<std::string, fs::path> PipelineFiles::given_text_encoders() const {
+  std::map<std::string, fs::path> given;
+  for (const auto& [name, path] : options_.text_encoders) {
+    const auto component = text_encoder_component(name);
+    check(!component.empty(), ErrorKind::usage,
+          "text_encoders has \"{}\", which is no text encoder. It takes clip_l, clip_g, t5xxl, text_encoder, "
+          "text_encoder_2 and text_encoder_3",
+          name);
+    check(row_->component(component), ErrorKind::usage, "text_encoders has \"{}\", but {} has no {}. Leave it out",
+          name, row_->pipeline, component);
+    check(given.emplace(component, path).second, ErrorKind::usage, "text_encoders has the {} twice. Give it once",
+          component);
+  }
+  return given;
+}
+
+void PipelineFiles::open_given_text_encoders() {
+  for (const auto& [component, path] : given_) {
+    auto encoder = open_text_encoder(path,
+                                     {.component = component,
+                                      .class_name = std::string(row_->component(component)->class_name),
+                                      .pipeline = row_->pipeline,
+                                      .model = label_,
+                                      .own = component_config(component)},
+                                     options_.variant, notes_);
+    components_.insert_or_assign(component, std::move(encoder));
+  }
+  if (given_.empty() && is_folder_) return;
+  std::map<std::string, json> configs;
+  for (const auto& row : row_->components)
+    if (const std::string component(row.name); component.starts_with("text_encoder") && has(component)) {
+      check_class(component);
+      configs[component] = component_config(component);
+    }
+  check_text_encoders_fit(configs, component_config(std::string(row_->denoiser())), row_->pipeline, label_);
 }
 
 json PipelineFiles::component_config(const std::string& component) const {
@@ -164,7 +209,7 @@ std::string PipelineFiles::read() {
 }
 
 bool PipelineFiles::has(const std::string& component) const {
-  if (!is_folder_) return components_.contains(component);
+  if (!is_folder_ || components_.contains(component)) return components_.contains(component);
   auto entry = index_.find(component);
   return entry != index_.end() && entry->is_array() && entry->size() == 2 && entry->at(1).is_string();
 }
@@ -172,7 +217,10 @@ bool PipelineFiles::has(const std::string& component) const {
 void PipelineFiles::check_class(const std::string& component) const {
   if (components_.contains(component)) return;
   check(has(component), ErrorKind::bad_file, "{}: {} has no {}", label_,
-        is_folder_ ? "model_index.json" : "the checkpoint", component == "vae" ? "VAE. Give one as vae" : component);
+        is_folder_ ? "model_index.json" : "the checkpoint",
+        component == "vae"                      ? "VAE. Give one as vae"
+        : component.starts_with("text_encoder") ? component + ". Give one as text_encoders"
+                                                : component);
   const auto wanted = row_->component(component)->class_name;
   const auto given = index_[component].at(1).get<std::string>();
   check(given == wanted, ErrorKind::unsupported, "{}: {} is of class {}. {} supports only {}", label_, component, given,
@@ -183,7 +231,7 @@ std::map<std::string, std::string> PipelineFiles::models_in_index() const {
   std::map<std::string, std::string> models;
   for (const auto& row : row_->components) {
     const std::string component(row.name);
-    if (!has(component) || (component == "vae" && !options_.vae.empty())) continue;
+    if (!has(component) || is_given(component)) continue;
     check_class(component);
     models[component] = row.class_name;
   }
@@ -200,20 +248,25 @@ AutoencoderKL PipelineFiles::vae_in_float32() const {
 
 std::future<CLIPTokenizer> PipelineFiles::tokenizer(const std::string& component, const std::string& pad_token) const {
   auto folder = is_folder_ ? path_ / component : fs::path();
+  if (is_given(replace_all(component, "tokenizer", "text_encoder")) && !fs::exists(folder)) folder.clear();
   return std::async(std::launch::async, [folder, pad_token] {
     return folder.empty() ? CLIPTokenizer::openai(pad_token) : CLIPTokenizer::from_pretrained(folder);
   });
 }
 
 T5Tokenizer PipelineFiles::t5_tokenizer(const std::string& component) const {
-  if (is_folder_) return T5Tokenizer::from_pretrained(path_ / component);
-  auto beside = path_.parent_path() / component;
-  check(
-      fs::is_directory(beside), ErrorKind::not_found,
-      "{}: the checkpoint has a T5 text encoder, but no tokenizer for it. Put the folder {} of the model's repository "
-      "beside the file",
-      label_, component);
-  return T5Tokenizer::from_pretrained(beside);
+  std::vector<fs::path> places{(is_folder_ ? path_ : path_.parent_path()) / component};
+  const auto given = given_.find(replace_all(component, "tokenizer", "text_encoder"));
+  if (given != given_.end())
+    for (auto folder = fs::absolute(given->second).lexically_normal(); places.size() < 3;)
+      places.push_back((folder = folder.parent_path()) / component);
+  for (const auto& place : places)
+    if (fs::is_directory(place)) return T5Tokenizer::from_pretrained(place);
+  check(!is_folder_ || given != given_.end(), ErrorKind::not_found, "{}: the folder {} is missing", label_, component);
+  fail(ErrorKind::not_found,
+       "{}: {} a T5 text encoder, but no tokenizer for it. Put the folder {} of the model's repository beside the file",
+       given == given_.end() ? label_ : given->second.string(), given == given_.end() ? "the checkpoint has" : "is",
+       component);
 }
 
 // The config of the model's own scheduler, with the defaults of its class. If that class or a value is not supported
@@ -262,7 +315,10 @@ bool PipelineFiles::flag(const std::string& name, bool fallback) const {
 Dtype PipelineFiles::stored_dtype() const {
   const std::string denoiser(row_->denoiser());
   check_class(denoiser);
-  auto dtype_of = [](const Checkpoint& checkpoint) { return checkpoint.tensors.begin()->second.scalar_type(); };
+  auto dtype_of = [](const Checkpoint& checkpoint) {
+    const auto dtype = checkpoint.tensors.begin()->second.scalar_type();
+    return is_float8(dtype) ? at::kBFloat16 : dtype;  // no model can run in float8
+  };
   return is_folder_ ? dtype_of(open_component(path_ / denoiser, kDiffusersFiles, variant_of(denoiser)))
                     : dtype_of(components_.at(denoiser));
 }

@@ -7,7 +7,9 @@
 #include "checkpoints/component_files.h"
 #include "io/atomic_folder.h"
 #include "lora/pipelines.h"
+#include "models/parts_of.h"
 #include "names/base_model.h"
+#include "nn/weights.h"
 
 namespace lora {
 
@@ -54,11 +56,12 @@ class PipelineFiles {
   std::string label_;  // for messages
   PipelineOptions options_;
   const BaseModelRow* row_;
-  bool is_folder_ = true;                         // not a single file
-  nlohmann::json index_;                          // of a folder
-  std::map<std::string, Checkpoint> components_;  // those of a single file, and a VAE that the caller gives
-  std::string scheduler_config_;                  // of a single file
-  std::map<std::string, std::string> variants_;   // by component, where options_.variant is given
+  bool is_folder_ = true;                               // not a single file
+  nlohmann::json index_;                                // of a folder
+  std::map<std::string, Checkpoint> components_;        // those of a single file, and those that the caller gives
+  std::map<std::string, std::filesystem::path> given_;  // the text encoders that the caller gives, by component
+  std::string scheduler_config_;                        // of a single file
+  std::map<std::string, std::string> variants_;         // by component, where options_.variant is given
   std::vector<std::string> notes_;
 
   std::string variant_of(const std::string& component) const {
@@ -73,6 +76,12 @@ class PipelineFiles {
   void choose_variants(NamesIn names_in);
   // Opens the VAE that replaces the model's.
   void open_given_vae();
+  // The places of the text encoders that replace the model's.
+  std::map<std::string, std::filesystem::path> given_text_encoders() const;
+  void open_given_text_encoders();
+  bool is_given(const std::string& component) const {
+    return given_.contains(component) || (component == "vae" && !options_.vae.empty());
+  }
   // The config of a component; null where the model does not have its file.
   nlohmann::json component_config(const std::string& component) const;
   nlohmann::json own_scheduler_config() const;
@@ -85,9 +94,11 @@ class PipelineFiles {
   M open(const std::string& component, const ModelOptions& options) const {
     check_class(component);
     auto found = components_.find(component);
-    if (found == components_.end()) return M::from_pretrained(path_ / component, options);
-    const auto& [config, tensors, label] = found->second;
-    return M::from_state_dict(config, tensors, options, label);
+    auto model = found == components_.end()
+                     ? M::from_pretrained(path_ / component, options)
+                     : M::from_state_dict(found->second.config, found->second.tensors, options, found->second.label);
+    if (options_.low_memory) let_weights_leave(parts_of(model));
+    return model;
   }
 };
 

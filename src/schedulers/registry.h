@@ -28,6 +28,9 @@ std::optional<Predicts> predicted_for(const std::string& name);
 // The same for a scheduler with its config.
 Predicts predicted_for(const Scheduler& scheduler);
 
+// Whether the steps of a scheduler use SchedulerStepOptions::eta.
+bool takes_eta(const Scheduler& scheduler);
+
 // Whether a class has a field in its config. False for a class that is not one of these.
 bool has_field(std::string_view class_name, std::string_view field);
 

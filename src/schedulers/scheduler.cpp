@@ -57,6 +57,10 @@ Predicts predicted_for(const Scheduler& scheduler) {
   return predicted_for(scheduler.class_name()).value_or(Predicts::noise);
 }
 
+bool takes_eta(const Scheduler& scheduler) {
+  return scheduler.class_name() == "DDIMScheduler" || scheduler.class_name() == "TCDScheduler";
+}
+
 bool has_field(std::string_view class_name, std::string_view field) {
   for (const auto& c : scheduler_classes())
     if (c.name == class_name) return std::ranges::any_of(c.fields, [&](const auto& f) { return f.name == field; });

@@ -23,9 +23,11 @@ AddedTokens::AddedTokens(const std::map<int64_t, AddedToken>& by_id, bool split_
 AddedTokens AddedTokens::with(const std::vector<AddedWord>& words,
                               const std::function<bool(const std::string&)>& is_token) const {
   auto all = *this;
-  for (const auto& [text, ids] : words) {
+  for (const auto& [text, ids, is_no_token] : words) {
     check(!ids.empty(), ErrorKind::usage, "the word \"{}\" has no ids", text);
     bool single_word = is_token(text);
+    check(!single_word || !is_no_token, ErrorKind::conflict,
+          "the tokenizer has this word as a token: \"{}\". Give another word", text);
     all.add_word(text, ids, single_word);
     for (size_t i = 1; i < ids.size(); ++i) all.add_word(fmt::format("{}_{}", text, i), {ids[i]}, single_word);
   }

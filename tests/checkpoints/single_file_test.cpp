@@ -537,44 +537,51 @@ TEST(SingleFile, UnknownTensorsAreANote) {
     expect_note("sd3", name);
 }
 
-// Another VAE may stand in.
-TEST(SingleFile, AMissingVaeIsLeftOut) {
-  for (const char* name : {"sd1", "sd2", "sdxl", "sdxl_refiner", "sd3"}) {
+// Others may stand in.
+TEST(SingleFile, MissingVaesAndTextEncodersAreLeftOut) {
+  const std::map<std::string, std::string> encoders{
+      {"sd1", "cond_stage_model."}, {"sdxl", "conditioner."}, {"sd3", "text_encoders."}};
+  for (const auto& [name, text] : encoders) {
     SCOPED_TRACE(name);
     const Listed listed(name, reference::meta);
+    const auto whole = split_single_file(listed.file, "file");
+    for (const auto& prefix : {std::string("first_stage_model."), text}) {
+      StateDict kept;
+      for (const auto& [tensor, t] : listed.file)
+        if (!tensor.starts_with(prefix)) kept.set(tensor, t);
+      const auto got = split_single_file(kept, "file");
+      EXPECT_EQ(got.pipeline_class, whole.pipeline_class);
+      EXPECT_EQ(got.components.at(name == "sd3" ? "transformer" : "unet").config,
+                whole.components.at(name == "sd3" ? "transformer" : "unet").config);
+      for (const auto& [component, part] : whole.components)
+        EXPECT_EQ(got.components.contains(component), !component.starts_with(prefix == text ? "text_" : "vae"));
+      EXPECT_TRUE(got.notes.empty());
+    }
+  }
+}
+
+// The width of the text that a UNet reads tells its version.
+TEST(SingleFile, TheVersionIsToldWithoutATextEncoder) {
+  for (const char* name : {"sd15", "sd21", "sdxl", "sdxl_refiner"}) {
+    const auto file = full_size_file(name);
     StateDict kept;
-    for (const auto& [tensor, t] : listed.file)
-      if (!tensor.starts_with("first_stage_model.")) kept.set(tensor, t);
-    const auto got = split_single_file(kept, "file");
-    EXPECT_EQ(got.components.size() + 1, split_single_file(listed.file, "file").components.size());
-    EXPECT_FALSE(got.components.contains("vae"));
-    EXPECT_TRUE(got.notes.empty());
+    for (const auto& [tensor, t] : file)
+      if (!tensor.starts_with("cond_stage_model.") && !tensor.starts_with("conditioner.")) kept.set(tensor, t);
+    const auto got = split_single_file(kept, "file"), whole = split_single_file(file, "file");
+    EXPECT_EQ(got.pipeline_class, whole.pipeline_class);
+    EXPECT_EQ(got.components.at("unet").config, whole.components.at("unet").config);
   }
 }
 
 TEST(SingleFile, MissingPartsAreNamed) {
-  auto without = [](const std::string& prefix) {
-    StateDict kept;
-    for (const auto& [name, t] : Listed("sd1", reference::meta).file)
-      if (!name.starts_with(prefix)) kept.set(name, t);
-    return rejected(kept);
-  };
-  EXPECT_THAT(without("cond_stage_model."), StartsWith("not_found: file: the checkpoint does not have a text encoder"));
-  EXPECT_THAT(without("model.diffusion_model.middle_block.1.transformer"), StartsWith("bad_key: file: "));
-  EXPECT_THAT(without("first_stage_model.decoder.conv_out."), HasSubstr("decoder.conv_out.weight"));
-}
-
-TEST(SingleFile, MissingPartsOfLaterVersionsAreNamed) {
   auto without = [](const char* name, const std::string& prefix) {
     StateDict kept;
     for (const auto& [tensor, t] : Listed(name, reference::meta).file)
       if (!tensor.starts_with(prefix)) kept.set(tensor, t);
     return rejected(kept);
   };
-  EXPECT_THAT(without("sdxl", "conditioner.embedders.0."),
-              HasSubstr("the checkpoint does not have a first text encoder"));
-  EXPECT_THAT(without("sdxl", "conditioner.embedders.1."),
-              HasSubstr("the checkpoint does not have a second text encoder"));
+  EXPECT_THAT(without("sd1", "model.diffusion_model.middle_block.1.transformer"), StartsWith("bad_key: file: "));
+  EXPECT_THAT(without("sd1", "first_stage_model.decoder.conv_out."), HasSubstr("decoder.conv_out.weight"));
   EXPECT_THAT(without("sdxl", "conditioner.embedders.1.model.text_projection"), HasSubstr("text_projection.weight"));
   EXPECT_THAT(without("sd3", "model.diffusion_model.pos_embed"), HasSubstr("pos_embed.pos_embed"));
   EXPECT_THAT(without("sd3", "text_encoders.t5xxl.transformer.shared."), HasSubstr("shared.weight"));

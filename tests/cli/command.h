@@ -22,6 +22,7 @@ inline Result lora_command(const std::string& arguments) {
   // The command's cache of LoRAs is not the user's, unless the test has its own.
   static const TemporaryFolder caches;
   ::setenv("XDG_CACHE_HOME", caches.path().c_str(), /*overwrite=*/0);
+  ::setenv("XDG_CONFIG_HOME", caches.path().c_str(), /*overwrite=*/0);
   TemporaryFolder folder;
   auto command = std::string(LORA_COMMAND) + " " + arguments + " >" + (folder / "out").string() + " 2>" +
                  (folder / "err").string() + " </dev/null";

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "cli/said.h"
 #include "lora/image.h"
 #include "lora/state_dict.h"
 #include "lora/version.h"
@@ -46,12 +47,12 @@ TEST(Generate, DrawsWithAdaptersAndSaysSoInThePicture) {
   EXPECT_EQ(result.out, out + "\n");
   auto image = Image::load(out);
   EXPECT_EQ(image.width, 64);
-  EXPECT_EQ(image.text.at("prompt"), "rocket");
-  EXPECT_EQ(image.text.at("negative_prompt"), "blue");
-  EXPECT_EQ(image.text.at("seed"), "5");
-  EXPECT_EQ(image.text.at("software"), "lora.cpp " LORA_VERSION);
-  EXPECT_TRUE(contains(image.text.at("adapters"), "ink.safetensors:0.5, "));
-  EXPECT_TRUE(contains(image.text.at("model"), "tiny"));
+  EXPECT_EQ(said(image, "prompt"), "rocket");
+  EXPECT_EQ(said(image, "negative"), "blue");
+  EXPECT_EQ(said(image, "seed"), "5");
+  EXPECT_EQ(said(image)["version"], LORA_VERSION);
+  EXPECT_TRUE(contains(said_loras(image), "ink.safetensors:0.5, "));
+  EXPECT_TRUE(contains(said(image, "model"), "tiny"));
 }
 
 TEST(Generate, TagsInThePromptAreTheSameAsTheOption) {
@@ -84,6 +85,25 @@ TEST(Generate, CountGivesEachPictureItsOwnSeed) {
   EXPECT_LE(largest, 1) << "alone or in a batch, a seed draws the same";
 }
 
+TEST(Generate, TellsTheMemoryThatItNeeds) {
+  TemporaryFolder folder;
+  auto draw = [&](const std::string& more) {
+    auto result = lora_command("generate " + kModel + " -p rocket --steps 1 --seed 1 --json " + more + " -o " +
+                               (folder / "p.png").string());
+    EXPECT_EQ(result.code, 0) << result.err;
+    EXPECT_TRUE(contains(result.err, "lora: memory: about ")) << result.err;
+    EXPECT_TRUE(contains(result.err, "are free")) << result.err;
+    return json::parse(result.out)["memory"];
+  };
+  const auto one = draw("--batch-size 1 --count 2"), two = draw("--batch-size 2 --count 2");
+  for (const char* part : {"peak", "weights", "encoding", "denoising", "decoding", "free"}) EXPECT_GT(one[part], 0);
+  EXPECT_EQ(one["peak"],
+            std::max({one["encoding"].get<double>(), one["denoising"].get<double>(), one["decoding"].get<double>()}));
+  EXPECT_EQ(one["weights"], two["weights"]);
+  EXPECT_GT(two["denoising"], one["denoising"]);
+  EXPECT_GT(draw("--dtype bfloat16")["peak"], draw("--dtype bfloat16 --low-memory")["peak"]);
+}
+
 TEST(Generate, TakesASchedulerByAnyOfItsNames) {
   TemporaryFolder folder;
   auto draw = [&](const std::string& scheduler, const std::string& more) {
@@ -94,7 +114,7 @@ TEST(Generate, TakesASchedulerByAnyOfItsNames) {
     return Image::load(file);
   };
   auto named = draw("DPM++ 2M SDE Karras", "--steps 3");
-  EXPECT_EQ(named.text.at("scheduler"), "DPMSolverMultistepScheduler");
+  EXPECT_EQ(said(named)["scheduler"], "DPMSolverMultistepScheduler");
   EXPECT_EQ(named.pixels, draw("dpmpp_2m_sde_karras", "--steps 3").pixels);
   EXPECT_NE(named.pixels, draw("dpmpp_2m_sde", "--steps 3").pixels);
   EXPECT_EQ(draw("Euler a", "--steps 3").pixels, draw("EulerAncestralDiscreteScheduler", "--steps 3").pixels);
@@ -102,8 +122,8 @@ TEST(Generate, TakesASchedulerByAnyOfItsNames) {
   // Nine calls of the model are five of the 50 steps: the last step has one call.
   named.save(folder / "from.png");
   auto heun = draw("heun", "--strength 0.1 --image " + (folder / "from.png").string());
-  EXPECT_EQ(heun.text.at("steps"), "5");
-  EXPECT_EQ(heun.text.at("scheduler"), "HeunDiscreteScheduler");
+  EXPECT_EQ(said(heun)["steps_of_run"], 5);
+  EXPECT_EQ(said(heun)["scheduler"], "HeunDiscreteScheduler");
 }
 
 TEST(Generate, FusedIsTheSamePicture) {
@@ -140,7 +160,8 @@ TEST(Generate, BadInputIsToldBeforeTheWork) {
   expect_error("generate " + kModel + " -p rocket --steps 2000" + out, 2, "1000");
   expect_error("generate " + kModel + " -p rocket -o /no/such/folder/x.png", 1, "no such folder");
   expect_error("generate /no/model -p rocket" + out, 1, "/no/model");
-  expect_error(common + " --dtype int8", 2, "wanted float32, bfloat16 or float16");
+  expect_error(common + " --dtype int8", 2,
+               "--dtype int8: no such dtype. Give fp32, float32, bf16, bfloat16, fp16, float16.");
   expect_error(common + " --device toaster", 2, "cuda");
   EXPECT_FALSE(std::filesystem::exists(folder / "x.png"));
 }

@@ -9,7 +9,7 @@
 #include "cli/option_names.h"
 #include "cli/verbs.h"
 #include "lora/image.h"
-#include "pipelines/tiny_pipelines.h"
+#include "pipelines/words.h"
 
 namespace lora {
 
@@ -48,29 +48,32 @@ const std::vector<Option>& options() {
       {.name = "plain", .arguments = {"--prompt-syntax", "plain"}, .acts = Acts::not_at_all},
       {.name = "style", .arguments = {"--style", "bold", "--styles", "{}/styles.csv"}},
       {.name = "steps", .arguments = {"--steps", "5"}},
-      {.name = "no guidance", .arguments = {"--cfg", "1"}, .hides = {"negative"}},
+      {.name = "no guidance", .arguments = {"--cfg", "1"}, .hides = {"negative", "guidance rescale"}},
       {.name = "seed", .arguments = {"--seed", "6"}},
       {.name = "size", .arguments = {"--size", "24x16"}},
       {.name = "image", .arguments = {"--image", "{}/image.png", "--strength", "1"}},
       {.name = "strength", .arguments = {"--strength", "0.75"}, .needs = {"image"}},
       // Its right lower quarter is white.
       {.name = "mask", .arguments = {"--mask", "{}/mask.png"}, .needs = {"image"}},
-      {.name = "mask blur", .arguments = {"--mask-blur", "1"}, .needs = {"mask"}},
+      // Its edge reaches the whole picture.
+      {.name = "mask blur", .arguments = {"--mask-blur", "4"}, .needs = {"mask"}, .hides = {"only masked"}},
       // The part that it masks is the whole picture.
       {.name = "mask invert", .arguments = {"--mask-invert"}, .needs = {"mask"}, .hides = {"only masked"}},
       {.name = "model's rest", .arguments = {"--no-keep-unmasked"}, .needs = {"mask"}},
       {.name = "own rest", .arguments = {"--keep-unmasked"}, .needs = {"mask"}, .acts = Acts::not_at_all},
       {.name = "only masked",
        .arguments = {"--only-masked", "1"},
-       .needs = {"mask", "mask blur"},
+       .needs = {"mask"},
        .clashes = {"model's rest"},
        .says = "--no-keep-unmasked"},
       // Where the mask is black everywhere, only the image and what encodes it matter.
       {.name = "black mask",
        .arguments = {"--mask", "{}/black.png", "--no-keep-unmasked"},
        .needs = {"image"},
-       .hides = {"prompt", "prompt 2", "prompt 3", "negative", "weights", "style", "steps", "no guidance", "strength",
-                 "scheduler", "velocity", "clip skip", "lora", "lora late", "lora left", "refiner", "refiner start"}},
+       .hides = {"prompt",   "prompt 2",  "prompt 3",         "negative",  "weights",
+                 "style",    "steps",     "no guidance",      "strength",  "scheduler",
+                 "velocity", "eta",       "guidance rescale", "clip skip", "text encoder",
+                 "lora",     "lora late", "lora left",        "refiner",   "refiner start"}},
       {.name = "refiner", .arguments = {"--refiner", "{}/refiner"}, .refused = {{"sdxl", ""}, {"*", "--refiner"}}},
       {.name = "own refiner",
        .arguments = {"--refiner", "{}/model"},
@@ -91,6 +94,17 @@ const std::vector<Option>& options() {
                    {"sd35", "--prediction-type is"},
                    {"amused-256", "--prediction-type is"}},
        .reveals = {"own refiner"}},  // it is of MODEL alone
+      {.name = "eta",
+       .arguments = {"--eta", "0.5"},
+       .needs = {"scheduler"},
+       .refused = {{"sd3", "--scheduler is ddim"},
+                   {"sd35", "--scheduler is ddim"},
+                   {"amused-256", "--scheduler is ddim"}}},
+      {.name = "guidance rescale",
+       .arguments = {"--guidance-rescale", "0.7"},
+       .refused = {{"sd3", "--guidance-rescale"},
+                   {"sd35", "--guidance-rescale"},
+                   {"amused-256", "--guidance-rescale"}}},
       {.name = "clip skip", .arguments = {"--clip-skip", "1"}, .refused = {{"amused-256", "--clip-skip"}}},
       {.name = "lora", .arguments = {"--lora", "{}/ink.safetensors:0.8"}},
       {.name = "lora at 0", .arguments = {"--lora", "{}/neon.safetensors:0"}, .acts = Acts::not_at_all},
@@ -103,6 +117,8 @@ const std::vector<Option>& options() {
        .clashes = {"fuse"},
        .says = "a weight alone"},
       {.name = "fuse", .arguments = {"--fuse"}, .needs = {"lora"}, .acts = Acts::not_at_all},
+      // A picture whose options the line has too.
+      {.name = "from", .arguments = {"--from", "{}/from.png"}, .acts = Acts::not_at_all},
       {.name = "lora dir", .arguments = {"--lora-dir", "{}"}, .acts = Acts::not_at_all},
       {.name = "variant",
        .arguments = {"--variant", "fp16"},
@@ -111,7 +127,21 @@ const std::vector<Option>& options() {
        .says = "fp16"},
       {.name = "json", .arguments = {"--json"}, .acts = Acts::not_at_all},
       {.name = "device", .arguments = {"--device", "cpu"}, .acts = Acts::not_at_all},
+      {.name = "low memory", .arguments = {"--low-memory"}, .acts = Acts::not_at_all},
+      // The pictures are smaller than a tile. ATileIsAPartOfALargePicture has larger ones.
+      {.name = "vae tiling",
+       .arguments = {"--vae-tiling", "on"},
+       .acts = Acts::not_at_all,
+       .refused = {{"amused-256", "--vae-tiling on"}}},
+      {.name = "batch size", .arguments = {"--batch-size", "1"}, .acts = Acts::not_at_all},
       {.name = "vae", .arguments = {"--vae", "{}/vae"}, .refused = {{"amused-256", "VQ model"}}},
+      {.name = "text encoder",
+       .arguments = {"--text-encoder", "text_encoder={}/text_encoder"},
+       .reveals = {"embedding"}},
+      // Its vectors are those of the base's prompt in the model's own text encoders.
+      {.name = "embedding",
+       .arguments = {"-p", "qzv", "--embedding", "{}/qzv.safetensors:qzv"},
+       .acts = Acts::not_at_all},
       {.name = "own vae",
        .arguments = {"--vae", "{}/model/vae"},
        .acts = Acts::not_at_all,
@@ -132,12 +162,30 @@ bool lists(const std::vector<const char*>& names, const Option& o) {
 
 // The arguments of the library are options under other names.
 void expect_option_names(const std::string& told) {
-  for (const char* name :
-       {"adapter_name",        "adapters_per_image", "cache_dir",       "clip_skip",       "denoising_start",
-        "denoising_end",       "force_download",     "fuse_lora",       "guidance_scale",  "local_files_only",
-        "lora_scale",          "mask_image",         "max_loss",        "negative_prompt", "num_images_per_prompt",
-        "num_inference_steps", "PartialLora",        "prediction_type", "prompt_2",        "prompt_3",
-        "safe_fusing",         "weight_name"})
+  for (const char* name : {"adapter_name",
+                           "adapters_per_image",
+                           "cache_dir",
+                           "clip_skip",
+                           "denoising_start",
+                           "denoising_end",
+                           "force_download",
+                           "fuse_lora",
+                           "guidance_scale",
+                           "local_files_only",
+                           "lora_scale",
+                           "mask_image",
+                           "max_loss",
+                           "negative_prompt",
+                           "num_images_per_prompt",
+                           "num_inference_steps",
+                           "PartialLora",
+                           "prediction_type",
+                           "prompt_2",
+                           "prompt_3",
+                           "safe_fusing",
+                           "weight_name",
+                           "text_encoders",
+                           "load_textual_inversion"})
     EXPECT_THAT(told, Not(HasSubstr(name)));
 }
 
@@ -199,18 +247,25 @@ class GenerateOptions : public testing::TestWithParam<std::string> {
       save_safetensors(tiny::factors(*pipe, lora, {"to_q", "to_v", "query", "q_proj", "fc1"}, 2),
                        folder_ / (lora + std::string(".safetensors")));
     tiny::picture("options", {16, 16}).save(folder_ / "image.png");
+    auto from = tiny::picture("from", {16, 16});
+    from.text["lora.cpp"] =
+        R"({"options": {"prompt": "cat", "seed": 9, "size": "24x24", "steps": 9, "cfg": 9.0}, "loras": []})";
+    from.save(folder_ / "from.png");
     save(folder_ / "mask.png", 8, 8);
     save(folder_ / "right.png", 8);
     save(folder_ / "black.png", 16);
-    save_other_vae();
+    save_other("vae", "diffusion_pytorch_model.safetensors");
+    save_other("text_encoder", "model.safetensors");
+    save_safetensors(tiny::vectors_of(*pipe, "red apple"), folder_ / "qzv.safetensors");
     std::ofstream(folder_ / "styles.csv") << "name,prompt,negative_prompt\nbold,a {prompt} cactus,green\n";
   }
 
   // Runs `lora generate` with options, and with arguments that replace those of the options. "" stands for the value of
   // a flag. Each set runs once.
   const Outcome& drawn(const Names& names, const std::map<std::string, std::string>& more = {}) {
-    std::map<std::string, std::vector<std::string>> given{
-        {"-p", {"red apple"}}, {"--size", {"16x16"}}, {"--steps", {"4"}}, {"--cfg", {"3"}}, {"--seed", {"5"}}};
+    std::map<std::string, std::vector<std::string>> given{{"-p", {"red apple"}}, {"--size", {"16x16"}},
+                                                          {"--steps", {"4"}},    {"--cfg", {"3"}},
+                                                          {"--seed", {"5"}},     {"--dtype", {"float32"}}};
     if (GetParam() == "sd-inpaint") given["--image"] = {"{}/image.png"}, given["--mask"] = {"{}/mask.png"};
     std::vector<std::string> loras;
     for (const auto& name : with_needs(names)) {
@@ -225,8 +280,7 @@ class GenerateOptions : public testing::TestWithParam<std::string> {
     if (!loras.empty()) given.erase("--lora");
     for (const auto& [name, value] : more)
       given[name] = value.empty() ? std::vector<std::string>() : std::vector{value};
-    std::vector<std::string> line{"lora",      "generate", "{}/model", "--dtype",   "float32",
-                                  "--threads", "1",        "-o",       "{}/out.png"};
+    std::vector<std::string> line{"lora", "generate", "{}/model", "--threads", "1", "-o", "{}/out.png"};
     for (const auto& lora : loras) line.insert(line.end(), {"--lora", lora});
     for (const auto& [name, values] : given) {
       line.push_back(name);
@@ -289,15 +343,18 @@ class GenerateOptions : public testing::TestWithParam<std::string> {
  private:
   std::map<std::vector<std::string>, Outcome> outcomes_;
 
-  // Where the model has a VAE: another one of its shape.
-  void save_other_vae() {
-    const auto own = folder_ / "model" / "vae";
+  // Where the model has this component: another one of its shape.
+  void save_other(const std::string& component, const char* weights) {
+    const auto own = folder_ / "model" / component;
     if (!fs::exists(own)) return;
-    fs::copy(own, folder_ / "vae", fs::copy_options::recursive);
+    fs::copy(own, folder_ / component, fs::copy_options::recursive);
     StateDict other;
-    for (const auto& [name, t] : load_state_dict(own / "diffusion_pytorch_model.safetensors"))
+    for (const auto& [name, t] : load_state_dict(own / weights))
       other.set(name, reference::weight("other." + name, t.sizes()));
-    save_safetensors(other, folder_ / "vae" / "diffusion_pytorch_model.safetensors");
+    // As in files for Stable Diffusion 3.
+    if (component == "text_encoder" && GetParam().starts_with("sd3"))
+      other.set("text_projection.weight", at::eye(other.at("text_projection.weight").size(0)));
+    save_safetensors(other, folder_ / component / weights);
   }
 
   Outcome run(const std::vector<std::string>& line) {
@@ -319,7 +376,7 @@ class GenerateOptions : public testing::TestWithParam<std::string> {
     }
     testing::internal::GetCapturedStdout();
     expect_option_names(outcome.message + testing::internal::GetCapturedStderr());
-    for (const char* file : {"out.png", "out-1.png", "out-2.png"})
+    for (const char* file : {"out.png", "out-1.png", "out-2.png", "out-3.png"})
       if (fs::exists(folder_ / file)) outcome.images.push_back(Image::load(folder_ / file));
     EXPECT_EQ(outcome.images.empty(), outcome.code != 0) << outcome.message;
     return outcome;
@@ -411,6 +468,45 @@ TEST_P(GenerateOptions, WhatIsNotMaskedIsKept) {
   expect_kept({"image", "mask", "only masked"}, 5);
 }
 
+// Also where the weights are converted, so that they are made anew before each run of their model.
+TEST_P(GenerateOptions, LowMemoryDrawsTheSameBesideEach) {
+  const std::map<std::string, std::string> converted{{"--dtype", "bfloat16"}, {"--count", "2"}};
+  for (const auto& a : options_here()) {
+    if (refusal(a)) continue;
+    SCOPED_TRACE(a.name);
+    const auto &usual = drawn({a.name}, converted), &low = drawn({a.name, "low memory"}, converted);
+    ASSERT_EQ(usual.images.size(), 2u) << usual.message;
+    ASSERT_EQ(low.images.size(), 2u) << low.message;
+    for (size_t i = 0; i < 2; ++i) EXPECT_EQ(low.images[i].pixels, usual.images[i].pixels);
+  }
+}
+
+TEST_P(GenerateOptions, ATileIsAPartOfALargePicture) {
+  auto with = [&](const char* tiling) { return drawn({}, {{"--size", "48x40"}, {"--vae-tiling", tiling}}); };
+  const auto whole = drawn({}, {{"--size", "48x40"}});
+  for (const char* same : {"auto", "off"}) EXPECT_EQ(with(same).images.front().pixels, whole.images.front().pixels);
+  if (GetParam() == "amused-256") return;
+  EXPECT_GT(largest_difference(with("on").images.front(), whole.images.front()), 0);
+  EXPECT_EQ(drawn({}, {{"--vae-tiling", "maybe"}}).code, 2);
+}
+
+TEST_P(GenerateOptions, BatchesOfEachSizeDrawTheSame) {
+  const auto& whole = drawn({}, {{"--count", "3"}, {"--batch-size", "3"}});
+  ASSERT_EQ(whole.images.size(), 3u) << whole.message;
+  for (const char* size : {"1", "2", "5"}) {
+    const auto& batches = drawn({}, {{"--count", "3"}, {"--batch-size", size}});
+    ASSERT_EQ(batches.images.size(), 3u) << batches.message;
+    for (size_t i = 0; i < 3; ++i) EXPECT_LE(largest_difference(batches.images[i], whole.images[i]), 1) << size;
+  }
+  EXPECT_THAT(drawn({}, {{"--batch-size", "0"}}).message, HasSubstr("--batch-size 0: must be at least 1"));
+  // A LoRA for the last picture alone, of a batch that begins with another.
+  const char* third = R"({}/ink.safetensors:{"weight": 0.8, "images": [3]})";
+  const auto& last = drawn({}, {{"--count", "3"}, {"--batch-size", "2"}, {"--lora", third}});
+  ASSERT_EQ(last.images.size(), 3u) << last.message;
+  EXPECT_LE(largest_difference(last.images[1], whole.images[1]), 1);
+  EXPECT_LE(largest_difference(last.images[2], drawn({"lora"}, {{"--seed", "7"}}).images.front()), 1);
+}
+
 TEST_P(GenerateOptions, AnotherSpellingDrawsTheSame) {
   auto expect_same = [&](const Outcome& a, const Outcome& b) {
     ASSERT_EQ(a.code, 0) << a.message;
@@ -418,6 +514,8 @@ TEST_P(GenerateOptions, AnotherSpellingDrawsTheSame) {
     EXPECT_LE(largest_difference(a.images.front(), b.images.front()), 1);
   };
   expect_same(drawn({"lora dir"}, {{"-p", "red apple <lora:ink:0.8>"}}), drawn({"lora"}));
+  expect_same(drawn({}, {{"-p", "qzv"}, {"--embedding", "{}/qzv.safetensors"}}), drawn({}));
+  expect_same(drawn({}, {{"--text-encoder", "clip_l={}/text_encoder/model.safetensors"}}), drawn({"text encoder"}));
   expect_same(drawn({}, {{"--lora", R"({}/ink.safetensors:{"weight": 0.8, "schedule": {"0": 1}})"}}), drawn({"lora"}));
   expect_same(drawn({}, {{"--lora", R"({}/ink.safetensors:{"schedule": {"0": 0}})"}}), drawn({}));
   expect_same(drawn({}, {{"--lora", R"({}/ink.safetensors:{"mask": "{}/black.png"})"}}), drawn({}));
@@ -438,7 +536,7 @@ TEST_P(GenerateOptions, WhatNeedsAnotherIsRefusedAlone) {
     expect_refused({{"--only-masked", "2"}}, "--only-masked needs --mask");
     expect_refused({{"--mask-invert", ""}}, "--mask-invert needs --mask");
     expect_refused({{"--keep-unmasked", ""}}, "--keep-unmasked needs --mask");
-    expect_refused({{"--no-keep-unmasked", ""}}, "--keep-unmasked needs --mask");
+    expect_refused({{"--no-keep-unmasked", ""}}, "--no-keep-unmasked needs --mask");
   }
   expect_refused({{"--refiner-start", "0.5"}}, "--refiner-start needs --refiner");
   expect_refused({{"-p", "apple <lora:ink:1>"}}, "--lora-dir");

@@ -88,6 +88,45 @@ TEST_F(HubModels, FusingInspectingAndConverting) {
   EXPECT_TRUE(fs::exists(file));
 }
 
+TEST_F(HubModels, RevisionsAndAnotherCache) {
+  add("other/styles", embedded_models() / "loras" / "neon.safetensors", "sub/style.safetensors");
+  fs::create_directories(stub().folder("other/styles", "v1") / "sub");
+  fs::copy(embedded_models() / "loras" / "ink.safetensors",
+           stub().folder("other/styles", "v1") / "sub/style.safetensors");
+  fs::copy(stub().folder("owner/tiny"), stub().folder("owner/tiny", "v1"), fs::copy_options::recursive);
+  const auto tiny = (embedded_models() / "tiny").string();
+  drawn(tiny + " --lora " + (embedded_models() / "loras/ink.safetensors").string() + ":0.7");
+  const auto ink = pixels();
+  const auto cache = (folder_ / "cache").string();
+  EXPECT_EQ(
+      drawn("owner/tiny --revision v1 --cache-dir " + cache + " --lora other/styles@v1/sub/style.safetensors:0.7"),
+      Names{"style"});
+  EXPECT_EQ(pixels(), ink);
+  EXPECT_TRUE(fs::exists(folder_ / "cache/models--owner--tiny/refs/v1"));
+  EXPECT_TRUE(fs::exists(folder_ / "cache/models--other--styles/refs/v1"));
+  EXPECT_EQ(drawn(tiny + " --cache-dir " + cache + " --lora other/styles/sub/style.safetensors:0.7"), Names{"style"});
+  EXPECT_NE(pixels(), ink);
+  // Nothing of a cache is for a file, so nothing is noted.
+  auto local =
+      lora_command("inspect --cache-dir " + cache + " " + (embedded_models() / "loras/ink.safetensors").string());
+  EXPECT_EQ(local.code, 0);
+  EXPECT_EQ(local.err, "");
+
+  const auto fused = (folder_ / "fused").string(), file = (folder_ / "x.safetensors").string();
+  EXPECT_EQ(lora_command("fuse owner/tiny --revision v1 --lora other/ink@main -o " + fused).code, 0);
+  auto report = json::parse(lora_command("inspect other/ink@main --model owner/tiny --revision v1 --json").out);
+  EXPECT_TRUE(report["match"]["unmatched"].empty());
+  EXPECT_EQ(lora_command("convert other/ink@main --base sd1 --to kohya --cache-dir " + cache + " -o " + file).code, 0);
+  EXPECT_EQ(json::parse(lora_command("download other/ink ink.safetensors --json").out)["repo_id"], "other/ink");
+
+  const auto out = " -p rocket -o " + picture_.string();
+  expect_error("generate owner/tiny --revision v9" + out, 1, "no such revision");
+  expect_error("generate owner/tiny --lora other/ink@v9" + out, 1, "no such revision");
+  expect_error("generate owner/tiny --lora other/ink@" + out, 2, "the form is owner/name@REVISION");
+  expect_error("generate " + tiny + " --revision v1" + out, 2, "is not a repository on the Hub");
+  expect_error("inspect other/ink --revision v1", 2, "--revision is that of --model. For FILE, give owner/name@v1");
+}
+
 TEST_F(HubModels, WhatIsMissingIsSaid) {
   auto out = " -p rocket -o " + picture_.string();
   expect_error("generate owner/none" + out, 1, "owner/none: there is no such file or folder here");

@@ -1,5 +1,6 @@
 // The command on every kind of model, and what a LoRA's weight can say beside a number.
 #include "cli/command.h"
+#include "cli/said.h"
 #include "lora/image.h"
 #include "pipelines/tiny_pipelines.h"
 
@@ -130,7 +131,7 @@ TEST(Generate, DrawsAMaskedPartAtFullSize) {
   expect_error(call + "--only-masked 8", 2, "--only-masked needs --mask");
   expect_error(call + "--mask-invert", 2, "--mask-invert needs --mask");
   expect_error(call + "--mask-blur 3", 2, "--mask-blur needs --mask");
-  expect_error(call + "--no-keep-unmasked", 2, "--keep-unmasked needs --mask");
+  expect_error(call + "--no-keep-unmasked", 2, "--no-keep-unmasked needs --mask");
 }
 
 TEST(Generate, DrawsWithAnotherVae) {
@@ -150,7 +151,7 @@ TEST(Generate, DrawsWithAnotherVae) {
   };
   const auto model = tiny::folder("sd").string();
   const auto with_it = drawn(model, "--vae " + other.string());
-  EXPECT_EQ(Image::load(folder / "out.png").text.at("vae"), other.string());
+  EXPECT_EQ(said(Image::load(folder / "out.png"), "vae"), other.string());
   EXPECT_NE(with_it, drawn(model, ""));
   EXPECT_EQ(with_it, drawn(model, "--vae " + (other / "diffusion_pytorch_model.safetensors").string()));
   // It is in a model that is written.

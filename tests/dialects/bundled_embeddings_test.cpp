@@ -22,6 +22,7 @@ TEST(BundledEmbeddings, AreReadFromTheRight) {
   expect("bundle_emb.toy.clip_l", "toy", "text_encoder");
   expect("bundle_emb.toy.clip_g", "toy", "text_encoder_2");
   expect("bundle_emb.toy.t5", "toy", "text_encoder_3");
+  expect("bundle_emb.toy.t5xxl", "toy", "text_encoder_3");
   expect("bundle_emb.v1.5 (new).look.clip_l", "v1.5 (new).look", "text_encoder");
   expect("bundle_emb.clip_g.clip_l", "clip_g", "text_encoder");
   for (std::string tail : {"clip_l_out", "clip_g_out", "t5_out"}) {
@@ -53,6 +54,22 @@ TEST(BundledEmbeddings, AloneAreNoLora) {
   StateDict file{{"bundle_emb.toy.clip_l", at::ones({2, 8})}};
   auto message = error_of(ErrorKind::bad_key, [&] { to_lora_file(file, "unet", "test"); });
   EXPECT_NE(message.find("textual inversion"), std::string::npos) << message;
+}
+
+TEST(TextualInversions, AreToldWithTheirSizes) {
+  const auto rows = at::ones({2, 8});
+  auto told = [](const StateDict& file) {
+    return error_of(ErrorKind::bad_key, [&] { to_lora_file(file, "unet", "test"); });
+  };
+  const std::string start = "test: no LoRA in this file; it looks like a textual inversion embedding (it has ",
+                    end = ". load_textual_inversion() loads it";
+  EXPECT_EQ(told({{"string_to_param.*", rows}}), start + "\"string_to_param.*\"), of 2 vectors of width 8" + end);
+  EXPECT_EQ(told({{"emb_params", rows[0]}}), start + "\"emb_params\"), of 1 vector of width 8" + end);
+  EXPECT_EQ(told({{"<toy>", at::ones({2, 768})}}), start + "\"<toy>\"), of 2 vectors of width 768" + end);
+  EXPECT_EQ(
+      told({{"clip_l", rows}, {"clip_g", at::ones({2, 12})}}),
+      start + "\"clip_g\"), of 2 vectors of width 8 for text_encoder, 2 vectors of width 12 for text_encoder_2" + end);
+  EXPECT_EQ(told({{"proj", rows}}).find("textual inversion"), std::string::npos);  // of no text encoder's width
 }
 
 }  // namespace lora

@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tools/docs"))
 sys.dont_write_bytecode = True
 import check_documents  # noqa: E402
+import command_outputs  # noqa: E402
 import examples  # noqa: E402
 
 README = "# A\n\n```cpp\n#include <a.h>\nint main() {}\n```\n"
@@ -55,6 +56,25 @@ class Examples(unittest.TestCase):
         text = examples.snippets([example], "names.h")
         self.assertIn('#include <b.h>\n#include "names.h"', text)
         self.assertIn('#line 7 "doc.md"\n\nf();\n}', text)
+
+
+class CommandOutputs(unittest.TestCase):
+    def test_steps_are_commands_with_their_outputs(self):
+        lines = ["```console", "$ lora a \\", "    --b", "one", "$ lora c", "```", "```console sketch", "$ lora d", "```"]
+        steps = command_outputs.steps_of(lines)
+        self.assertEqual([(s.number, s.command, s.output) for s in steps],
+                         [(3, "lora a \\\n    --b", ["one"]), (5, "lora c", [])])
+        with self.assertRaisesRegex(ValueError, "line 2"):
+            command_outputs.steps_of(["```console", "text"])
+
+    def test_outputs_are_the_same_but_for_what_varies(self):
+        same = command_outputs.same
+        self.assertTrue(same(["0.12 s, 3 MB", "x"], ["1.5 s, 2.5 GB", "x"]))
+        self.assertTrue(same(["a", "…", "z"], ["a", "b", "c", "z"]))
+        self.assertFalse(same(["a", "…", "z"], ["a", "b"]))
+        self.assertFalse(same(["rank 8"], ["rank 9"]))
+        self.assertFalse(same([], ["a"]))
+        self.assertFalse(same(["a"], []))
 
 
 class Documents(unittest.TestCase):

@@ -28,6 +28,12 @@ foreach(file ${package})
   endif()
 endforeach()
 
+foreach(page man/man1/lora.1 bash-completion/completions/lora zsh/site-functions/_lora fish/vendor_completions.d/lora.fish)
+  if(NOT EXISTS ${prefix}/share/${page})
+    message(FATAL_ERROR "share/${page} is not installed")
+  endif()
+endforeach()
+
 run(output ${prefix}/bin/lora --help)
 run(version ${prefix}/bin/lora --version)
 

@@ -1,6 +1,6 @@
 #include <random>
 
-#include "io/png.h"
+#include "io/picture.h"
 #include "io/support.h"
 #include "io/tensor_sizes.h"
 #include "lora/image.h"
@@ -84,12 +84,13 @@ INSTANTIATE_TEST_SUITE_P(Files, Fuzz,
 
 TEST(Fuzz, MutatedPicturesLoadOrThrowAnError) {
   std::mt19937 random(20240607);
-  for (auto name : {"rgb.png", "palette_alpha.png", "grey16.png", "bit.png"}) {
+  for (auto name : {"rgb.png", "palette_alpha.png", "grey16.png", "bit.png", "a1111.jpg", "progressive.jpg", "cmyk.jpg",
+                    "a1111.webp", "lossy_alpha.webp", "lossless.webp"}) {
     auto original = read_bytes(data(name));
     int refused = 0;
     for (int round = 0; round < kRounds; ++round) {
       try {
-        decode_png(mutated(original, random), "f");
+        decode_picture(mutated(original, random), "f");
       } catch (const Error&) {
         ++refused;
       }

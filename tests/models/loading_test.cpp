@@ -187,8 +187,7 @@ TEST(Loading, TensorsThatNoLayerTakesAreNamed) {
 
 // They are no left-overs: without them, the model would do something else than it was trained for.
 TEST(Loading, TensorsOfALayerThatTheModelHasAreAnError) {
-  for (const char* name :
-       {"proj.scale", "blocks.2.norm.weight", "blocks.0.norm.weight_scale", "blocks.0.attn.norm_q.weight"}) {
+  for (const char* name : {"proj.scale", "blocks.2.norm.weight", "blocks.0.norm.gain", "blocks.0.attn.norm_q.weight"}) {
     auto tensors = weights(1);
     tensors.set("blocks.0.norm.weight", at::ones({2}));
     tensors.set("blocks.0.norm.bias", at::ones({2}));

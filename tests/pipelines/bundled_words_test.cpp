@@ -2,7 +2,7 @@
 #include <atomic>
 #include <thread>
 
-#include "pipelines/tiny_pipelines.h"
+#include "pipelines/words.h"
 
 namespace lora {
 
@@ -10,44 +10,14 @@ namespace {
 
 using nlohmann::json;
 
-// The spellings of the trainers.
-const std::map<std::string, std::string> kTails{
-    {"text_encoder", "clip_l"}, {"text_encoder_2", "clip_g"}, {"text_encoder_3", "t5"}};
-
-// A text's ids without those of its begin and end.
-std::vector<int64_t> ids_of(const DiffusionPipeline& pipe, const std::string& component, const std::string& text) {
-  auto clip = [&](const CLIPTokenizer& tokenizer) {
-    auto ids = tokenizer.encode(text);
-    return std::vector<int64_t>(ids.begin() + 1, ids.end() - 1);
-  };
-  if (auto* sd = dynamic_cast<const StableDiffusionPipeline*>(&pipe)) return clip(sd->tokenizer);
-  if (auto* amused = dynamic_cast<const AmusedPipeline*>(&pipe)) return clip(amused->tokenizer);
-  if (auto* xl = dynamic_cast<const StableDiffusionXLPipeline*>(&pipe))
-    return clip(component == "text_encoder" ? *xl->tokenizer : xl->tokenizer_2);
-  const auto& sd3 = dynamic_cast<const StableDiffusion3Pipeline&>(pipe);
-  if (component != "text_encoder_3") return clip(component == "text_encoder" ? sd3.tokenizer : sd3.tokenizer_2);
-  auto ids = sd3.tokenizer_3->encode(text);
-  return {ids.begin(), ids.end() - 1};
-}
-
 // A LoRA with a word that has the same vectors as a text, in each text encoder.
 StateDict with_word(const DiffusionPipeline& pipe, const std::string& word, const std::string& text) {
   auto file = tiny::factors(pipe, "words", {"to_q", "query"}, 2);
-  for (const auto& [component, model] : pipe.models()) {
-    if (!parts_of(*model).vocabulary) continue;
-    auto rows = at::tensor(ids_of(pipe, component, text), at::kLong);
-    file.set("bundle_emb." + word + "." + kTails.at(component),
-             parts_of(*model).vocabulary->weight.index_select(0, rows));
-  }
+  for (const auto& [name, vectors] : tiny::vectors_of(pipe, text)) file.set("bundle_emb." + word + "." + name, vectors);
   return file;
 }
 
-Tensor draw(const DiffusionPipeline& pipe, const std::string& prompt) {
-  CallOptions o{.num_inference_steps = 2, .seed = {1}};
-  auto config = json::parse(pipe.models().front().model->config());
-  if (config.value("in_channels", 4) == 9) o.image = o.mask_image = {tiny::picture("words", {32, 32})};
-  return pipe.generate_latents(prompt, o);
-}
+Tensor draw(const DiffusionPipeline& pipe, const std::string& prompt) { return tiny::draw_latents(pipe, prompt); }
 
 std::unique_ptr<DiffusionPipeline> stable_diffusion() { return tiny::open("sd"); }
 

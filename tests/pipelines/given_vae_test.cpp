@@ -1,8 +1,7 @@
 // A VAE in place of a model's own (PipelineOptions::vae), against the folder or checkpoint that has it in place.
 #include <gmock/gmock.h>
 
-#include "checkpoints/single_file.h"
-#include "pipelines/tiny_pipelines.h"
+#include "pipelines/checkpoints.h"
 
 namespace lora {
 
@@ -30,37 +29,7 @@ std::vector<uint8_t> drawn(const fs::path& model, const fs::path& vae, const Cal
   return (*pipe)("red apple", options).front().pixels;
 }
 
-// A single-file checkpoint of that kind. `start` comes before each name that makes a weight of the VAE.
-StateDict checkpoint(const std::string& kind, const std::string& start = "") {
-  StateDict file;
-  auto listed = reference::read("single_file/" + kind + ".json");
-  for (const auto& item : listed["file"]) {
-    auto name = item[0].get<std::string>();
-    auto made_of = (name.starts_with("first_stage_model.") ? start : "") + name;
-    file.set(name, reference::weight(made_of, item[1].get<std::vector<int64_t>>()));
-  }
-  return file;
-}
-
-// The tensors of a checkpoint's VAE, or all others. `cut` leaves out the prefix.
-StateDict part(const StateDict& file, bool vae, bool cut = false) {
-  const std::string prefix = "first_stage_model.";
-  StateDict kept;
-  for (const auto& [name, t] : file)
-    if (name.starts_with(prefix) == vae) kept.set(cut ? name.substr(prefix.size()) : name, t);
-  return kept;
-}
-
-void expect_same(const Model& a, const Model& b) {
-  auto config = [](const Model& model) {
-    auto fields = json::parse(model.config());
-    fields.erase("sample_size");  // no tensor and no computation has it
-    return fields;
-  };
-  EXPECT_EQ(config(a), config(b));
-  ASSERT_EQ(a.state_dict().size(), b.state_dict().size());
-  for (const auto& [name, t] : a.state_dict()) EXPECT_TRUE(same_bits(t, b.state_dict().at(name))) << name;
-}
+constexpr const char* kPrefix = "first_stage_model.";
 
 std::string refused(ErrorKind kind, const fs::path& model, const fs::path& vae) {
   return error_of(kind, [&] { DiffusionPipeline::from_pretrained(model, {.vae = vae}); });
@@ -106,12 +75,14 @@ TEST(GivenVae, ACheckpointHasItAsTheCheckpointThatHasItInside) {
   for (const std::string kind : {"sd1", "sd2", "sdxl", "sdxl_refiner", "sd3"}) {
     SCOPED_TRACE(kind);
     auto file = [&](const char* what) { return folder / (kind + what + ".safetensors"); };
-    const auto other = checkpoint(kind, "other.");
-    save_safetensors(checkpoint(kind), file(""));
-    save_safetensors(part(checkpoint(kind), false), file("-without"));
+    const auto other = tiny::checkpoint(kind, kPrefix, "other.");
+    save_safetensors(tiny::checkpoint(kind), file(""));
+    save_safetensors(tiny::without(tiny::checkpoint(kind), kPrefix), file("-without"));
     save_safetensors(other, file("-other"));
-    save_safetensors(part(other, true, true), file("-vae"));
-    save_safetensors(part(other, true), file("-vae-prefixed"));
+    save_safetensors(tiny::below(other, kPrefix), file("-vae"));
+    StateDict prefixed;
+    for (const auto& [name, t] : tiny::below(other, kPrefix)) prefixed.set(kPrefix + name, t);
+    save_safetensors(prefixed, file("-vae-prefixed"));
     auto wanted = DiffusionPipeline::from_pretrained(file("-other"), {.dtype = at::kFloat});
     wanted->save_pretrained(folder / (kind + "-folder"));
     const auto vae_folder = folder / (kind + "-folder") / "vae";
@@ -119,24 +90,24 @@ TEST(GivenVae, ACheckpointHasItAsTheCheckpointThatHasItInside) {
       for (const auto& model : {file(""), file("-without"), folder / (kind + "-folder")}) {
         SCOPED_TRACE(vae.string() + " in " + model.string());
         auto pipe = DiffusionPipeline::from_pretrained(model, {.dtype = at::kFloat, .vae = vae});
-        expect_same(*pipe->autoencoder().model, *wanted->autoencoder().model);
+        tiny::expect_same(*pipe->autoencoder().model, *wanted->autoencoder().model);
         EXPECT_TRUE(pipe->notes().empty());
       }
     EXPECT_THAT(refused(ErrorKind::bad_file, file("-without"), {}), HasSubstr("has no VAE. Give one as vae"));
     // A whole checkpoint gives its VAE. The rest of it is a note.
     auto pipe = DiffusionPipeline::from_pretrained(file("-without"), {.dtype = at::kFloat, .vae = file("-other")});
-    expect_same(*pipe->autoencoder().model, *wanted->autoencoder().model);
+    tiny::expect_same(*pipe->autoencoder().model, *wanted->autoencoder().model);
     EXPECT_EQ(pipe->notes().size(), 1u);
   }
 }
 
 TEST(GivenVae, TrainingBuffersOfItsFileArePassedOver) {
   TemporaryFolder folder;
-  auto vae = part(checkpoint("sd1"), true, true);
+  auto vae = tiny::below(tiny::checkpoint("sd1"), kPrefix);
   for (const char* name : {"loss.logvar", "loss.discriminator.main.0.weight", "model_ema.decay"})
     vae.set(name, at::ones({1}));
   save_safetensors(vae, folder / "vae.safetensors");
-  save_safetensors(checkpoint("sd1"), folder / "model.safetensors");
+  save_safetensors(tiny::checkpoint("sd1"), folder / "model.safetensors");
   auto pipe = DiffusionPipeline::from_pretrained(folder / "model.safetensors", {.vae = folder / "vae.safetensors"});
   EXPECT_TRUE(pipe->notes().empty());
   vae.set("encoder.more", at::ones({1}));
@@ -156,9 +127,9 @@ TEST(GivenVae, TheVariantIsReadWhereItHasOne) {
   };
   EXPECT_THAT(open()->notes(), testing::Contains(HasSubstr("vae: no weights of variant \"fp16\"")));
   auto wanted = DiffusionPipeline::from_pretrained(other, {.dtype = at::kFloat});
-  expect_same(*open()->autoencoder().model, *wanted->autoencoder().model);
+  tiny::expect_same(*open()->autoencoder().model, *wanted->autoencoder().model);
   fs::rename(other / "vae" / kWeights, other / "vae" / "diffusion_pytorch_model.fp16.safetensors");
-  expect_same(*open()->autoencoder().model, *wanted->autoencoder().model);
+  tiny::expect_same(*open()->autoencoder().model, *wanted->autoencoder().model);
 }
 
 TEST(GivenVae, OneOfAnotherFamilyIsRefusedByName) {

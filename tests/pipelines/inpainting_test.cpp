@@ -66,6 +66,27 @@ TEST_P(Inpainting, PutsBackWhatIsFarFromTheMask) {
   EXPECT_GT(differing(feathered, sharp, kSquare, true), 0);
 }
 
+TEST_P(Inpainting, NotesWhatChangesAPictureOrMask) {
+  auto notes_of = [&](CallOptions o) {
+    std::vector<std::string> notes;
+    o.callback_on_note = [&](const std::string& text) { notes.push_back(text); };
+    draw(o);
+    return notes;
+  };
+  auto o = options(picture_);
+  EXPECT_THAT(notes_of(o), testing::IsEmpty());
+  o.mask_image = mask(32, 16, {0, 0, 16, 16});
+  EXPECT_THAT(notes_of(o), testing::ElementsAre(HasSubstr("mask_image is 32x16. It is stretched")));
+  o.mask_image = mask(16, 16, {});
+  EXPECT_THAT(notes_of(o), testing::ElementsAre(HasSubstr("mask_image is black everywhere")));
+  o.mask_image = mask(16, 16, {0, 0, 16, 16});
+  o.invert_mask = true;
+  EXPECT_THAT(notes_of(o), testing::ElementsAre(HasSubstr("mask_image is white everywhere")));
+  auto odd = options(tiny::picture("inpainting", {32, 33}));
+  EXPECT_THAT(notes_of(odd), testing::Contains(HasSubstr("the width of the image is 33 pixels. It is resized to 32")));
+  expect_refused(options(tiny::picture("inpainting", {1, 32})), "the image has 32x1 pixels");
+}
+
 TEST_P(Inpainting, PutsEverythingBackWhereTheMaskIsBlack) {
   auto o = options(picture_, mask(32, 32, {}));
   o.apply_overlay = true;

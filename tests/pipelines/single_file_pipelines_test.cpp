@@ -54,6 +54,39 @@ TEST(SingleFilePipelines, AreThoseThatTheFileIsFor) {
   }
 }
 
+// Weights in float8 with scales, as ComfyUI writes them, are restored to the bit after they were fused.
+TEST(SingleFilePipelines, Float8IsFusedAndRestored) {
+  TemporaryFolder folder;
+  StateDict file, wanted;
+  for (const auto& [name, t] : load_state_dict(checkpoint("sd1", folder))) {
+    const bool scaled = name.starts_with("model.diffusion_model.") && name.ends_with(".weight") && t.dim() == 2;
+    const auto values = scaled ? t.to(at::kFloat8_e4m3fn) : t;
+    file.set(name, values);
+    wanted.set(name, scaled ? values.to(at::kFloat) * 0.75 : t);
+    if (scaled) file.set(name.substr(0, name.size() - 6) + "scale_weight", at::full({1}, 0.75));
+  }
+  save_safetensors(file, folder / "float8.safetensors");
+  save_safetensors(wanted, folder / "wanted.safetensors");
+  EXPECT_EQ(stored_dtype(folder / "float8.safetensors"), stored_dtype(folder / "wanted.safetensors"));
+  for (auto dtype : {at::kFloat, at::kBFloat16}) {
+    auto pipe = DiffusionPipeline::from_pretrained(folder / "float8.safetensors", {.dtype = dtype});
+    const auto plain = DiffusionPipeline::from_pretrained(folder / "wanted.safetensors", {.dtype = dtype});
+    EXPECT_NE(pipe->notes().front().find("float8_e4m3fn with scales, converted to"), std::string::npos);
+    auto expect_equal = [&](bool equal) {
+      bool all = true;
+      for (const auto& [name, t] : plain->models().front().model->state_dict())
+        all = all && same_bits(pipe->models().front().model->state_dict().at(name), t);
+      EXPECT_EQ(all, equal);
+    };
+    expect_equal(true);
+    pipe->load_lora_weights(tiny::factors(*pipe, "ink", {"to_q", "to_k"}, 2));
+    pipe->fuse_lora();
+    expect_equal(false);
+    pipe->unfuse_lora();
+    expect_equal(true);
+  }
+}
+
 TEST(SingleFilePipelines, TheRefinerIsToldByItsParts) {
   TemporaryFolder folder;
   auto base = StableDiffusionXLPipeline::from_pretrained(checkpoint("sdxl", folder));

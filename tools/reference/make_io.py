@@ -5,6 +5,7 @@ Usage: python tools/reference/make_io.py   (needs torch, safetensors, diffusers,
 """
 
 import json
+import struct
 import sys
 import types
 from collections import OrderedDict
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
@@ -156,6 +157,83 @@ def make_shards():
         (OUT / f"{kind}.{suffix}.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
+def expect(expected, name, picture):
+    """The pixels over white and, where not all are opaque, the alpha, as Pillow shows the picture."""
+    picture = ImageOps.exif_transpose(picture)
+    with_alpha = picture.convert("RGBA")
+    white = Image.new("RGB", picture.size, "white")
+    white.paste(with_alpha, mask=with_alpha.getchannel("A"))
+    opaque = with_alpha.getchannel("A").getextrema() == (255, 255)
+    expected[name] = torch.from_numpy(np.array(picture.convert("RGB") if opaque else white))
+    if not opaque:
+        expected[f"{name}.alpha"] = torch.from_numpy(np.array(with_alpha.getchannel("A")))[:, :, None]
+
+
+def exif(orientation=None, comment=None, **texts):
+    data = Image.Exif()
+    if orientation:
+        data[0x0112] = orientation
+    if comment:
+        data.get_ifd(0x8769)[0x9286] = comment
+    for name, text in texts.items():
+        data[{"make": 0x010F, "model": 0x0110}[name]] = text
+    return data
+
+
+A1111 = "a fox, façade 狐\nNegative prompt: blue\nSteps: 20, Sampler: Euler a, Seed: 5"
+
+
+def smooth(height, width, channels):
+    """A picture that JPEG does not make too large."""
+    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(channels), indexing="ij")
+    return ((x * 9 + y * 13 * (c + 1) + x * y // 3) % 256).astype(np.uint8)
+
+
+def make_formats(expected):
+    """JPEG and WebP, transparency, EXIF."""
+    rgb = Image.fromarray(smooth(17, 23, 3))
+    rgba = Image.fromarray(smooth(9, 11, 4))
+    key = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], dtype=np.uint8))
+    half = smooth(16, 16, 4)
+    half[:, :, 3] = np.where(np.arange(16) < 8, 255, 0)
+    pictures = {
+        "rgb.jpg": (rgb, {"quality": 80}),
+        "progressive.jpg": (rgb, {"quality": 90, "progressive": True, "subsampling": 0, "optimize": True}),
+        "grey.jpg": (rgb.convert("L"), {}),
+        "cmyk.jpg": (Image.fromarray(smooth(10, 12, 4), mode="CMYK"), {}),
+        "lossless.webp": (rgb, {"lossless": True}),
+        "lossless_alpha.webp": (rgba, {"lossless": True, "exact": True}),
+        "lossy.webp": (rgb, {"quality": 80}),
+        "lossy_alpha.webp": (rgba, {"quality": 80}),
+        "colour_key.png": (key, {"transparency": (4, 5, 6)}),
+        "opaque.png": (rgb.convert("RGBA"), {}),
+        "half_transparent.png": (Image.fromarray(half), {}),
+        "turned.jpg": (rgb, {"exif": exif(orientation=6)}),
+        "turned_alpha.png": (rgba, {"exif": exif(orientation=8)}),
+    }
+    for orientation in range(1, 9):
+        pictures[f"turned_{orientation}.webp"] = (rgb, {"lossless": True, "exif": exif(orientation)})
+    for name, (picture, options) in pictures.items():
+        picture.save(OUT / name, **options)
+        expect(expected, name, Image.open(OUT / name))
+
+    small = Image.fromarray(smooth(8, 8, 3))
+    comment = b"UNICODE\0" + A1111.encode("utf-16-be")  # as A1111 writes it with piexif
+    # A list of one entry in the other byte order: the offset of the EXIF part, then the comment.
+    little = b"UNICODE\0" + A1111.encode("utf-16-le")
+    header = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x8769, 4, 1, 26, 0)
+    little_exif = header + struct.pack("<HHHIII", 1, 0x9286, 7, len(little), 44, 0) + little
+    small.save(OUT / "a1111.jpg", exif=exif(comment=comment))
+    small.save(OUT / "a1111.webp", exif=exif(comment=comment), lossless=True)
+    small.save(OUT / "little_endian.jpg", exif=little_exif)
+    small.save(OUT / "ascii.jpg", exif=exif(comment=b"ASCII\0\0\0a fox"))
+    prompt = '{"3": {"class_type": "KSampler", "inputs": {"seed": 5}}}'
+    small.save(OUT / "comfyui.webp", exif=exif(make='workflow:{"nodes": []}', model=f"prompt:{prompt}"), lossless=True)
+    small.save(OUT / "animation.webp", save_all=True, append_images=[small.rotate(90)], lossless=True)
+    # The frame header of arithmetic coding.
+    (OUT / "arithmetic.jpg").write_bytes((OUT / "grey.jpg").read_bytes().replace(b"\xff\xc0", b"\xff\xc9", 1))
+
+
 def make_pictures():
     generator = np.random.default_rng(0)
     noise = generator.integers(0, 256, (5, 7, 4), dtype=np.uint8)
@@ -177,7 +255,7 @@ def make_pictures():
     for name, picture in pictures.items():
         options = {"transparency": bytes(range(9))} if name == "palette_alpha" else {}
         picture.save(OUT / f"{name}.png", pnginfo=text if name == "rgb" else None, **options)
-        expected[name] = torch.from_numpy(np.array(picture.convert("RGB")))
+        expect(expected, f"{name}.png" if "alpha" in name or name == "rgba" else name, Image.open(OUT / f"{name}.png"))
     grey16 = generator.integers(0, 65536, (5, 7), dtype=np.uint16)
     Image.fromarray(grey16).save(OUT / "grey16.png")
     # Pillow would clip: the nearest 8-bit value is what a reader should give.
@@ -191,6 +269,7 @@ def make_pictures():
         images = VaeImageProcessor().postprocess(batch.to(dtype), output_type="pil", do_denormalize=[False, False])
         expected[f"{name}.batch"] = batch.to(dtype)
         expected[f"{name}.pixels"] = torch.from_numpy(np.stack([np.array(image) for image in images]))
+    make_formats(expected)
     save_file(expected, OUT / "pictures.expected.safetensors")
 
 
