@@ -58,7 +58,7 @@ suites_asan := nn|kinds|adapters|loaders|pipelines
 suites_tsan := nn|pipelines
 adapters_asan adapters_tsan: adapters_%:
 	@tools/setup/build.sh $* $(addprefix test_,$(subst |, ,$(suites_$*)))
-	@ctest --test-dir build/$* --output-on-failure --parallel 2 -R '^($(suites_$*))(_[12])?$$'
+	@ctest --test-dir build/$* --output-on-failure --parallel 2 -R '^($(suites_$*))(_[1-4])?$$'
 
 asan ubsan tsan:  ## build with that sanitizer and run the tests
 	@tools/setup/python.sh reference
