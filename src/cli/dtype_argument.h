@@ -15,7 +15,7 @@ std::vector<std::string> dtype_names();
 std::string dtype_help(const std::string& meaning);
 // Declares --dtype.
 void declare_dtype(CLI::App& command, std::string& dtype, const std::string& meaning);
-// nullopt for no text. Throws Error{usage} for a text that is none of dtype_names().
+// The dtype that the text names; an empty text gives no dtype. Throws Error{usage} for a name outside dtype_names().
 std::optional<Dtype> dtype_of(const std::string& text);
 
 }  // namespace lora::cli

@@ -138,13 +138,8 @@ void run(const Arguments& a) {
     set_call_adapters(*pipe, own, chosen(reports, drawing.loras), a.count, call, /*only_these=*/!same_loras);
     tell_verbose(fmt::format("drawing {} of {}: {}", n + 1, all.size(), counted(size_t(a.count), "picture")));
     tell_seed(a, drawing);
-    Progress progress;
-    const int calls = pipe->scheduler->order();  // of the model, in each step
     int steps = 0;
-    call.callback_on_step_end = [&](const StepEnd& step) {
-      progress.show(step.step / calls + 1, steps = (step.num_steps + calls - 1) / calls);
-      return true;
-    };
+    call.callback_on_step_end = step_progress(*pipe->scheduler, steps);
     const auto& prompt = drawing.line.prompt;
     PictureRange range{0, 0};
     std::vector<Image> images;

@@ -146,13 +146,8 @@ Drawn draw(DiffusionPipeline& pipe, const GridLoras& loras, const Schedulers& sc
     pipe.scheduler = schedulers.at(own.front()->scheduler);
     auto call = call_of(common, own);
     loras.set(own, call);
-    Progress progress;
-    const int calls = pipe.scheduler->order();  // of the model, in each step
     int steps = 0;
-    call.callback_on_step_end = [&](const StepEnd& step) {
-      progress.show(step.step / calls + 1, steps = (step.num_steps + calls - 1) / calls);
-      return true;
-    };
+    call.callback_on_step_end = step_progress(*pipe.scheduler, steps);
     auto images = pipe(prompts, call);
     check_table(grid.columns, grid.rows, images.front().width, images.front().height);
     for (size_t k = 0; k < batch.size(); ++k) {

@@ -22,7 +22,7 @@ inline constexpr const char* kComfyText = "prompt";      // JSON: ComfyUI's node
 // The JSON object that a text is; null for another text. What is nested too deeply is left out.
 nlohmann::ordered_json json_object(const std::string& text);
 
-// The name of an option in a picture: the long one without dashes, or "model". Empty where there is none.
+// The name of an option in a picture: its long name without dashes, or "model". An option without a long name has "".
 std::string picture_name(const CLI::Option& option);
 // Whether a picture keeps the option. Options that do not matter to a single picture are not kept, such as --output.
 bool is_of_picture(const std::string& name);

@@ -58,6 +58,14 @@ void Progress::show(int done, int total) {
   if (done == total) fmt::print(stderr, "\n");
 }
 
+std::function<bool(const StepEnd&)> step_progress(const Scheduler& scheduler, int& steps) {
+  const int calls = scheduler.order();  // of the model, in each step
+  return [calls, &steps, progress = std::make_shared<Progress>()](const StepEnd& step) {
+    progress->show(step.step / calls + 1, steps = (step.num_steps + calls - 1) / calls);
+    return true;
+  };
+}
+
 std::function<void(int, int)> progress_after_a_second() {
   return [progress = std::make_shared<Progress>()](int done, int total) {
     if (progress->seconds() > 1) progress->show(done, total);

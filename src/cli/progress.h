@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "lora/hub.h"
+#include "lora/pipeline.h"
 
 namespace lora::cli {
 
@@ -17,6 +18,8 @@ class Progress {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+// A bar of the steps of one call: its callback_on_step_end. Sets `steps` to their number, which must outlive the call.
+std::function<bool(const StepEnd&)> step_progress(const Scheduler& scheduler, int& steps);
 // A bar for work that is usually quick: it appears after one second.
 std::function<void(int done, int total)> progress_after_a_second();
 // The same for downloads from the Hub: files, megabytes, and megabytes a second.

@@ -3,29 +3,16 @@
 
 #include "core/check.h"
 #include "nn/random.h"
-#include "schedulers/betas.h"
-#include "schedulers/configured_scheduler.h"
-#include "schedulers/noise.h"
-#include "schedulers/prediction.h"
+#include "schedulers/distilled_scheduler.h"
 #include "schedulers/registry.h"
-#include "schedulers/timesteps.h"
 
 namespace lora {
 
 namespace {
 
-class LCMScheduler final : public ConfiguredScheduler {
+class LCMScheduler final : public DistilledScheduler {
  public:
-  explicit LCMScheduler(SchedulerConfig config)
-      : ConfiguredScheduler(std::move(config)),
-        original_steps_(original_inference_steps(config_)),
-        prediction_(prediction_type(config_)),
-        alphas_cumprod_(alphas_cumprod_zero_snr(config_)) {}
-
-  void do_set_timesteps(int num_inference_steps, const SetTimestepsOptions& options) override {
-    check_run(num_inference_steps, original_steps_, options);
-    steps_.start(distilled_timesteps(config_, num_inference_steps));
-  }
+  explicit LCMScheduler(SchedulerConfig config) : DistilledScheduler(std::move(config)) {}
 
   SchedulerOutput do_step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                           const SchedulerStepOptions& options) override {
@@ -50,16 +37,7 @@ class LCMScheduler final : public ConfiguredScheduler {
     return {prev_sample, denoised};
   }
 
-  Tensor do_add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const override {
-    return add_noise_by_alphas(alphas_cumprod_, {original_samples, noise, timesteps});
-  }
-
   std::unique_ptr<Scheduler> clone() const override { return std::make_unique<LCMScheduler>(config_); }
-
- private:
-  int64_t original_steps_;
-  PredictionType prediction_;
-  Tensor alphas_cumprod_;  // float32 [trained_]
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/differences.h"
 #include "cli/option_names.h"
 #include "cli/verbs.h"
 #include "lora/image.h"
@@ -221,14 +222,6 @@ void save(const fs::path& file, int from_column, int from_row = 0) {
     for (int x = from_column; x < 16; ++x)
       for (int c = 0; c < 3; ++c) mask.pixels[size_t((y * 16 + x) * 3 + c)] = 255;
   mask.save(file);
-}
-
-int largest_difference(const Image& a, const Image& b) {
-  if (a.width != b.width || a.height != b.height) return 256;
-  int largest = 0;
-  for (size_t i = 0; i < a.pixels.size(); ++i)
-    largest = std::max(largest, std::abs(int(a.pixels[i]) - int(b.pixels[i])));
-  return largest;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "cli/differences.h"
 #include "cli/grid_ranges.h"
 #include "cli/option_names.h"
 #include "cli/verbs.h"
@@ -45,14 +46,6 @@ Ended run(const Words& line) {
   ended.out = testing::internal::GetCapturedStdout();
   ended.told += testing::internal::GetCapturedStderr();
   return ended;
-}
-
-int largest_difference(const Image& a, const Image& b) {
-  if (a.width != b.width || a.height != b.height) return 256;
-  int largest = 0;
-  for (size_t i = 0; i < a.pixels.size(); ++i)
-    largest = std::max(largest, std::abs(int(a.pixels[i]) - int(b.pixels[i])));
-  return largest;
 }
 
 Image part(const Image& image, const Json& cell) {
